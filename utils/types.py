@@ -1,0 +1,109 @@
+"""What flows between the parts: images with boxes in, detections and figures out.
+
+Everywhere, boxes are ``xyxy`` (left, top, right, bottom) in pixels, x to the right and y down;
+pixel i covers the interval [i, i + 1). Whose pixels, the original photo's or the network's
+input's, is said beside each field.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Image = NDArray[np.uint8]  # [H, W, 3], RGB
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is to be found on one photo.
+
+    boxes: float32 [N, 4], xyxy in pixels of the original photo.
+    labels: int64 [N], class indices from 0.
+    ignore: bool [N], VOC's `difficult` or COCO's crowd: neither trained on nor counted.
+    area: float32 [N], in pixels; the box's own, or that of COCO's segmentation.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    ignore: Tensor
+    area: Tensor
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One photo in training, before and after each augmentation.
+
+    image: uint8 [H, W, 3], RGB. A numpy array, since OpenCV warps it many times faster than
+        torch does on a CPU.
+    boxes: float32 [N, 4], xyxy in pixels of `image`.
+    labels: int64 [N].
+    path: where the photo came from (a mosaic keeps its first photo's).
+    """
+
+    image: Image
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    path: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Several photos at the network's input size.
+
+    images: float32 [B, 3, H, W], RGB, 0 to 1.
+    boxes: float32 [M, 4], xyxy in pixels of the network's input, all photos' one after another.
+    labels: int64 [M].
+    image_index: int64 [M], which of the B photos a box is on.
+    paths: the B files.
+    sizes: the B original photos' (width, height) in pixels.
+    """
+
+    images: Tensor
+    boxes: Tensor
+    labels: Tensor
+    image_index: Tensor
+    paths: tuple[str, ...]
+    sizes: tuple[tuple[int, int], ...]
+
+    def to(self, device: torch.device | str) -> "Batch":
+        return Batch(
+            self.images.to(device, non_blocking=True),
+            self.boxes.to(device, non_blocking=True),
+            self.labels.to(device, non_blocking=True),
+            self.image_index.to(device, non_blocking=True),
+            self.paths,
+            self.sizes,
+        )
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Every box that a network proposes, before NMS.
+
+    boxes: float32 [B, P, 4], xyxy in pixels of the network's input.
+    objectness: float32 [B, P], 0 to 1.
+    classes: float32 [B, P, C], the probability of each class given an object, 0 to 1.
+    """
+
+    boxes: Tensor
+    objectness: Tensor
+    classes: Tensor
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What is found on one photo, best first.
+
+    boxes: float32 [K, 4], xyxy in pixels of the original photo.
+    scores: float32 [K], objectness times class probability.
+    labels: int64 [K].
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.scores)
