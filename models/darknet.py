@@ -1,0 +1,230 @@
+"""A network from a NetDef, and `propagate`, the one walk over its layer graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from models.blocks import build, strides
+from models.head import Head
+from models.netdef import NetDef, Section
+
+T = TypeVar("T")
+
+
+def propagate(
+    netdef: NetDef,
+    image: T,
+    *,
+    conv: Callable[[int, T], T],
+    add: Callable[[int, list[T]], T],
+    cat: Callable[[int, list[T]], T],
+    part: Callable[[int, T, int, int], T],
+    other: Callable[[int, T], T] = lambda index, value: value,
+) -> Iterator[T]:
+    """Walk the layers in order, carrying a value along each tensor; yield each layer's value.
+
+    What a value is, the caller decides: a tensor, a shape, the ids of channels. The operations get
+    the layer's index first and then the values that the layer reads:
+
+    conv: a convolution. add: maps of equal shape combined point by point (shortcut, sam,
+    scale_channels). cat: a route's concatenation. part: a grouped route's slice of one input, as
+    (index, value, groups, group_id). other: everything that keeps the channels as they are
+    (pooling, upsample, dropout, yolo), and reorg.
+
+    A value is forgotten once its last reader has had it, so a forward pass holds few maps.
+    """
+    sources = [netdef.sources(index) for index in range(len(netdef.layers))]
+    last_reader = {source: index for index, read in enumerate(sources) for source in read}
+    values: dict[int, T] = {-1: image}
+    for index, section in enumerate(netdef.layers):
+        inputs = [values[source] for source in sources[index]]
+        for source in set(sources[index]):
+            if last_reader[source] == index:
+                del values[source]
+        if section.kind == "convolutional":
+            value = conv(index, inputs[0])
+        elif section.kind in ("shortcut", "sam", "scale_channels"):
+            value = add(index, inputs)
+        elif section.kind == "route":
+            groups = section.int("groups", 1, at_least=1)
+            if groups > 1:
+                group_id = section.int("group_id", 0, at_least=0)
+                inputs = [part(index, value, groups, group_id) for value in inputs]
+            value = inputs[0] if len(inputs) == 1 else cat(index, inputs)
+        else:
+            value = other(index, inputs[0])
+        if index in last_reader:
+            values[index] = value
+        yield value
+
+
+Shape = tuple[int, int, int]  # channels, height, width
+
+
+def shapes(netdef: NetDef, size: tuple[int, int] | None = None) -> list[Shape]:
+    """Each layer's output shape for an input of (width, height) `size`, the cfg's own by default.
+
+    Raises InputError, with file and line, where the layers do not fit together.
+    """
+    width, height = size or netdef.size
+    layers = netdef.layers
+
+    def conv(index: int, shape: Shape) -> Shape:
+        section = layers[index]
+        kernel = section.int("size", 1, at_least=1)
+        pad = kernel // 2 if section.flag("pad") else section.int("padding", 0, at_least=0)
+        kernel = (kernel - 1) * section.int("dilation", 1, at_least=1) + 1
+        return _windows(section, shape, kernel, 2 * pad, section.int("filters", 1, at_least=1))
+
+    def add(index: int, inputs: list[Shape]) -> Shape:
+        section = layers[index]
+        if section.kind == "scale_channels":
+            vector, full = inputs
+            if vector != (full[0], 1, 1):
+                raise section.error(f"expected {full[0]}x1x1 before it, found {_x(vector)}", "from")
+            return full
+        for other in inputs[1:]:
+            if other != inputs[0]:
+                raise section.error(f"cannot add {_x(other)} to {_x(inputs[0])}", "from")
+        return inputs[0]
+
+    def cat(index: int, inputs: list[Shape]) -> Shape:
+        for other in inputs[1:]:
+            if other[1:] != inputs[0][1:]:
+                raise layers[index].error(
+                    f"cannot concatenate {_x(other)} with {_x(inputs[0])}", "layers"
+                )
+        return sum(shape[0] for shape in inputs), *inputs[0][1:]
+
+    def part(index: int, shape: Shape, groups: int, group_id: int) -> Shape:
+        if group_id >= groups:
+            raise layers[index].error(f"expected less than groups={groups}", "group_id")
+        if shape[0] % groups:
+            raise layers[index].error(f"expected a divisor of {shape[0]} channels", "groups")
+        return shape[0] // groups, *shape[1:]
+
+    def other(index: int, shape: Shape) -> Shape:
+        section = layers[index]
+        c, h, w = shape
+        if section.kind in ("maxpool", "local_avgpool"):
+            kernel = section.int("size", max(strides(section)), at_least=1)
+            padding = section.int("padding", kernel - 1, at_least=0)
+            return _windows(section, shape, kernel, padding, c)
+        if section.kind == "avgpool":
+            return c, 1, 1
+        if section.kind == "upsample":
+            s = section.int("stride", 2, at_least=1)
+            return c, h * s, w * s
+        if section.kind == "reorg":
+            s = section.int("stride", 1, at_least=1)
+            if c % (s * s) or h % s or w % s:
+                raise section.error(f"cannot rearrange {_x(shape)}", "stride")
+            return c * s * s, h // s, w // s
+        if section.kind == "yolo":
+            head = Head.of(section)
+            if head.channels != c:
+                raise section.error(
+                    f"{c} channels before it, expected {len(head.anchors)}·(5+{head.classes})"
+                    f" = {head.channels}",
+                    "classes",
+                )
+        return shape
+
+    image = (netdef.channels, height, width)
+    return list(propagate(netdef, image, conv=conv, add=add, cat=cat, part=part, other=other))
+
+
+def _windows(section: Section, shape: Shape, kernel: int, padding: int, channels: int) -> Shape:
+    """The shape after sliding a window with `padding` pixels added in all to each axis."""
+    _, h, w = shape
+    down, right = strides(section)
+    out = (channels, (h + padding - kernel) // down + 1, (w + padding - kernel) // right + 1)
+    if min(out[1:]) < 1 or min(h, w) + padding < kernel:
+        raise section.error(f"window {kernel}x{kernel} does not fit into {_x(shape)}", "size")
+    return out
+
+
+def _x(shape: Shape) -> str:
+    return "x".join(map(str, shape))
+
+
+def stride(netdef: NetDef) -> int:
+    """Input pixels per cell of the coarsest head: input sizes should be multiples of it."""
+    heights = [shapes(netdef)[index][1] for index in netdef.heads]
+    return max((netdef.size[1] // height for height in heights), default=1)
+
+
+class Darknet(nn.Module):
+    """The network of a NetDef.
+
+    forward: images [B, C, H, W] → the raw map of each [yolo], [B, anchors·(5+classes), h, w] each,
+    in the order of the .cfg. `models.head.decode` makes boxes of them.
+
+    Raises InputError, with file and line, where the layers do not fit together.
+    """
+
+    def __init__(self, netdef: NetDef) -> None:
+        super().__init__()
+        self.netdef = netdef
+        outputs: dict[int, Shape] = {-1: (netdef.channels, 0, 0), **dict(enumerate(shapes(netdef)))}
+        self.layers = nn.ModuleList()
+        for index, section in enumerate(netdef.layers):
+            sources = netdef.sources(index)
+            self.layers.append(build(section, len(sources), outputs[sources[0]][0]))
+        self.heads = tuple(Head.of(netdef.layers[index]) for index in netdef.heads)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        values = propagate(
+            self.netdef,
+            images,
+            conv=lambda index, x: self.layers[index](x),
+            add=lambda index, inputs: self.layers[index](*inputs),
+            cat=lambda index, inputs: torch.cat(inputs, 1),
+            part=_slice,
+            other=lambda index, x: self.layers[index](x),
+        )
+        head_layers = set(self.netdef.heads)
+        return [value for index, value in enumerate(values) if index in head_layers]
+
+    def init_heads_(self, layers: Sequence[int], prior: float = 0.01) -> None:
+        """Start the convolutions before the [yolo] `layers` so that objects are rare at first.
+
+        The bias of objectness is the logit of `prior` (RetinaNet, Lin et al. 2017, section 4.1),
+        and each class starts at the logit of 1 / classes: without it the first steps are spent
+        on unlearning thousands of false objects.
+        """
+        for index, head in zip(self.netdef.heads, self.heads, strict=True):
+            if index not in layers:
+                continue
+            convolution = self.layers[index - 1].conv
+            bias = convolution.bias.detach().view(len(head.anchors), -1)
+            bias.zero_()
+            bias[:, 4] = torch.logit(torch.tensor(prior))
+            bias[:, 5:] = torch.logit(torch.tensor(1 / max(2, head.classes)))
+
+
+def _slice(index: int, x: Tensor, groups: int, group_id: int) -> Tensor:
+    width = x.shape[1] // groups
+    return x[:, group_id * width : (group_id + 1) * width]
+
+
+def count_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_operations(netdef: NetDef, size: tuple[int, int] | None = None) -> int:
+    """Operations of the convolutions for one image: two for each multiply-add, as Darknet counts."""
+    outputs = shapes(netdef, size)
+    total = 0
+    for index, section in enumerate(netdef.layers):
+        if section.kind == "convolutional":
+            source = netdef.sources(index)[0]
+            inputs = netdef.channels if source < 0 else outputs[source][0]
+            kernel = section.int("size", 1) ** 2 * inputs // section.int("groups", 1)
+            filters, height, width = outputs[index]
+            total += 2 * kernel * filters * height * width
+    return total

@@ -1,0 +1,333 @@
+"""What a Darknet .cfg file says, checked: sections, their typed keys, and who reads whom."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from utils.errors import InputError
+from utils.files import write_text
+
+# Short names that Darknet accepts → the name that this project uses.
+ALIASES = {"network": "net", "conv": "convolutional", "max": "maxpool", "avg": "avgpool"}
+
+# The keys that mean something for inference, by section. Darknet's own training keys stand in
+# TRAINING_KEYS: they are kept and written back, but do not change what a network computes.
+KEYS = {
+    "convolutional": {
+        "batch_normalize", "filters", "size", "stride", "stride_x", "stride_y", "pad", "padding",
+        "dilation", "groups", "activation",
+    },
+    "maxpool": {"size", "stride", "stride_x", "stride_y", "padding"},
+    "local_avgpool": {"size", "stride", "stride_x", "stride_y", "padding"},
+    "avgpool": set(),
+    "route": {"layers", "groups", "group_id"},
+    "shortcut": {"from", "activation", "weights_type", "weights_normalization"},
+    "scale_channels": {"from", "activation"},
+    "sam": {"from", "activation"},
+    "upsample": {"stride", "scale"},
+    "reorg": {"stride", "reverse"},
+    "dropout": {"probability"},
+    "yolo": {"mask", "anchors", "classes", "num", "scale_x_y", "new_coords"},
+}  # fmt: skip
+
+TRAINING_KEYS = {
+    "convolutional": {
+        "learning_rate_scale", "burnin_update", "train_only_bn", "dontload", "dontloadscales",
+        "dontsave", "stopbackward", "onlyforward", "assisted_excitation", "wait_stream",
+        "stream", "sequential_subdivisions",
+    },
+    "dropout": {"dropblock", "dropblock_size_rel", "dropblock_size_abs"},
+    "yolo": {
+        "jitter", "ignore_thresh", "truth_thresh", "random", "iou_thresh", "iou_loss",
+        "iou_normalizer", "cls_normalizer", "obj_normalizer", "nms_kind", "beta_nms", "resize",
+        "max", "max_delta", "objectness_smooth", "label_smooth_eps", "focal_loss",
+        "counters_per_class", "iou_thresh_kind", "uc_normalizer", "track_history_size",
+        "sim_thresh", "dets_for_track", "dets_for_show", "embedding_layer", "map", "thresh",
+        "delta_normalizer",
+    },
+}  # fmt: skip
+
+# Keys that would change what a network computes in ways that are not built here.
+REFUSED_KEYS = {
+    "convolutional": {
+        "xnor", "binary", "bin_output", "flipped", "antialiasing", "share_index", "deform",
+        "rotate", "stretch", "sway", "stretch_sway", "grad_centr", "coordconv",
+    },
+    "scale_channels": {"scale_wh"},
+    "maxpool": {"maxpool_depth", "out_channels", "antialiasing"},
+}  # fmt: skip
+
+# The sections that read a second layer beside the one before them, and the key that names it.
+SECOND_INPUT = {"shortcut": "from", "scale_channels": "from", "sam": "from"}
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of a .cfg file. Values are kept as written, without spaces.
+
+    Two sections are equal when their kinds and options are; where they came from is not compared.
+    """
+
+    kind: str
+    options: Mapping[str, str]
+    path: str = field(default="", compare=False)
+    line: int = field(default=0, compare=False)
+    lines: Mapping[str, int] = field(default_factory=dict, compare=False)
+
+    def error(self, message: str, key: str | None = None) -> InputError:
+        """An error that names the file, the line, and the key with its value."""
+        line = self.lines.get(key, self.line) if key else self.line
+        what = f"{key}={self.options[key]!r}: " if key in self.options else f"[{self.kind}]: "
+        return InputError(f"{self.path or 'cfg'}:{line}: {what}{message}")
+
+    def int(self, key: str, default: int | None = None, *, at_least: int | None = None) -> int:
+        text = self._text(key, default)
+        try:
+            value = int(text)
+        except ValueError:
+            raise self.error("expected an integer", key) from None
+        if at_least is not None and value < at_least:
+            raise self.error(f"expected an integer of at least {at_least}", key)
+        return value
+
+    def float(self, key: str, default: float | None = None) -> float:
+        text = self._text(key, default)
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise self.error("expected a number", key)
+        return value
+
+    def flag(self, key: str, default: bool = False) -> bool:
+        value = self.int(key, int(default))
+        if value not in (0, 1):
+            raise self.error("expected 0 or 1", key)
+        return bool(value)
+
+    def ints(self, key: str) -> list[int]:
+        try:
+            return [int(part) for part in self._parts(key)]
+        except ValueError:
+            raise self.error("expected integers with commas between them", key) from None
+
+    def floats(self, key: str) -> list[float]:
+        try:
+            values = [float(part) for part in self._parts(key)]
+        except ValueError:
+            values = [math.nan]
+        if not all(map(math.isfinite, values)):
+            raise self.error("expected numbers with commas between them", key)
+        return values
+
+    def choice(self, key: str, default: str, allowed: Iterable[str]) -> str:
+        value = self.options.get(key, default)
+        if value not in allowed:
+            raise self.error(f"expected one of {', '.join(sorted(allowed))}", key)
+        return value
+
+    def with_options(self, **options: object) -> Section:
+        """The same section with some values changed or added."""
+        changed = {key: str(value) for key, value in options.items()}
+        return replace(self, options={**self.options, **changed})
+
+    def _text(self, key: str, default: object) -> str:
+        if key in self.options:
+            return self.options[key]
+        if default is None:
+            raise self.error(f"needs a value for {key!r}")
+        return str(default)
+
+    def _parts(self, key: str) -> list[str]:
+        return [part for part in self._text(key, None).split(",") if part]
+
+
+@dataclass(frozen=True)
+class NetDef:
+    """A network as its .cfg file defines it: the [net] section and the layers after it.
+
+    notes: lines about keys that were not understood, for a script to print.
+    """
+
+    net: Section
+    layers: tuple[Section, ...]
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the input in pixels."""
+        return (
+            self.net.int("width", 416, at_least=1),
+            self.net.int("height", 416, at_least=1),
+        )
+
+    @property
+    def channels(self) -> int:
+        return self.net.int("channels", 3, at_least=1)
+
+    @property
+    def letterbox(self) -> bool:
+        """Whether the net asks for photos at their own aspect (Darknet's `letter_box=1`)."""
+        return self.net.flag("letter_box")
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """The indices of the [yolo] layers."""
+        return tuple(i for i, section in enumerate(self.layers) if section.kind == "yolo")
+
+    def sources(self, index: int) -> tuple[int, ...]:
+        """The absolute indices of the layers that a layer reads; -1 is the image."""
+        section = self.layers[index]
+        if section.kind == "route":
+            return tuple(self._absolute(index, "layers", n) for n in section.ints("layers"))
+        if section.kind in SECOND_INPUT:
+            key = SECOND_INPUT[section.kind]
+            others = section.ints(key)
+            return (index - 1, *(self._absolute(index, key, n) for n in others))
+        return (index - 1,)
+
+    def _absolute(self, index: int, key: str, number: int) -> int:
+        source = index + number if number < 0 else number
+        if not 0 <= source < index:
+            before = f"layers 0 to {index - 1} stand" if index else "no layer stands"
+            raise self.layers[index].error(
+                f"points to layer {source}, but only {before} before this one", key
+            )
+        return source
+
+    def with_size(self, width: int, height: int) -> NetDef:
+        return replace(self, net=self.net.with_options(width=width, height=height))
+
+    def with_classes(self, classes: int) -> NetDef:
+        """The same net for another number of classes: each [yolo] and the filters before it."""
+        layers = list(self.layers)
+        for index in self.heads:
+            source = self._head_convolution(index)
+            masks = len(head_mask(layers[index]))
+            layers[index] = layers[index].with_options(classes=classes)
+            layers[source] = layers[source].with_options(filters=masks * (5 + classes))
+        return replace(self, layers=tuple(layers))
+
+    def _head_convolution(self, index: int) -> int:
+        """The convolution that writes what the [yolo] at `index` reads."""
+        section = self.layers[index]
+        source = index - 1
+        if source < 0 or self.layers[source].kind != "convolutional":
+            raise section.error("expected a [convolutional] just before it")
+        return source
+
+    def with_heads(
+        self, anchors: Sequence[tuple[float, float]] | None = None, scale_x_y: float | None = None
+    ) -> NetDef:
+        """The same net with other anchors (pixels, all heads share the list) or another scale_x_y."""
+        options: dict[str, object] = {}
+        if anchors is not None:
+            options["anchors"] = ", ".join(f"{w:g},{h:g}" for w, h in anchors)
+        if scale_x_y is not None:
+            options["scale_x_y"] = f"{scale_x_y:g}"
+        layers = list(self.layers)
+        for index in self.heads:
+            count = len(layers[index].floats("anchors")) // 2
+            if anchors is not None and count != len(anchors):
+                raise ValueError(f"{len(anchors)} anchors for a [yolo] of {count}")
+            layers[index] = layers[index].with_options(**options)
+        return replace(self, layers=tuple(layers))
+
+    def text(self) -> str:
+        """The .cfg file. Parsing it gives an equal NetDef."""
+        return "\n".join(
+            f"[{section.kind}]\n"
+            + "".join(f"{key}={value}\n" for key, value in section.options.items())
+            for section in (self.net, *self.layers)
+        )
+
+    def write(self, path: str | Path) -> None:
+        write_text(path, self.text())
+
+
+def head_mask(section: Section) -> list[int]:
+    """Which of a [yolo]'s anchors it uses: `mask`, or all of them where it is absent."""
+    count = len(section.floats("anchors")) // 2
+    mask = section.ints("mask") if "mask" in section.options else list(range(count))
+    if not mask or not all(0 <= m < count for m in mask):
+        raise section.error(f"expected indices from 0 to {count - 1}, one for each anchor", "mask")
+    return mask
+
+
+def load(path: str | Path) -> NetDef:
+    """Read a .cfg file."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig", errors="replace")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    return parse(text, str(path))
+
+
+def parse(text: str, path: str = "cfg") -> NetDef:
+    """Parse the text of a .cfg file; `path` names it in errors."""
+    sections = _sections(text, path)
+    if not sections or sections[0].kind != "net":
+        raise InputError(f"{path}:1: expected a [net] section first")
+    if len(sections) == 1:
+        raise InputError(f"{path}:1: expected layers after the [net] section")
+    notes = [note for section in sections[1:] for note in _check_keys(section)]
+    netdef = NetDef(sections[0], tuple(sections[1:]), tuple(notes))
+    _check_sources(netdef)
+    return netdef
+
+
+def _sections(text: str, path: str) -> list[Section]:
+    sections: list[Section] = []
+    options: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    for number, raw in enumerate(text.splitlines(), start=1):
+        line = "".join(raw.partition("#")[0].split())  # Darknet drops every space
+        if not line or line[0] == ";":
+            continue
+        if line[0] == "[":
+            if not line.endswith("]"):
+                raise InputError(f"{path}:{number}: {line!r}: expected a section such as [route]")
+            kind = line[1:-1]
+            options, lines = {}, {}
+            sections.append(Section(ALIASES.get(kind, kind), options, path, number, lines))
+            continue
+        key, equals, value = line.partition("=")
+        if not equals or not key or not sections:
+            raise InputError(f"{path}:{number}: {raw.strip()!r}: expected key=value in a section")
+        if key not in options:  # of two lines with one key, Darknet takes the first
+            options[key], lines[key] = value, number
+    return sections
+
+
+def _check_keys(section: Section) -> list[str]:
+    """Refuse unknown sections and what is not built; note keys that nobody knows."""
+    if section.kind not in KEYS:
+        raise section.error(f"unknown section; known are {', '.join(sorted(KEYS))}")
+    known = KEYS[section.kind] | TRAINING_KEYS.get(section.kind, set())
+    notes = []
+    for key in section.options:
+        if key in REFUSED_KEYS.get(section.kind, ()):
+            if section.float(key) != 0:
+                raise section.error("not supported here", key)
+        elif key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f", did you mean {near[0]!r}?" if near else ""
+            notes.append(
+                f"{section.path}:{section.lines[key]}: {key}: not a key of [{section.kind}], "
+                f"not used{hint}"
+            )
+    return notes
+
+
+def _check_sources(netdef: NetDef) -> None:
+    for index, section in enumerate(netdef.layers):
+        for source in netdef.sources(index):
+            if source >= 0 and netdef.layers[source].kind == "yolo":
+                raise section.error(
+                    f"reads layer {source}, a [yolo]: its boxes are no input for a layer"
+                )
