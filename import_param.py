@@ -1,0 +1,262 @@
+"""The settings. Edit a default here, or give the same name as a flag to any script:
+
+    python train.py --epochs 3 --cfg config/yolov3-tiny.cfg
+
+`--help` of each script lists the ones that it uses. A comment says what a value does and its unit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import tyro
+
+from utils.errors import InputError
+from utils.files import write_text
+
+
+def expect(group: object, **wanted: tuple[bool, str]) -> None:
+    """Refuse the named values that are out of range."""
+    for name, (good, what) in wanted.items():
+        if not good:
+            raise InputError(f"{name}={getattr(group, name)!r}: expected {what}")
+
+
+@dataclass(frozen=True)
+class Model:
+    """The network to train."""
+
+    cfg: str = "config/yolov3-lite.cfg"  # the network, a Darknet .cfg
+    pretrained: bool = False  # start from `weights`; otherwise from random numbers
+    weights: str = ""  # .pt of ours, Darknet's .weights or a cut-off file, a torchvision .pth
+    img_size: int = 224  # input width and height, pixels; 0 = the .cfg's own
+    letterbox: bool = False  # keep the photos' aspect; otherwise stretch them, as Darknet does
+    fit_anchors: bool = True  # fit anchors to the data set where the heads are trained anew
+    scale_x_y: float = 2.0  # reach of a cell's centre where the heads are trained anew; 0 = .cfg's
+    device: str = "auto"  # cpu, cuda, cuda:1, ...; auto = the graphics card where there is one
+
+    def __post_init__(self) -> None:
+        expect(
+            self,
+            img_size=(self.img_size >= 0, "pixels, or 0 for the .cfg's own size"),
+            scale_x_y=(self.scale_x_y == 0 or 1 <= self.scale_x_y <= 3, "0, or from 1 to 3"),
+            weights=(bool(self.weights) or not self.pretrained, "a file, since pretrained=True"),
+        )
+
+
+@dataclass(frozen=True)
+class Data:
+    """The photos and their labels."""
+
+    data: str = "data/demo.data"  # what to train and validate on
+    bad_labels: Literal["drop", "refuse"] = "drop"  # what to do with labels that cannot be right
+    cache_mb: int = 2048  # memory for decoded photos, MB
+    workers: int = 2  # processes that load and augment; 0 = none beside the training itself
+
+    def __post_init__(self) -> None:
+        expect(
+            self,
+            cache_mb=(self.cache_mb >= 0, "at least 0"),
+            workers=(self.workers >= 0, "at least 0"),
+        )
+
+
+@dataclass(frozen=True)
+class Train:
+    """The training."""
+
+    name: str = ""  # of the run's folders in runs/ and weights/; empty = from the .cfg and .data
+    resume: str = ""  # a last.pt to go on from; its own settings are used
+    epochs: int = 30  # passes over the training photos
+    batch_size: int = 8  # photos a step
+    accumulate: int = 1  # batches whose gradients make one step of the optimizer
+    optimizer: Literal["adamw", "sgd"] = "adamw"  # sgd wants about ten times the learning rate
+    lr: float = 1e-3  # learning rate at its highest
+    final_lr: float = 0.05  # learning rate at the end, as a share of lr
+    warmup_epochs: float = 2.0  # epochs in which the learning rate rises from nothing
+    momentum: float = 0.937  # of SGD; AdamW's first beta
+    weight_decay: float = 5e-4  # on the convolutions' kernels only
+    clip: float = 10.0  # largest norm of the gradient; 0 = any
+    ema_decay: float = 0.998  # of the running mean of the weights that is evaluated and saved
+    amp: bool = True  # bfloat16 where the machine is fast with it
+    freeze: int = 0  # this many first layers keep their weights
+    patience: int = 0  # stop after so many epochs without a better mAP; 0 = never
+    eval_every: int = 1  # epochs between evaluations
+    seed: int = 0  # of everything random
+
+    def __post_init__(self) -> None:
+        expect(
+            self,
+            epochs=(self.epochs >= 1, "at least 1"),
+            batch_size=(self.batch_size >= 1, "at least 1"),
+            accumulate=(self.accumulate >= 1, "at least 1"),
+            lr=(self.lr > 0, "more than 0"),
+            final_lr=(0 <= self.final_lr <= 1, "from 0 to 1"),
+            warmup_epochs=(self.warmup_epochs >= 0, "at least 0"),
+            momentum=(0 <= self.momentum < 1, "from 0 to below 1"),
+            weight_decay=(self.weight_decay >= 0, "at least 0"),
+            clip=(self.clip >= 0, "at least 0"),
+            ema_decay=(0 <= self.ema_decay < 1, "from 0 to below 1"),
+            freeze=(self.freeze >= 0, "at least 0"),
+            patience=(self.patience >= 0, "at least 0"),
+            eval_every=(self.eval_every >= 1, "at least 1"),
+            seed=(self.seed >= 0, "at least 0"),
+            name=("/" not in self.name and "\\" not in self.name, "a name without slashes"),
+        )
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The weights of the loss's parts."""
+
+    box_gain: float = 0.05  # of the box loss (CIoU)
+    objectness_gain: float = 1.0  # of the objectness loss
+    class_gain: float = 0.5  # of the class loss
+    anchor_ratio: float = 4.0  # an anchor fits an object at most this many times wider or higher
+
+    def __post_init__(self) -> None:
+        expect(
+            self,
+            box_gain=(self.box_gain >= 0, "at least 0"),
+            objectness_gain=(self.objectness_gain >= 0, "at least 0"),
+            class_gain=(self.class_gain >= 0, "at least 0"),
+            anchor_ratio=(self.anchor_ratio > 1, "more than 1"),
+        )
+
+
+@dataclass(frozen=True)
+class Detect:
+    """Finding objects in photos and videos."""
+
+    source: str = "data/demo/images"  # photo, folder or glob; video file, webcam number or stream
+    output: str = "runs/detect"  # folder for the annotated pictures or video
+    conf_thres: float = 0.25  # lowest score (objectness times class probability) to keep
+    nms_thres: float = 0.45  # of two boxes of a class that overlap more (IoU), the worse goes
+    max_detections: int = 300  # at most so many boxes a photo
+    classes: tuple[str, ...] = ()  # names or numbers of the classes to keep; none = all
+    batch_size: int = 1  # photos at once
+    show: bool = True  # a window for videos, where there is a display
+    save_txt: bool = False  # a .txt a photo: class, centre and size as shares of the photo, score
+    save_json: bool = False  # one detections.json: file, class, score, box in pixels
+    save_crops: bool = False  # each object as a picture of its own
+
+    def __post_init__(self) -> None:
+        expect(
+            self,
+            conf_thres=(0 <= self.conf_thres <= 1, "from 0 to 1"),
+            nms_thres=(0 <= self.nms_thres <= 1, "from 0 to 1"),
+            max_detections=(self.max_detections >= 1, "at least 1"),
+            batch_size=(self.batch_size >= 1, "at least 1"),
+        )
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network to use."""
+
+    weights: str = ""  # .pt or Darknet's .weights; empty = the newest weights/*/best.pt
+    cfg: str = ""  # the .cfg of .weights; empty = the one beside it with the same name
+    names: str = ""  # class names, a line each; empty = the network's own, or the data set's
+    img_size: int = 0  # input width and height, pixels; 0 = the network's own
+    letterbox: Literal["auto", "yes", "no"] = "auto"  # keep the photos' aspect; auto = as trained
+    device: str = "auto"  # cpu, cuda, cuda:1, ...; auto = the graphics card where there is one
+
+    def __post_init__(self) -> None:
+        expect(self, img_size=(self.img_size >= 0, "pixels, or 0 for the network's own size"))
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measuring precision, recall and AP."""
+
+    rule: Literal["coco", "voc10", "voc07"] = "coco"  # how AP is taken from a curve
+    iou_thres: float = 0.5  # least overlap (IoU) with an object for a hit
+    conf_thres: float = 0.001  # lowest score to count
+    nms_thres: float = 0.6  # of two boxes of a class that overlap more (IoU), the worse goes
+    max_detections: int = 100  # at most so many boxes a photo; COCO's own limit is 100
+    plus_one: bool = False  # VOC's old IoU, in which a box's right and bottom pixels count
+
+    def __post_init__(self) -> None:
+        expect(
+            self,
+            iou_thres=(0 < self.iou_thres < 1, "between 0 and 1"),
+            conf_thres=(0 <= self.conf_thres <= 1, "from 0 to 1"),
+            nms_thres=(0 <= self.nms_thres <= 1, "from 0 to 1"),
+            max_detections=(self.max_detections >= 1, "at least 1"),
+        )
+
+
+@dataclass(frozen=True)
+class Test:
+    """Where and on what test.py measures."""
+
+    data: str = "data/demo.data"  # the data set
+    split: Literal["valid", "train"] = "valid"  # which of its photos
+    output: str = "runs/test"  # folder for curves, tables and detections
+    batch_size: int = 8  # photos at once
+    workers: int = 2  # processes that load photos
+
+    def __post_init__(self) -> None:
+        expect(
+            self,
+            batch_size=(self.batch_size >= 1, "at least 1"),
+            workers=(self.workers >= 0, "at least 0"),
+        )
+
+
+@dataclass(frozen=True)
+class Visdom:
+    """Live curves."""
+
+    visdom: bool = True  # show curves and pictures in Visdom; files are written in any case
+    visdom_url: str = "http://127.0.0.1:8097"  # a server; where none answers here, one is started
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Train a network; see README.md."""
+
+    model: Model = field(default_factory=Model)
+    data: Data = field(default_factory=Data)
+    train: Train = field(default_factory=Train)
+    loss: Loss = field(default_factory=Loss)
+    visdom: Visdom = field(default_factory=Visdom)
+
+
+@dataclass(frozen=True)
+class TestSettings:
+    """Measure a network's mAP on a data set; see README.md."""
+
+    network: Network = field(default_factory=Network)
+    test: Test = field(default_factory=Test)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+
+
+@dataclass(frozen=True)
+class DetectSettings:
+    """Find objects; see README.md."""
+
+    network: Network = field(default_factory=Network)
+    detect: Detect = field(default_factory=Detect)
+
+
+S = TypeVar("S")
+
+
+def load(settings: type[S], argv: list[str] | None = None) -> S:
+    """The settings of one script: the defaults above, changed by its flags."""
+    return tyro.cli(settings, args=argv, config=(tyro.conf.OmitArgPrefixes,))
+
+
+def save(settings: Any, path: str | Path) -> None:
+    """Write resolved settings as JSON."""
+    write_text(path, json.dumps(dataclasses.asdict(settings), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit("this file holds the settings; run train.py, test.py, detect_img.py or detect_video.py")
