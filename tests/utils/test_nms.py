@@ -1,0 +1,159 @@
+"""NMS against Darknet's rule written out, and the corners where fast versions go wrong."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from utils import nms as module
+from utils.errors import InputError
+from utils.nms import nms
+from utils.types import Detections, Predictions
+
+
+def overlap(a: Tensor, b: Tensor) -> float:
+    width = float(torch.minimum(a[2], b[2]) - torch.maximum(a[0], b[0]))
+    height = float(torch.minimum(a[3], b[3]) - torch.maximum(a[1], b[1]))
+    if width <= 0 or height <= 0:
+        return 0.0
+    areas = float((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]))
+    return width * height / (areas - width * height)
+
+
+def darknet(
+    predictions: Predictions, image: int, conf_thres: float, nms_thres: float
+) -> list[tuple[float, int, int]]:
+    """(score, proposal, class), best first: for each class, sort, keep, remove what overlaps."""
+    boxes, objectness = predictions.boxes[image], predictions.objectness[image]
+    found = []
+    for label in range(predictions.classes.shape[2]):
+        scores = objectness * predictions.classes[image, :, label]
+        alive = [i for i in range(len(boxes)) if scores[i] > conf_thres]
+        alive.sort(key=lambda i: -float(scores[i]))
+        while alive:
+            best = alive.pop(0)
+            found.append((float(scores[best]), best, label))
+            alive = [i for i in alive if overlap(boxes[best], boxes[i]) <= nms_thres]
+    return sorted(found, key=lambda f: (-f[0], f[1], f[2]))
+
+
+def scene(seed: int, images: int, proposals: int, classes: int, ties: bool = False) -> Predictions:
+    """Boxes in clusters, so that many overlap; on a grid with equal scores where `ties`."""
+    random = torch.Generator().manual_seed(seed)
+    centres = torch.rand(images, 3, 2, generator=random) * 100
+    pick = torch.randint(3, (images, proposals), generator=random)
+    spread = torch.randn(images, proposals, 4, generator=random)
+    centre = centres.gather(1, pick[..., None].expand(-1, -1, 2)) + 8 * spread[..., :2]
+    half = 15 * torch.exp(spread[..., 2:] / 4)
+    boxes = torch.cat([centre - half, centre + half], -1)
+    objectness = torch.rand(images, proposals, generator=random)
+    probabilities = torch.rand(images, proposals, classes, generator=random)
+    if ties:
+        boxes = (boxes / 8).round() * 8
+        objectness, probabilities = (objectness * 4).round() / 4, (probabilities * 2).round() / 2
+    return Predictions(boxes, objectness, probabilities)
+
+
+@given(
+    seed=st.integers(0, 2**16),
+    proposals=st.integers(0, 25),
+    classes=st.integers(1, 4),
+    ties=st.booleans(),
+    conf_thres=st.sampled_from([0.0, 0.001, 0.25, 0.5, 1.0]),
+    nms_thres=st.sampled_from([0.0, 0.1, 0.45, 0.5, 1.0]),
+    max_detections=st.sampled_from([None, 1, 5, 100]),
+    first_look=st.sampled_from([1, 4, 2048]),
+)
+@settings(max_examples=150, deadline=None)
+def test_equals_darknet(
+    seed: int,
+    proposals: int,
+    classes: int,
+    ties: bool,
+    conf_thres: float,
+    nms_thres: float,
+    max_detections: int | None,
+    first_look: int,
+) -> None:
+    predictions = scene(seed, 2, proposals, classes, ties)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "FIRST_LOOK", first_look)
+        found = nms(predictions, conf_thres, nms_thres, max_detections)
+    for image, detections in enumerate(found):
+        wanted = darknet(predictions, image, conf_thres, nms_thres)[:max_detections]
+        assert detections.scores.tolist() == [score for score, _, _ in wanted]
+        assert detections.labels.tolist() == [label for _, _, label in wanted]
+        assert detections.boxes.tolist() == [
+            predictions.boxes[image, proposal].tolist() for _, proposal, _ in wanted
+        ]
+
+
+@given(seed=st.integers(0, 2**16), ties=st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_the_gpu_way_equals_the_cpu_way(seed: int, ties: bool) -> None:
+    predictions = scene(seed, 1, 60, 1, ties)
+    boxes = predictions.boxes[0]
+    labels = torch.randint(80, (60,), generator=torch.Generator().manual_seed(seed))
+    at_once = module._keep_at_once(boxes, labels, 0.45)
+    assert at_once.tolist() == module._keep_by_class(boxes, labels, 0.45).tolist()
+
+
+def one_box(objectness: float, classes: list[float], box: list[float]) -> Predictions:
+    return Predictions(
+        torch.tensor([[box]]), torch.tensor([[objectness]]), torch.tensor([[classes]])
+    )
+
+
+def test_one_box_can_be_two_classes() -> None:
+    (found,) = nms(one_box(0.5, [0.9, 0.1, 0.8], [0.0, 0, 9, 9]), 0.25, 0.45, None)
+    assert found.labels.tolist() == [0, 2]
+    assert found.scores.tolist() == pytest.approx([0.45, 0.4])
+
+
+def test_the_thresholds_themselves_are_kept_out_and_in() -> None:
+    assert len(nms(one_box(0.5, [0.5], [0.0, 0, 9, 9]), 0.25, 0.45, None)[0]) == 0
+    boxes = torch.tensor([[[0.0, 0, 4, 4], [0.0, 0, 4, 2]]])  # IoU exactly 0.5
+    pair = Predictions(boxes, torch.tensor([[0.9, 0.8]]), torch.ones(1, 2, 1))
+    assert len(nms(pair, 0.1, 0.5, None)[0]) == 2
+    assert len(nms(pair, 0.1, 0.49, None)[0]) == 1
+
+
+def test_nothing_in_nothing_out() -> None:
+    nothing = Predictions(torch.zeros(2, 0, 4), torch.zeros(2, 0), torch.zeros(2, 0, 3))
+    for found in nms(nothing, 0.1, 0.45, 300):
+        assert (found.boxes.shape, found.scores.shape, found.labels.shape) == ((0, 4), (0,), (0,))
+    assert (
+        nms(Predictions(torch.zeros(0, 5, 4), torch.zeros(0, 5), torch.zeros(0, 5, 3)), 0, 0, 1)
+        == []
+    )
+
+
+def test_a_network_gone_wild_does_not_spoil_other_boxes() -> None:
+    boxes = torch.tensor([[[-math.inf, 0, math.inf, 9], [0.0, 0, 9, 9], [0.0, 0, 9, 8]]])
+    wild = Predictions(boxes, torch.tensor([[0.9, 0.8, 0.7]]), torch.ones(1, 3, 1))
+    (found,) = nms(wild, 0.1, 0.45, None)
+    assert found.boxes.isfinite().all()
+    assert found.scores.tolist() == pytest.approx([0.9, 0.8])
+    not_numbers = Predictions(boxes, torch.full((1, 3), math.nan), torch.ones(1, 3, 1))
+    assert len(nms(not_numbers, 0.1, 0.45, None)[0]) == 0
+
+
+def test_half_precision_comes_out_as_float32() -> None:
+    half = scene(0, 1, 20, 2)
+    half = Predictions(half.boxes.bfloat16(), half.objectness.bfloat16(), half.classes.bfloat16())
+    (found,) = nms(half, 0.1, 0.45, None)
+    assert isinstance(found, Detections) and len(found)
+    assert found.boxes.dtype == found.scores.dtype == torch.float32
+    assert found.labels.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [((1.5, 0.45, 9), "conf_thres"), ((0.1, -1.0, 9), "nms_thres"), ((0.1, 0.45, 0), "max_det")],
+)
+def test_bad_thresholds_are_named(arguments: tuple[float, float, int], named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        nms(scene(0, 1, 3, 1), *arguments)

@@ -1,0 +1,116 @@
+"""Which of a network's proposals are detections?
+
+Darknet's rule (`do_nms_sort` in its box.c): a box is a candidate for every class whose
+objectness · class probability is above the confidence threshold, so one box can be detected as
+two classes; within a class, the candidate with the highest score removes those that overlap it
+by more than the NMS threshold. Classes do not see each other.
+"""
+
+import torch
+import torchvision
+from torch import Tensor
+
+from utils.errors import InputError
+from utils.types import Detections, Predictions
+
+# An untrained network's exp(w) can overflow. Beyond a million pixels a box only has to stay finite.
+FURTHEST = 1e6
+FIRST_LOOK = 2048  # candidates; about where suppressing costs as much as finding the candidates
+
+
+def nms(
+    predictions: Predictions, conf_thres: float, nms_thres: float, max_detections: int | None
+) -> list[Detections]:
+    """Predictions of B photos → B Detections, best first, boxes still in the input's pixels.
+
+    conf_thres: a candidate's score must be above it, 0 to 1.
+    nms_thres: IoU above which the lower score of one class is removed, 0 to 1.
+    max_detections: the best so many of a photo; None keeps all.
+    Of equal scores, the earlier proposal (then the lower class) goes first.
+    Raises InputError for thresholds out of range.
+    """
+    _check(conf_thres, nms_thres, max_detections)
+    photos = zip(predictions.boxes, predictions.objectness, predictions.classes, strict=True)
+    return [
+        _suppress(*_candidates(*photo, conf_thres), nms_thres, max_detections) for photo in photos
+    ]
+
+
+def _check(conf_thres: float, nms_thres: float, max_detections: int | None) -> None:
+    for name, value in {"conf_thres": conf_thres, "nms_thres": nms_thres}.items():
+        if not 0 <= value <= 1:
+            raise InputError(f"{name}={value}: expected a number from 0 to 1")
+    if max_detections is not None and max_detections < 1:
+        raise InputError(f"max_detections={max_detections}: expected at least 1, or None for all")
+
+
+def _candidates(
+    boxes: Tensor, objectness: Tensor, classes: Tensor, conf_thres: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One photo's boxes [P, 4], objectness [P], classes [P, C] → boxes, scores, labels of N."""
+    likely = (objectness > conf_thres).nonzero().squeeze(1)  # no score exceeds its objectness
+    scores = objectness[likely, None].float() * classes[likely].float()  # [L, C]
+    proposal, labels = (scores > conf_thres).nonzero(as_tuple=True)
+    finite = boxes[likely[proposal]].float().clamp(-FURTHEST, FURTHEST)
+    return finite, scores[proposal, labels], labels
+
+
+def _suppress(
+    boxes: Tensor, scores: Tensor, labels: Tensor, nms_thres: float, max_detections: int | None
+) -> Detections:
+    """Candidates → what is left of them, best first.
+
+    What becomes of a candidate depends only on better ones. So when the best few candidates
+    already yield `max_detections`, the rest need not be looked at, and the result is the same.
+    """
+    looked = len(scores) if max_detections is None else max(FIRST_LOOK, max_detections)
+    while True:
+        best = _best(scores, looked)
+        keep = best[_keep(boxes[best], labels[best], nms_thres)]
+        if looked >= len(scores) or (max_detections is not None and len(keep) >= max_detections):
+            keep = keep[:max_detections]
+            return Detections(boxes[keep], scores[keep], labels[keep])
+        looked *= 4
+
+
+def _best(scores: Tensor, count: int) -> Tensor:
+    """The indices of the `count` highest scores, highest first, and of what ties with the last."""
+    if count >= len(scores):
+        return scores.argsort(descending=True, stable=True)
+    floor = scores.topk(count).values[-1]
+    chosen = (scores >= floor).nonzero().squeeze(1)
+    return chosen[scores[chosen].argsort(descending=True, stable=True)]
+
+
+def _keep(boxes: Tensor, labels: Tensor, nms_thres: float) -> Tensor:
+    """Candidates, best first → the indices that survive, best first."""
+    if boxes.is_cuda:
+        return _keep_at_once(boxes, labels, nms_thres)
+    return _keep_by_class(boxes, labels, nms_thres)
+
+
+def _keep_by_class(boxes: Tensor, labels: Tensor, nms_thres: float) -> Tensor:
+    """For a CPU, where comparing across classes would cost more than a call for each class."""
+    order = labels.argsort(stable=True)  # by class, best first within it
+    rank = torch.arange(len(boxes), 0, -1, dtype=torch.float32, device=boxes.device)  # a score
+    kept, start = [order[:0]], 0
+    for count in labels.bincount().tolist():
+        members = order[start : start + count]
+        start += count
+        if count:
+            kept.append(members[torchvision.ops.nms(boxes[members], rank[:count], nms_thres)])
+    return torch.cat(kept).sort().values
+
+
+def _keep_at_once(boxes: Tensor, labels: Tensor, nms_thres: float) -> Tensor:
+    """For a GPU: one call, with each class moved to a place of its own.
+
+    In float64: the float32 of torchvision's `batched_nms` has steps of 0.004 px where the 80th
+    class would lie, enough to turn a decision.
+    """
+    if not len(boxes):
+        return labels
+    moved = boxes.double()
+    apart = moved.max() - moved.min() + 1
+    rank = torch.arange(len(boxes), 0, -1, dtype=torch.float64, device=boxes.device)
+    return torchvision.ops.nms(moved + (labels * apart)[:, None], rank, nms_thres)
