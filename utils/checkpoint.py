@@ -1,0 +1,195 @@
+"""A network on disk: saved with everything that opening it or going on with its training needs."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models import netdef as cfg_files
+from models.darknet import Darknet, shapes, stride
+from models.netdef import NetDef
+from models.weights import fill_, read_weights, write_weights
+from utils.data_file import read_names
+from utils.errors import InputError
+from utils.files import atomic, write_text
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network ready to use: in eval mode, on its device.
+
+    size: (width, height) of its input in pixels. letterbox: whether photos keep their aspect.
+    """
+
+    model: Darknet
+    names: tuple[str, ...]
+    size: tuple[int, int]
+    letterbox: bool
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the graphics card where there is one. Raises InputError for what torch lacks."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device={name!r}: expected one that torch has here: {reason}") from error
+    return device
+
+
+def save_checkpoint(
+    path: Path,
+    netdef: NetDef,
+    names: Sequence[str],
+    model: Mapping[str, Tensor],
+    settings: Mapping[str, Any],
+    training: Mapping[str, Any],
+) -> None:
+    """Write a checkpoint that opens alone.
+
+    model: the weights to use. settings: what the run was started with. training: what going on
+    needs (epoch, optimizer, running mean, ...), tensors and plain values only.
+    """
+    content = {
+        "format": FORMAT,
+        "cfg": netdef.text(),
+        "names": list(names),
+        "model": dict(model),
+        "settings": dict(settings),
+        "training": dict(training),
+    }
+    with atomic(path) as temporary:
+        torch.save(content, temporary)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint of ours, onto the CPU. Raises InputError for any other file."""
+    content = _torch_load(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT or "cfg" not in content:
+        raise InputError(f"{path}: expected a checkpoint of this project (format {FORMAT})")
+    return content
+
+
+def _torch_load(path: str | Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: not a file that torch can load safely: {reason}") from error
+
+
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a .pth state dict, such as torchvision's."""
+    content = _torch_load(path)
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise InputError(f"{path}: expected a state dict, names with tensors")
+    return content
+
+
+def write_pair(
+    path: Path, model: Darknet, netdef: NetDef, names: Sequence[str]
+) -> tuple[Path, Path]:
+    """Write `path`.cfg and `path`.weights, which Darknet and OpenCV read, and `path`.names."""
+    cfg, weights = path.with_suffix(".cfg"), path.with_suffix(".weights")
+    netdef.write(cfg)
+    write_weights(weights, model)
+    write_text(path.with_suffix(".names"), "".join(f"{name}\n" for name in names))
+    return cfg, weights
+
+
+def newest_weights(folder: Path = Path("weights")) -> Path:
+    """The best.pt that was written last. Raises InputError where there is none."""
+    found = sorted(folder.glob("*/best.pt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise InputError(f"weights='': found no {folder}/*/best.pt; run train.py or name a file")
+    return found[-1]
+
+
+def load_network(
+    weights: str = "",
+    cfg: str = "",
+    names: str = "",
+    device: str = "auto",
+    img_size: int = 0,
+    letterbox: str = "auto",
+) -> Network:
+    """Open a trained network: a checkpoint of ours, or Darknet's .weights with its .cfg.
+
+    weights: empty for the newest weights/*/best.pt. cfg: of .weights; empty for the file beside it
+    with the same name. names: a file of class names; empty for the network's own: those in the
+    checkpoint, or the one .names file beside the .weights, or else the classes' numbers.
+    img_size: input width and height in pixels; 0 for the network's own.
+    letterbox: `yes`, `no`, or `auto` for what the network was trained with.
+
+    Raises InputError where a file is missing or does not fit.
+    """
+    path = Path(weights) if weights else newest_weights()
+    if path.suffix == ".weights":
+        cfg_path = Path(cfg) if cfg else path.with_suffix(".cfg")
+        netdef = cfg_files.load(cfg_path)
+        model = Darknet(netdef)
+        state, _ = read_weights(path, netdef)
+        names = names or _names_beside(path)
+        own_names = None
+    else:
+        if cfg:
+            raise InputError(f"cfg={cfg!r}: expected none: {path} holds its own")
+        checkpoint = read_checkpoint(path)
+        netdef = cfg_files.parse(checkpoint["cfg"], f"{path} (its cfg)")
+        model = Darknet(netdef)
+        state = checkpoint["model"]
+        own_names = tuple(checkpoint["names"])
+    if not model.heads:
+        raise InputError(f"{path}: its network has no [yolo] layer: it finds no objects")
+    filled = fill_(model, state)
+    if filled.missing:
+        raise InputError(f"{path}: holds only a part of the network: {filled}")
+    size = (img_size, img_size) if img_size else netdef.size
+    check_size(netdef, size)
+    return Network(
+        model.to(choose_device(device), memory_format=torch.channels_last).eval(),
+        _class_names(model, read_names(names) if names else own_names, names or str(path)),
+        size,
+        netdef.letterbox if letterbox == "auto" else letterbox == "yes",
+    )
+
+
+def check_size(netdef: NetDef, size: tuple[int, int]) -> None:
+    """Refuse an input size whose maps would not line up."""
+    step = stride(netdef)
+    if size[0] % step or size[1] % step:
+        raise InputError(
+            f"img_size={size[0]}x{size[1]}: expected multiples of {step}, the network's stride"
+        )
+    shapes(netdef, size)
+
+
+def _names_beside(path: Path) -> str:
+    """`best.names` of best.weights, or the only .names file in the folder, or nothing."""
+    own = path.with_suffix(".names")
+    if own.is_file():
+        return str(own)
+    others = sorted(path.parent.glob("*.names"))
+    return str(others[0]) if len(others) == 1 else ""
+
+
+def _class_names(model: Darknet, names: tuple[str, ...] | None, source: str) -> tuple[str, ...]:
+    classes = model.heads[0].classes
+    if names is None:
+        return tuple(str(number) for number in range(classes))
+    if len(names) != classes:
+        raise InputError(f"{source}: {len(names)} class names for a network of {classes} classes")
+    return names

@@ -1,0 +1,188 @@
+"""One epoch of training, one pass of evaluation, one batch of detection."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
+from tqdm import tqdm
+
+from models.darknet import Darknet
+from models.head import decode
+from models.loss import Loss, Losses
+from utils.boxes import Fit, clip
+from utils.errors import InputError
+from utils.files import write_text
+from utils.nms import nms
+from utils.types import Batch, Detections
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 natively, where it is faster than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported()
+    return False
+
+
+def autocast(device: torch.device, enabled: bool) -> contextlib.AbstractContextManager[object]:
+    """bfloat16 where it is asked for and the device is fast with it, else float32."""
+    if enabled and has_fast_bfloat16(device):
+        return torch.autocast(device.type, torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def freeze_(model: Darknet, layers: int) -> None:
+    """Keep the weights and BN statistics of the first `layers` layers as they are."""
+    if layers > len(model.layers):
+        raise InputError(f"freeze={layers}: expected at most {len(model.layers)}, the .cfg's layers")
+    for layer in model.layers[:layers]:
+        layer.requires_grad_(False)
+
+
+def _train_mode(model: Darknet) -> None:
+    """Training mode, but for the layers that `freeze_` froze."""
+    model.train()
+    for layer in model.layers:
+        parameters = list(layer.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
+            layer.eval()
+
+
+@dataclass
+class Trainer:
+    """What takes part in each training step."""
+
+    model: Darknet
+    loss: Loss
+    optimizer: Optimizer
+    schedule: LambdaLR
+    mean: AveragedModel
+    device: torch.device
+    amp: bool
+    accumulate: int
+    clip: float
+    run_folder: Path
+
+
+PARTS = tuple(field.name for field in fields(Losses))
+
+
+def train_one_epoch(
+    trainer: Trainer, batches: Iterable[Batch], steps: int, title: str
+) -> dict[str, float]:
+    """Train on `steps` batches; returns the means of the losses' parts, and images per second.
+
+    Raises InputError where the loss is no longer a finite number, after writing the batch's file
+    names into the run's folder.
+    """
+    _train_mode(trainer.model)
+    trainer.optimizer.zero_grad(set_to_none=True)
+    sums = torch.zeros(len(PARTS))
+    images = 0
+    start = time.perf_counter()
+    with tqdm(batches, title, total=steps, leave=False, dynamic_ncols=True) as progress:
+        for step, batch in enumerate(progress, start=1):
+            batch = batch.to(trainer.device)
+            losses = _losses(trainer, batch)
+            (losses.total / trainer.accumulate).backward()
+            if step % trainer.accumulate == 0 or step == steps:
+                _step(trainer)
+            sums += torch.stack([getattr(losses, part).detach().float().cpu() for part in PARTS])
+            images += len(batch.paths)
+            progress.set_postfix(
+                {part: f"{value / step:.3f}" for part, value in zip(PARTS, sums, strict=True)}
+            )
+    means = {part: float(value) / steps for part, value in zip(PARTS, sums, strict=True)}
+    return {**means, "images_per_second": images / (time.perf_counter() - start)}
+
+
+def _losses(trainer: Trainer, batch: Batch) -> Losses:
+    images = batch.images.contiguous(memory_format=torch.channels_last)
+    with autocast(trainer.device, trainer.amp):
+        maps = trainer.model(images)
+    losses = trainer.loss(maps, batch)  # in float32
+    if not losses.total.isfinite():
+        path = trainer.run_folder / "not_finite.txt"
+        write_text(path, "".join(f"{name}\n" for name in batch.paths))
+        raise InputError(
+            f"the loss is {float(losses.total)}: the files of this batch are listed in {path}; "
+            f"a lower lr than {trainer.optimizer.param_groups[0]['lr']:.2g} may help"
+        )
+    return losses
+
+
+def _step(trainer: Trainer) -> None:
+    if trainer.clip:
+        parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, trainer.clip)
+    trainer.optimizer.step()
+    trainer.optimizer.zero_grad(set_to_none=True)
+    trainer.schedule.step()
+    trainer.mean.update_parameters(trainer.model)
+
+
+@torch.inference_mode()
+def predict(
+    model: Darknet,
+    images: Tensor,
+    sizes: Sequence[tuple[int, int]],
+    *,
+    conf_thres: float,
+    nms_thres: float,
+    max_detections: int | None,
+    letterbox: bool,
+    on_network_done: Callable[[], None] = lambda: None,
+) -> list[Detections]:
+    """Detect on a batch.
+
+    images: float32 [B, 3, H, W], 0 to 1, fitted by `utils.boxes.fit_image`. sizes: the B original
+    photos' (width, height). Returns B Detections, boxes in pixels of the original photos, cut to
+    them. on_network_done is called between the network and NMS, for those who take the time.
+    """
+    net = (images.shape[-1], images.shape[-2])
+    maps = model(images.contiguous(memory_format=torch.channels_last))
+    on_network_done()
+    found = nms(decode(maps, model.heads, net), conf_thres, nms_thres, max_detections)
+    return [
+        _on_photo(detections, Fit.of(size, net, letterbox), size)
+        for detections, size in zip(found, sizes, strict=True)
+    ]
+
+
+def _on_photo(detections: Detections, fit: Fit, size: tuple[int, int]) -> Detections:
+    boxes = clip(fit.back(detections.boxes), size)
+    return Detections(boxes.cpu(), detections.scores.cpu(), detections.labels.cpu())
+
+
+def detect_all(
+    model: Darknet,
+    loader: Iterable[Batch],
+    *,
+    conf_thres: float,
+    nms_thres: float,
+    max_detections: int | None,
+    letterbox: bool,
+    title: str = "evaluate",
+) -> Iterator[list[Detections]]:
+    """Detect on every photo of a loader, in its order, with a progress bar; a list for each batch."""
+    device = next(model.parameters()).device
+    for batch in tqdm(loader, title, leave=False, dynamic_ncols=True):
+        yield predict(
+            model,
+            batch.images.to(device, non_blocking=True),
+            batch.sizes,
+            conf_thres=conf_thres,
+            nms_thres=nms_thres,
+            max_detections=max_detections,
+            letterbox=letterbox,
+        )

@@ -1,0 +1,68 @@
+"""The learning rate over time, and the running mean of the weights."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
+
+EMA_RAMP = 100  # steps after which the running mean forgets almost as slowly as asked
+
+
+def warmup_cosine(
+    optimizer: Optimizer, epoch_steps: int, epochs: int, warmup_epochs: float, final: float
+) -> LambdaLR:
+    """A linear rise from nothing, then half a cosine down to `final` times the learning rate.
+
+    Counted in optimizer steps, `epoch_steps` to an epoch. A warm-up longer than half the training
+    is cut to half.
+    """
+    total = epoch_steps * epochs
+    warmup = min(round(epoch_steps * warmup_epochs), total // 2)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        progress = min(1.0, (step - warmup) / max(1, total - warmup))
+        return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
+
+    return LambdaLR(optimizer, factor)
+
+
+def running_mean(model: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of a model's weights and BN statistics.
+
+    Of n steps it remembers with decay · (1 - exp(-n / EMA_RAMP)), so that the random first weights
+    are soon forgotten. The averaged network is `.module`; call `.update_parameters(model)` after
+    each step.
+    """
+
+    def average(averaged: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
+        if not averaged.is_floating_point():
+            return current  # BN's count of batches
+        keep = decay * (1 - math.exp(-int(steps) / EMA_RAMP))
+        return torch.lerp(current, averaged, keep)
+
+    mean = AveragedModel(model, avg_fn=average, use_buffers=True)
+    mean.module.eval()
+    return mean
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """The trainable parameters: kernels with weight decay; BN scales and every bias without."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def make_optimizer(
+    kind: str, model: nn.Module, lr: float, momentum: float, weight_decay: float
+) -> Optimizer:
+    groups = parameter_groups(model, weight_decay)
+    if kind == "adamw":
+        return torch.optim.AdamW(groups, lr, betas=(momentum, 0.999))
+    return torch.optim.SGD(groups, lr, momentum=momentum, nesterov=momentum > 0)
