@@ -1,0 +1,81 @@
+"""What do a run's figures look like as pictures? PNG files, drawn without a display."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from utils.files import atomic
+
+History = Mapping[float, Mapping[str, float]]  # epoch → {"plot/curve": value}
+Curve = tuple[list[float], list[float]]  # epochs, values
+
+# plot: its title, its y axis, whether that axis is 0 to 1
+PLOTS = {
+    "loss": ("Loss", "loss", False),
+    "lr": ("Learning rate", "learning rate", False),
+    "metrics": ("Precision and recall", "", True),
+    "mAP": ("Mean average precision", "mAP", True),
+    "AP": ("Average precision of each class", "AP", True),
+}
+DOTTED_UNTIL = 40  # with fewer points than this, each is marked: one point makes no line
+LEGEND_ROWS = 20
+
+
+def describe_plot(plot: str) -> tuple[str, str, bool]:
+    """Title, y label and whether the y axis is 0 to 1; a plot that we do not know names itself."""
+    return PLOTS.get(plot, (plot, "", False))
+
+
+def curves_by_plot(history: History) -> dict[str, dict[str, Curve]]:
+    """plot → curve → (epochs, values), in order of epoch.
+
+    The part of a name before the first "/" is the plot, the rest the curve (so a class name may
+    hold a "/"); a name without one is both.
+    """
+    plots: dict[str, dict[str, Curve]] = {}
+    for epoch in sorted(history):
+        for name, value in history[epoch].items():
+            plot, _, curve = name.partition("/")
+            epochs, values = plots.setdefault(plot, {}).setdefault(curve or plot, ([], []))
+            epochs.append(epoch)
+            values.append(value)
+    return plots
+
+
+def plot_curves(history: History, folder: str | Path) -> list[Path]:
+    """Draw one `curves_<plot>.png` for each plot in `history` into `folder`; return the files.
+
+    Values that are not finite leave a gap. Safe in a thread: nothing global of pyplot is used.
+    """
+    files = []
+    for plot, curves in curves_by_plot(history).items():
+        columns = math.ceil(len(curves) / LEGEND_ROWS)
+        figure = Figure(figsize=(8 + 2 * (columns - 1), 4.5), dpi=110, layout="constrained")
+        _draw_curves(figure.add_subplot(), plot, curves, columns)
+        file = Path(folder) / f"curves_{plot}.png"
+        with atomic(file) as temporary:
+            figure.savefig(temporary)
+        files.append(file)
+    return files
+
+
+def _draw_curves(axes: Axes, plot: str, curves: Mapping[str, Curve], columns: int) -> None:
+    title, label, unit = describe_plot(plot)
+    for index, (name, (epochs, values)) in enumerate(curves.items()):
+        axes.plot(
+            epochs,
+            values,
+            label=name,
+            marker="o" if len(epochs) < DOTTED_UNTIL else "",
+            markersize=3,
+            color=f"C{index % 10}",
+            linestyle=("-", "--", ":", "-.")[index // 10 % 4],  # ten colours, then a new stroke
+        )
+    axes.set(title=title, xlabel="epoch", ylabel=label)
+    if unit:
+        axes.set_ylim(-0.02, 1.02)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), ncols=columns, fontsize="small")
