@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import matplotlib
@@ -270,7 +271,7 @@ def _shrink(image: Image, factor: float) -> Image:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
-def _save_options(suffix: str) -> dict[str, int]:
+def _save_options(suffix: str) -> dict[str, Any]:
     return {"quality": 95} if suffix in (".jpg", ".jpeg", ".webp") else {}
 
 
@@ -281,7 +282,7 @@ def _palette() -> list[Colour]:
     rgb = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(-1, 3)
     lab = cv2.cvtColor((rgb[None] / 255).astype(np.float32), cv2.COLOR_RGB2Lab)[0]  # [N, 3]
     lightness, chroma = lab[:, 0], np.hypot(lab[:, 1], lab[:, 2])
-    vivid = (lightness > 40) & (lightness < 90) & (chroma > 30)  # no night, no snow, no asphalt
+    vivid = (lightness > 50) & (lightness < 90) & (chroma > 30)  # no night, no snow, no asphalt
     rgb, lab = rgb[vivid], lab[vivid]
     chosen = [int(chroma[vivid].argmax())]
     distance = np.linalg.norm(lab - lab[chosen[0]], axis=1)
