@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from utils.boxes import Fit
 from utils.data_file import DataDefinition
 from utils.errors import InputError
 from utils.images import SIDEWAYS, read_photo
@@ -133,8 +134,6 @@ class PhotoSet:
 
     def sizes(self, net: tuple[int, int], letterbox: bool) -> NDArray[np.float64]:
         """Every counted object's (width, height) in pixels of a network's input, [N, 2]."""
-        from utils.boxes import Fit
-
         found = [np.zeros((0, 2))]
         for photo in self.photos:
             fit = Fit.of(photo.size, net, letterbox)
