@@ -21,9 +21,9 @@ def fit_anchors(sizes: Sizes, count: int, seed: int = 0) -> Sizes:
     """`count` anchors [count, 2] for objects of `sizes` [N, 2], sorted by area.
 
     The best of several k-means++ with 1 − IoU as the distance (YOLOv2, Redmon and Farhadi 2016,
-    section 2), from there a genetic search (mutate, keep if better) for the largest mean best IoU. The same sizes
-    and seed give the same anchors. Fewer different sizes than anchors are filled up with halved
-    and doubled ones. Raises InputError without any object or with count < 1.
+    section 2), from there a genetic search (mutate, keep if better) for the largest mean
+    best IoU. The same sizes and seed give the same anchors. Fewer different sizes than anchors are
+    filled up with halved and doubled ones. Raises InputError without any object or with count < 1.
     """
     sizes = np.asarray(sizes, np.float64).reshape(-1, 2)
     sizes = sizes[np.isfinite(sizes).all(axis=1) & (sizes > 0).all(axis=1)]

@@ -1,6 +1,7 @@
 """What does a `.data` file say: which classes there are, and where the photos lie?"""
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ class DataDefinition:
     train, valid: sources that `utils.readers.read_source` understands.
     images: folders to look for photos in, for sources that name them apart from their labels.
     format: of label files beside photos: "yolo" (.txt), "voc" (.xml) or "auto" (either).
+    lines: the line on which each key stands.
     """
 
     path: Path
@@ -28,12 +30,16 @@ class DataDefinition:
     valid: tuple[Path, ...]
     images: tuple[Path, ...]
     format: str
+    lines: Mapping[str, int]
 
     def sources(self, split: str) -> tuple[Path, ...]:
-        """The sources of "train" or "valid"; an InputError where the file names none."""
+        """The sources of "train" or "valid"; an InputError where there are none."""
         sources = {"train": self.train, "valid": self.valid}[split]
         if not sources:
             raise InputError(f"{self.path}: no '{split} =' line: expected the path of its photos")
+        for source in sources:
+            if not source.exists():
+                raise _absent(self.path, self.lines[split], split, str(source))
         return sources
 
 
@@ -43,20 +49,27 @@ def read_data(path: str | Path) -> DataDefinition:
     `train`, `valid` and `images` take several paths joined with commas. A relative path is looked
     for beside the `.data` file first and then in the working directory, which is where Darknet
     looks; the photos of a list file are found in the same way from the list's folder. Darknet's
-    keys that mean nothing here (`backup`, `eval`, …) are accepted and ignored.
+    keys that mean nothing here (`backup`, `eval`, …) are accepted and ignored. Whether the photos
+    are there is asked when they are wanted: detection needs no more than the names.
     """
     path = Path(path)
     lines = _key_values(path)
     if "names" not in lines:
         raise InputError(f"{path}: no 'names =' line: expected the path of a file of class names")
     names_line, names_path = lines["names"]
-    names = read_names(_existing(names_path, path, names_line, "names"))
+    names_file = resolve(names_path, path.parent)
+    if not names_file.exists():
+        raise _absent(path, names_line, "names", names_path)
+    names = read_names(names_file)
     _check_classes(path, lines, names)
     paths = {key: _paths(path, lines, key) for key in ("train", "valid", "images")}
     line, format = lines.get("format", (0, "auto"))
     if format not in FORMATS:
         raise InputError(f"{path}:{line}: format={format!r}: expected one of {', '.join(FORMATS)}")
-    return DataDefinition(path, names, paths["train"], paths["valid"], paths["images"], format)
+    numbers = {key: number for key, (number, _) in lines.items()}
+    return DataDefinition(
+        path, names, paths["train"], paths["valid"], paths["images"], format, numbers
+    )
 
 
 def read_names(path: str | Path) -> tuple[str, ...]:
@@ -128,18 +141,12 @@ def _check_classes(path: Path, lines: dict[str, tuple[int, str]], names: tuple[s
 
 
 def _paths(path: Path, lines: dict[str, tuple[int, str]], key: str) -> tuple[Path, ...]:
-    if key not in lines:
-        return ()
-    line, value = lines[key]
-    texts = [text.strip() for text in value.split(",")]
-    return tuple(_existing(text, path, line, key) for text in texts if text)
+    texts = (text.strip() for text in lines.get(key, (0, ""))[1].split(","))
+    return tuple(resolve(text, path.parent) for text in texts if text)
 
 
-def _existing(text: str, path: Path, line: int, key: str) -> Path:
-    found = resolve(text, path.parent)
-    if not found.exists():
-        raise InputError(
-            f"{path}:{line}: {key}={text}: no such file or folder, neither in"
-            f" {path.parent.resolve()} nor in {Path.cwd()}"
-        )
-    return found
+def _absent(path: Path, line: int, key: str, text: str) -> InputError:
+    return InputError(
+        f"{path}:{line}: {key}={text}: no such file or folder, neither from"
+        f" {path.parent.resolve()} nor from {Path.cwd()}"
+    )
