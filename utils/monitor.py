@@ -79,8 +79,9 @@ class Monitor:
             self.history = read_history(self.folder / CSV_NAME, resume_before)
         write_history(self.folder / CSV_NAME, self.history)
         if visdom:
-            address = self._find_server(Address.parse(visdom), Path(server_data), keep)
-            self._open_page(address, name or self.folder.name, resume_before is None, retry)
+            address, found = self._find_server(Address.parse(visdom), Path(server_data), keep)
+            name = name or self.folder.resolve().name
+            self._open_page(address, found, name, resume_before is None, retry)
         atexit.register(self.close)
 
     def __enter__(self) -> "Monitor":
@@ -134,18 +135,18 @@ class Monitor:
         now = time.monotonic()
         self._plot_after = now + (now - started) / PLOT_SHARE
 
-    def _find_server(self, address: Address, data: Path, keep: bool) -> Address:
-        """The address of a server to use: the given one, or that of a server that we started."""
+    def _find_server(self, address: Address, data: Path, keep: bool) -> tuple[Address, bool]:
+        """A server to use, the one asked for or one that we start, and whether it answers."""
         if answers(address):
-            return address
+            return address, True
         if not address.local:
             self._say(f"Visdom: nothing answers at {address}; going on without")
-            return address
+            return address, False
         try:
             self._server = start(address, data, keep)
         except (RuntimeError, OSError) as problem:
             self._say(f"Visdom: {problem}; going on without")
-            return address
+            return address, False
         if self._server.address.port != address.port:
             self._say(f"Visdom: port {address.port} is taken by something else")
         if keep:
@@ -154,7 +155,7 @@ class Monitor:
                 f"`kill {self._server.process.pid}` ends it"
             )
         threading.Thread(target=self._report_page, args=[self._server], daemon=True).start()
-        return self._server.address
+        return self._server.address, True
 
     def _report_page(self, server: Server) -> None:
         """Say once how fetching the page's scripts went, where that was necessary and not quick."""
@@ -169,13 +170,16 @@ class Monitor:
         elif time.monotonic() - started > 1:
             self._say("Visdom: the page's scripts have come; reload a page that is blank")
 
-    def _open_page(self, address: Address, name: str, clear: bool, retry: float) -> None:
+    def _open_page(
+        self, address: Address, found: bool, name: str, clear: bool, retry: float
+    ) -> None:
         try:
-            self._sender = Sender(address, name, clear, self._say, retry)
+            self._sender = Sender(address, name, clear, not found, self._say, retry)
         except ImportError as problem:
             self._say(f"Visdom: {problem}; going on without")
             return
-        self._say(f"Visdom: {self.address}")
+        if found:
+            self._say(f"Visdom: {self.address}")
         self._show(set(curves_by_plot(self.history)))
 
     def _show(self, plots: set[str]) -> None:

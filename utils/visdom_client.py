@@ -46,8 +46,10 @@ class Curves:
             "width": 520,
             "height": 360,
         }
+        layout: dict[str, Any] = {"title": {"text": title, "x": 0.02, "xanchor": "left"}}
         if unit:
-            options["layoutopts"] = {"plotly": {"yaxis": {"title": label, "range": [0, 1.02]}}}
+            layout["yaxis"] = {"title": label, "range": [0, 1.02]}
+        options["layoutopts"] = {"plotly": layout}  # at the left, the tool bar spares the title
         client.line(X=x[picked], Y=y[picked], win=window, env=env, opts=options)
 
 
@@ -79,6 +81,7 @@ class Sender:
     back empty, gets the whole history by the same path. Every request has a time-out.
 
     clear: remove what an earlier run of this name has left in the environment.
+    away: the server is known not to answer: only its coming is worth a line.
     say: prints a line about the server; called from the thread.
     retry: seconds between attempts to reach a server that is away.
     """
@@ -88,6 +91,7 @@ class Sender:
         address: Address,
         env: str,
         clear: bool,
+        away: bool,
         say: Callable[[str], None],
         retry: float = RETRY,
     ) -> None:
@@ -102,7 +106,7 @@ class Sender:
         self._state = threading.Condition()
         self._closing = False
         self._client: Any = None
-        self._away = False
+        self._away = away
         self._thread = threading.Thread(target=self._run, name="visdom", daemon=True)
         self._thread.start()
 
@@ -113,12 +117,15 @@ class Sender:
             self._state.notify()
 
     def close(self, timeout: float) -> bool:
-        """Send what is waiting, for at most `timeout` seconds; whether all of it was sent."""
+        """Send what is waiting, for at most `timeout` seconds.
+
+        Returns False where some of it could not be sent and no line has told so already.
+        """
         with self._state:
             self._closing = True
             self._state.notify()
         self._thread.join(timeout)
-        return not self._thread.is_alive() and not self._waiting
+        return self._away or not (self._thread.is_alive() or self._waiting)
 
     def _run(self) -> None:
         while True:
@@ -154,12 +161,12 @@ class Sender:
                 reason = str(problem).partition("\n")[0] or type(problem).__name__
                 self._say(
                     f"Visdom at {self.address} does not take the curves ({reason}); "
-                    "the run goes on, and they will be there when the server is back"
+                    "the run goes on, and they will be there when the server answers again"
                 )
         else:
             if self._away:
                 self._away = False
-                self._say(f"Visdom at {self.address} is back")
+                self._say(f"Visdom at {self.address} answers now")
 
     def _connect(self) -> None:
         if not answers(self.address):
