@@ -10,12 +10,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_type_hints
 
 import tyro
 
+from utils.augment import Augmentation
 from utils.errors import InputError
 from utils.files import write_text
 
@@ -84,6 +86,8 @@ class Train:
     clip: float = 10.0  # largest norm of the gradient; 0 = any
     ema_decay: float = 0.998  # of the running mean of the weights that is evaluated and saved
     amp: bool = True  # bfloat16 where the machine is fast with it
+    multi_scale: float = 0.0  # each batch's size is changed by up to this share
+    close_mosaic: int = 5  # last epochs, without mosaics
     freeze: int = 0  # this many first layers keep their weights
     patience: int = 0  # stop after so many epochs without a better mAP; 0 = never
     eval_every: int = 1  # epochs between evaluations
@@ -102,6 +106,8 @@ class Train:
             weight_decay=(self.weight_decay >= 0, "at least 0"),
             clip=(self.clip >= 0, "at least 0"),
             ema_decay=(0 <= self.ema_decay < 1, "from 0 to below 1"),
+            multi_scale=(0 <= self.multi_scale <= 0.5, "from 0 to 0.5"),
+            close_mosaic=(self.close_mosaic >= 0, "at least 0"),
             freeze=(self.freeze >= 0, "at least 0"),
             patience=(self.patience >= 0, "at least 0"),
             eval_every=(self.eval_every >= 1, "at least 1"),
@@ -224,6 +230,8 @@ class TrainSettings:
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
     train: Train = field(default_factory=Train)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    evaluate: Evaluate = field(default_factory=Evaluate)
     loss: Loss = field(default_factory=Loss)
     visdom: Visdom = field(default_factory=Visdom)
 
@@ -251,6 +259,18 @@ S = TypeVar("S")
 def load(settings: type[S], argv: list[str] | None = None) -> S:
     """The settings of one script: the defaults above, changed by its flags."""
     return tyro.cli(settings, args=argv, config=(tyro.conf.OmitArgPrefixes,))
+
+
+def restore(settings: type[S], values: Mapping[str, Mapping[str, Any]]) -> S:
+    """The settings that `save` wrote, or a checkpoint holds; what they lack has its default."""
+    groups = get_type_hints(settings)
+    return settings(
+        **{
+            name: groups[name](**{f.name: group[f.name] for f in fields(groups[name]) if f.name in group})
+            for name, group in values.items()
+            if name in groups
+        }
+    )
 
 
 def save(settings: Any, path: str | Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.netdef import Section, head_mask
+from models.netdef import Section, head_anchors
 from utils.boxes import cxcywh_to_xyxy
 from utils.types import Predictions
 
@@ -24,14 +24,8 @@ class Head:
 
     @staticmethod
     def of(section: Section) -> Head:
-        numbers = section.floats("anchors")
-        if len(numbers) % 2 or not numbers or min(numbers) <= 0:
-            raise section.error("expected positive width,height pairs", "anchors")
-        pairs = list(zip(numbers[::2], numbers[1::2], strict=True))
-        if "num" in section.options and section.int("num") != len(pairs):
-            raise section.error(f"expected {len(pairs)}, the number of anchors", "num")
         return Head(
-            tuple(pairs[m] for m in head_mask(section)),
+            tuple(head_anchors(section)),
             section.int("classes", 20, at_least=1),
             section.float("scale_x_y", 1.0),
             section.flag("new_coords"),

@@ -132,11 +132,10 @@ class Loss:
         box_loss = complete_box_iou_loss(boxes, batch.boxes[found.target])  # [P]
         iou = (1 - box_loss.detach()).clamp(min=0)
 
-        wanted = torch.zeros_like(logits[..., 4])
-        _, a, _, _ = wanted.shape
-        place = ((found.image * a + found.anchor) * h + found.row) * w + found.column
+        cells = logits.shape[:4]
+        place = ((found.image * cells[1] + found.anchor) * h + found.row) * w + found.column
         # Where one cell and anchor answers for two objects, the better overlap is its target.
-        wanted.view(-1).scatter_reduce_(0, place, iou, "amax")
+        wanted = logits.new_zeros(cells.numel()).scatter_reduce(0, place, iou, "amax").view(cells)
         balance = OBJECTNESS_BALANCE.get(round(size[1] / h), 1.0)
         objectness = balance * F.binary_cross_entropy_with_logits(logits[..., 4], wanted)
 

@@ -200,8 +200,9 @@ class NetDef:
             )
         return source
 
-    def with_size(self, width: int, height: int) -> NetDef:
-        return replace(self, net=self.net.with_options(width=width, height=height))
+    def with_net_options(self, **options: object) -> NetDef:
+        """The same net with values changed or added in [net]."""
+        return replace(self, net=self.net.with_options(**options))
 
     def with_classes(self, classes: int) -> NetDef:
         """The same net for another number of classes: each [yolo] and the filters before it."""
@@ -221,20 +222,27 @@ class NetDef:
             raise section.error("expected a [convolutional] just before it")
         return source
 
-    def with_heads(
-        self, anchors: Sequence[tuple[float, float]] | None = None, scale_x_y: float | None = None
-    ) -> NetDef:
-        """The same net with other anchors (pixels, all heads share the list) or another scale_x_y."""
-        options: dict[str, object] = {}
-        if anchors is not None:
-            options["anchors"] = ", ".join(f"{w:g},{h:g}" for w, h in anchors)
-        if scale_x_y is not None:
-            options["scale_x_y"] = f"{scale_x_y:g}"
+    @property
+    def anchors_used(self) -> tuple[int, ...]:
+        """The indices of the anchors that some head uses, ascending."""
+        return tuple(sorted({m for index in self.heads for m in head_mask(self.layers[index])}))
+
+    def with_anchors(self, anchors: Sequence[tuple[float, float]]) -> NetDef:
+        """The same net with other anchors in pixels, one for each of `anchors_used`, in order."""
+        used = self.anchors_used
+        if len(anchors) != len(used):
+            raise ValueError(f"{len(anchors)} anchors for a net that uses {len(used)}")
+        text = ", ".join(f"{w:g},{h:g}" for w, h in anchors)
         layers = list(self.layers)
         for index in self.heads:
-            count = len(layers[index].floats("anchors")) // 2
-            if anchors is not None and count != len(anchors):
-                raise ValueError(f"{len(anchors)} anchors for a [yolo] of {count}")
+            mask = ",".join(str(used.index(m)) for m in head_mask(layers[index]))
+            layers[index] = layers[index].with_options(anchors=text, mask=mask, num=len(used))
+        return replace(self, layers=tuple(layers))
+
+    def with_head_options(self, **options: object) -> NetDef:
+        """The same net with values changed or added in every [yolo]."""
+        layers = list(self.layers)
+        for index in self.heads:
             layers[index] = layers[index].with_options(**options)
         return replace(self, layers=tuple(layers))
 
@@ -257,6 +265,17 @@ def head_mask(section: Section) -> list[int]:
     if not mask or not all(0 <= m < count for m in mask):
         raise section.error(f"expected indices from 0 to {count - 1}, one for each anchor", "mask")
     return mask
+
+
+def head_anchors(section: Section) -> list[tuple[float, float]]:
+    """The anchors that a [yolo] uses: (width, height) in pixels of the input."""
+    numbers = section.floats("anchors")
+    if len(numbers) % 2 or not numbers or min(numbers) <= 0:
+        raise section.error("expected positive width,height pairs", "anchors")
+    pairs = list(zip(numbers[::2], numbers[1::2], strict=True))
+    if "num" in section.options and section.int("num") != len(pairs):
+        raise section.error(f"expected {len(pairs)}, the number of anchors", "num")
+    return [pairs[m] for m in head_mask(section)]
 
 
 def load(path: str | Path) -> NetDef:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from models import netdef as cfg_files
 from models.darknet import Darknet, shapes, stride
 from models.netdef import NetDef
-from models.weights import fill_, read_weights, write_weights
+from models.weights import fill_, read_weights, torchvision_trunk, write_weights
 from utils.data_file import read_names
 from utils.errors import InputError
 from utils.files import atomic, write_text
@@ -91,12 +91,42 @@ def _torch_load(path: str | Path) -> Any:
         raise InputError(f"{path}: not a file that torch can load safely: {reason}") from error
 
 
-def read_state(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a .pth state dict, such as torchvision's."""
+def read_pretrained(path: str | Path, netdef: NetDef) -> tuple[dict[str, Tensor], NetDef]:
+    """Weights to start `netdef` from: a checkpoint of ours, Darknet's file (whole or cut off), or
+    torchvision's state dict, told apart by the suffix.
+
+    Returns a state dict and `netdef`; where a checkpoint's heads belong to the weights, with the
+    anchors and rules of those heads.
+    """
+    if Path(path).suffix not in (".pt", ".pth"):
+        return read_weights(path, netdef)[0], netdef
     content = _torch_load(path)
+    if isinstance(content, dict) and "format" in content:
+        checkpoint = read_checkpoint(path)
+        return checkpoint["model"], _with_heads_of(netdef, cfg_files.parse(checkpoint["cfg"]))
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise InputError(f"{path}: expected a state dict, names with tensors")
-    return content
+        raise InputError(f"{path}: expected a checkpoint, or a state dict of names with tensors")
+    with torch.device("meta"):
+        skeleton = Darknet(netdef)
+    return torchvision_trunk(content, skeleton, path), netdef
+
+
+def _with_heads_of(netdef: NetDef, other: NetDef) -> NetDef:
+    if netdef.heads != other.heads:
+        return netdef
+    layers = list(netdef.layers)
+    for index in netdef.heads:
+        layers[index] = other.layers[index]
+    return replace(netdef, layers=tuple(layers))
+
+
+def untrained_heads(netdef: NetDef, state: Mapping[str, Tensor]) -> list[int]:
+    """The [yolo] layers whose convolution `state` does not fill."""
+    with torch.device("meta"):
+        skeleton = Darknet(netdef)
+    own = skeleton.state_dict()
+    names = [(index, f"layers.{index - 1}.conv.weight") for index in netdef.heads]
+    return [i for i, name in names if name not in state or state[name].shape != own[name].shape]
 
 
 def write_pair(

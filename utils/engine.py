@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -21,8 +21,9 @@ from models.loss import Loss, Losses
 from utils.boxes import Fit, clip
 from utils.errors import InputError
 from utils.files import write_text
+from utils.metrics import Metrics, compute_metrics
 from utils.nms import nms
-from utils.types import Batch, Detections
+from utils.types import Batch, Detections, Targets
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
@@ -80,7 +81,8 @@ PARTS = tuple(field.name for field in fields(Losses))
 def train_one_epoch(
     trainer: Trainer, batches: Iterable[Batch], steps: int, title: str
 ) -> dict[str, float]:
-    """Train on `steps` batches; returns the means of the losses' parts, and images per second.
+    """Train on `steps` batches; returns the means of the losses' parts, the learning rate at
+    the end, and images per second.
 
     Raises InputError where the loss is no longer a finite number, after writing the batch's file
     names into the run's folder.
@@ -103,6 +105,7 @@ def train_one_epoch(
                 {part: f"{value / step:.3f}" for part, value in zip(PARTS, sums, strict=True)}
             )
     means = {part: float(value) / steps for part, value in zip(PARTS, sums, strict=True)}
+    means["lr"] = trainer.optimizer.param_groups[0]["lr"]
     return {**means, "images_per_second": images / (time.perf_counter() - start)}
 
 
@@ -173,11 +176,12 @@ def detect_all(
     max_detections: int | None,
     letterbox: bool,
     title: str = "evaluate",
-) -> Iterator[list[Detections]]:
-    """Detect on every photo of a loader, in its order, with a progress bar; a list for each batch."""
+) -> list[Detections]:
+    """Detect on every photo of a loader, in its order, with a progress bar."""
     device = next(model.parameters()).device
+    found: list[Detections] = []
     for batch in tqdm(loader, title, leave=False, dynamic_ncols=True):
-        yield predict(
+        found += predict(
             model,
             batch.images.to(device, non_blocking=True),
             batch.sizes,
@@ -186,3 +190,33 @@ def detect_all(
             max_detections=max_detections,
             letterbox=letterbox,
         )
+    return found
+
+
+def evaluate(
+    model: Darknet,
+    loader: Iterable[Batch],
+    targets: Sequence[Targets],
+    *,
+    rule: str,
+    iou_thres: float,
+    conf_thres: float,
+    nms_thres: float,
+    max_detections: int,
+    plus_one: bool,
+    letterbox: bool,
+) -> tuple[Metrics, list[Detections]]:
+    """Detect on every photo of a loader and measure it against `targets`, in the same order."""
+    found = detect_all(
+        model,
+        loader,
+        conf_thres=conf_thres,
+        nms_thres=nms_thres,
+        max_detections=max_detections,
+        letterbox=letterbox,
+    )
+    classes = model.heads[0].classes
+    metrics = compute_metrics(
+        targets, found, classes, rule=rule, iou_thres=iou_thres, plus_one=plus_one
+    )
+    return metrics, found

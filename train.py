@@ -1,0 +1,390 @@
+"""Train a network: `python train.py`, with the settings of import_param.py."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from terminaltables import AsciiTable
+
+import import_param
+from import_param import TrainSettings
+from models import netdef as cfg_files
+from models.darknet import Darknet, count_operations, count_parameters, stride
+from models.loss import Loss
+from models.netdef import NetDef
+from models.weights import fill_
+from utils import errors
+from utils.anchors import fit_anchors, mean_best_iou, reachable_recall
+from utils.augment import multi_scale
+from utils.checkpoint import (
+    check_size,
+    choose_device,
+    load_network,
+    read_checkpoint,
+    read_pretrained,
+    save_checkpoint,
+    untrained_heads,
+    write_pair,
+)
+from utils.data_check import PhotoSet, load_split, shared_photos
+from utils.data_file import read_data
+from utils.datasets import (
+    DetectionDataset,
+    ValidationDataset,
+    training_loader,
+    validation_loader,
+)
+from utils.demo_data import make_demo
+from utils.draw import draw_boxes, draw_detections, grid, write_image
+from utils.engine import Trainer, evaluate, freeze_, train_one_epoch
+from utils.errors import InputError
+from utils.metrics import Metrics, format_metrics
+from utils.monitor import Monitor
+from utils.plot_metrics import plot_confusion, plot_precision_recall
+from utils.runs import Run, new_run
+from utils.schedule import make_optimizer, running_mean, warmup_cosine
+from utils.types import Batch, Detections, Image
+
+DEMO = Path(__file__).parent / "data/demo.data"
+EXAMPLES = 8  # validation photos that are shown with their detections
+SHOWN_SCORE = 0.25  # lowest score of a detection that is drawn
+
+
+@dataclass
+class Progress:
+    """How far a training has come. epoch: epochs done. best: the highest mAP@.5 so far, and
+    stale: evaluations since then."""
+
+    epoch: int = 0
+    best: float = -1.0
+    stale: int = 0
+
+    def judge(self, metrics: Metrics) -> None:
+        if metrics.mean_ap > self.best:
+            self.best, self.stale = metrics.mean_ap, 0
+        else:
+            self.stale += 1
+
+
+def main(argv: list[str] | None = None) -> None:
+    p, checkpoint = resumed(import_param.load(TrainSettings, argv))
+    device = choose_device(p.model.device)
+    torch.manual_seed(p.train.seed)
+
+    train_photos, valid_photos = load_photos(p)
+    names = train_photos.names
+    netdef, model = build_network(p, train_photos, checkpoint)
+    run = open_run(p)
+    print(f"{run.name}: {describe(netdef, model)}, on {device}; see {run.folder}, {run.weights}")
+
+    training = DetectionDataset(
+        train_photos,
+        netdef.size,
+        p.model.letterbox,
+        p.augmentation,
+        p.train.seed,
+        mosaic_until=p.train.epochs - p.train.close_mosaic,
+    )
+    loader = training_loader(training, p.train.batch_size, p.data.workers)
+    validation = ValidationDataset(valid_photos, netdef.size, p.model.letterbox)
+    valid_loader = validation_loader(validation, p.train.batch_size, p.data.workers)
+    trainer = make_trainer(p, model.to(device), len(loader), run.folder)
+    progress = restore(trainer, checkpoint)
+
+    write_image(run.folder / "augmented_batch.jpg", augmented_batch(training, p.train.batch_size))
+    monitor = Monitor(
+        run.folder,
+        visdom=p.visdom.visdom_url if p.visdom.visdom else "",
+        name=run.name,
+        resume_before=progress.epoch + 1,
+    )
+    try:
+        for epoch in range(progress.epoch, p.train.epochs):
+            loader.sampler.set_epoch(epoch)
+            torch.manual_seed(p.train.seed + epoch)  # dropout, the same after a resume
+            batches = sized(loader, p.train.multi_scale, p.train.seed, epoch, stride(netdef))
+            title = f"epoch {epoch + 1}/{p.train.epochs}"
+            figures = training_figures(train_one_epoch(trainer, batches, len(loader), title))
+            progress.epoch = epoch + 1
+            if progress.epoch % p.train.eval_every == 0 or progress.epoch == p.train.epochs:
+                metrics, found = measure(p, trainer.mean.module, valid_loader, validation)
+                progress.judge(metrics)
+                figures |= validation_figures(metrics, names)
+                monitor.images(progress.epoch, "validation", examples(validation, found, names))
+                print(f"{title}\n{figures_table(figures)}\n{format_metrics(metrics, names)}")
+            monitor.log(progress.epoch, figures)
+            save(run, p, netdef, names, trainer, progress)
+            if p.train.patience and progress.stale >= p.train.patience:
+                print(f"stopped: no better mAP in {progress.stale} evaluations")
+                break
+    finally:
+        monitor.close()
+    finish(run, p, validation, valid_loader)
+
+
+def resumed(p: TrainSettings) -> tuple[TrainSettings, dict[str, Any] | None]:
+    """With `resume`, the settings of that run and its checkpoint.
+
+    What belongs to the machine and not to the run is taken from today's settings.
+    """
+    if not p.train.resume:
+        return p, None
+    checkpoint = read_checkpoint(p.train.resume)
+    if "optimizer" not in checkpoint["training"]:
+        raise InputError(f"resume={p.train.resume!r}: expected a last.pt or best.pt of a training")
+    old = import_param.restore(TrainSettings, checkpoint["settings"])
+    print(f"resume {p.train.resume} after epoch {checkpoint['training']['epoch']}, its settings used")
+    return (
+        dataclasses.replace(
+            old,
+            model=dataclasses.replace(old.model, device=p.model.device),
+            data=dataclasses.replace(old.data, workers=p.data.workers, cache_mb=p.data.cache_mb),
+            train=dataclasses.replace(old.train, resume=p.train.resume),
+            visdom=p.visdom,
+        ),
+        checkpoint,
+    )
+
+
+def open_run(p: TrainSettings) -> Run:
+    """The folders of this run: new ones, or with `resume` those of the run that goes on."""
+    if p.train.resume:
+        return Run(Path(p.train.resume).resolve().parent.name)
+    run = new_run(p.train.name, f"{Path(p.model.cfg).stem}-{Path(p.data.data).stem}")
+    import_param.save(p, run.folder / "settings.json")
+    return run
+
+
+def load_photos(p: TrainSettings) -> tuple[PhotoSet, PhotoSet]:
+    """The photos to train and to validate on, checked; what is wrong with them is printed."""
+    if Path(p.data.data).resolve() == DEMO.resolve():
+        make_demo(DEMO.with_suffix(""))
+    definition = read_data(p.data.data)
+    train_photos = load_split(definition, "train", p.data.cache_mb)
+    valid_photos = load_split(definition, "valid", 0)
+    for photos in (train_photos, valid_photos):
+        print(photos.report.text())
+        photos.report.accept(p.data.bad_labels)
+    if both := shared_photos(train_photos, valid_photos):
+        print(f"note: {len(both)} photos to validate on are trained on too, such as {both[0]}")
+    return train_photos, valid_photos
+
+
+def build_network(
+    p: TrainSettings, photos: PhotoSet, checkpoint: dict[str, Any] | None
+) -> tuple[NetDef, Darknet]:
+    """The network to train: from the checkpoint that is resumed, from `weights`, or at random."""
+    if checkpoint:
+        netdef = cfg_files.parse(checkpoint["cfg"], f"{p.train.resume} (its cfg)")
+        return netdef, Darknet(netdef)
+    netdef = cfg_files.load(p.model.cfg)
+    for note in netdef.notes:
+        print(f"note: {note}")
+    if not netdef.heads:
+        raise InputError(f"cfg={p.model.cfg!r}: expected at least one [yolo] section")
+    state = {}
+    if p.model.pretrained:
+        state, netdef = read_pretrained(p.model.weights, netdef)
+    netdef = netdef.with_classes(len(photos.names))
+    netdef = netdef.with_net_options(letter_box=int(p.model.letterbox))
+    if p.model.img_size:
+        netdef = netdef.with_net_options(width=p.model.img_size, height=p.model.img_size)
+    check_size(netdef, netdef.size)
+    untrained = untrained_heads(netdef, state)
+    if untrained:
+        netdef = with_new_heads(p, netdef, photos)
+    model = Darknet(netdef)
+    model.init_heads_(untrained)
+    if p.model.pretrained:
+        print(f"{p.model.weights}: {fill_(model, state)}")
+    return netdef, model
+
+
+def with_new_heads(p: TrainSettings, netdef: NetDef, photos: PhotoSet) -> NetDef:
+    """Heads whose anchors and reach are chosen anew, since no weights depend on the old ones."""
+    if p.model.scale_x_y:
+        netdef = netdef.with_head_options(scale_x_y=f"{p.model.scale_x_y:g}")
+    sizes = photos.sizes(netdef.size, p.model.letterbox)
+    ratio = p.loss.anchor_ratio
+    before = [pair for index in netdef.heads for pair in cfg_files.head_anchors(netdef.layers[index])]
+    report = f"anchors: {reachable_recall(sizes, np.array(before), ratio):.4f} of the objects within "
+    report += f"{ratio:g} times an anchor, mean best IoU {mean_best_iou(sizes, np.array(before)):.3f}"
+    if p.model.fit_anchors:
+        anchors = fit_anchors(sizes, len(netdef.anchors_used), p.train.seed)
+        netdef = netdef.with_anchors([(round(w, 1), round(h, 1)) for w, h in anchors.tolist()])
+        report += (
+            f"; after fitting {reachable_recall(sizes, anchors, ratio):.4f}, "
+            f"{mean_best_iou(sizes, anchors):.3f}"
+        )
+    print(report)
+    return netdef
+
+
+def describe(netdef: NetDef, model: Darknet) -> str:
+    width, height = netdef.size
+    return (
+        f"{count_parameters(model) / 1e6:.3f} M parameters, "
+        f"{count_operations(netdef) / 1e9:.3f} G operations at {width}x{height}"
+    )
+
+
+def make_trainer(p: TrainSettings, model: Darknet, steps: int, folder: Path) -> Trainer:
+    model = model.to(memory_format=torch.channels_last)
+    freeze_(model, p.train.freeze)
+    optimizer = make_optimizer(
+        p.train.optimizer, model, p.train.lr, p.train.momentum, p.train.weight_decay
+    )
+    epoch_steps = -(-steps // p.train.accumulate)
+    return Trainer(
+        model=model,
+        loss=Loss(model.heads, **dataclasses.asdict(p.loss)),
+        optimizer=optimizer,
+        schedule=warmup_cosine(
+            optimizer, epoch_steps, p.train.epochs, p.train.warmup_epochs, p.train.final_lr
+        ),
+        mean=running_mean(model, p.train.ema_decay),
+        device=next(model.parameters()).device,
+        amp=p.train.amp,
+        accumulate=p.train.accumulate,
+        clip=p.train.clip,
+        run_folder=folder,
+    )
+
+
+def save(
+    run: Run,
+    p: TrainSettings,
+    netdef: NetDef,
+    names: tuple[str, ...],
+    trainer: Trainer,
+    progress: Progress,
+) -> None:
+    """Write last.pt, and where this epoch is the best so far best.pt and the Darknet pair."""
+    mean = trainer.mean.module
+    training = {
+        **dataclasses.asdict(progress),
+        "model": trainer.model.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+        "schedule": trainer.schedule.state_dict(),
+        "averaged": int(trainer.mean.n_averaged),
+    }
+    settings = dataclasses.asdict(p)
+    paths = [run.weights / "last.pt"]
+    if progress.stale == 0 and progress.best >= 0:
+        paths.append(run.weights / "best.pt")
+        write_pair(run.weights / "best", mean, netdef, names)
+    for path in paths:
+        save_checkpoint(path, netdef, names, mean.state_dict(), settings, training)
+
+
+def restore(trainer: Trainer, checkpoint: dict[str, Any] | None) -> Progress:
+    """Put a checkpoint's state into the trainer; how far it had come."""
+    if not checkpoint:
+        return Progress()
+    training = checkpoint["training"]
+    trainer.model.load_state_dict(training["model"])
+    trainer.mean.module.load_state_dict(checkpoint["model"])
+    trainer.mean.n_averaged.fill_(training["averaged"])
+    trainer.optimizer.load_state_dict(training["optimizer"])
+    trainer.schedule.load_state_dict(training["schedule"])
+    return Progress(training["epoch"], training["best"], training["stale"])
+
+
+def sized(
+    batches: Iterable[Batch], spread: float, seed: int, epoch: int, multiple: int
+) -> Iterator[Batch]:
+    """Batches at changing sizes, the same ones after a resume."""
+    for index, batch in enumerate(batches):
+        rng = np.random.default_rng((seed, epoch, index))
+        yield multi_scale(batch, spread, rng, multiple) if spread else batch
+
+
+def measure(
+    p: TrainSettings, model: Darknet, loader: Iterable[Batch], validation: ValidationDataset
+) -> tuple[Metrics, list[Detections]]:
+    return evaluate(
+        model,
+        loader,
+        validation.targets,
+        letterbox=p.model.letterbox,
+        **dataclasses.asdict(p.evaluate),
+    )
+
+
+def training_figures(means: dict[str, float]) -> dict[str, float]:
+    """The figures of a training epoch, by plot and curve."""
+    return {
+        "loss/box": means["box"],
+        "loss/objectness": means["objectness"],
+        "loss/classes": means["classes"],
+        "training/precision": means["precision"],
+        "training/recall": means["recall"],
+        "lr/lr": means["lr"],
+        "speed/images_per_second": means["images_per_second"],
+    }
+
+
+def validation_figures(metrics: Metrics, names: tuple[str, ...]) -> dict[str, float]:
+    figures = {
+        "metrics/precision": metrics.mean_precision,
+        "metrics/recall": metrics.mean_recall,
+        "mAP/mAP@.5": metrics.mean_ap,
+        "mAP/mAP@.5:.95": metrics.mean_ap_50_95,
+    }
+    return figures | {
+        f"AP/{name}": float(ap) for name, ap in zip(names, metrics.ap, strict=True)
+    }
+
+
+def figures_table(figures: dict[str, float]) -> str:
+    shown = {name: value for name, value in figures.items() if not name.startswith("AP/")}
+    return AsciiTable([list(shown), [f"{value:.4g}" for value in shown.values()]]).table
+
+
+def augmented_batch(training: DetectionDataset, batch_size: int) -> Image:
+    """The first photos as the network will see them, with their boxes."""
+    samples = [training[0, index] for index in range(min(batch_size, len(training)))]
+    names = training.photos.names
+    drawn = [draw_boxes(s.image, s.boxes, s.labels, names) for s in samples]
+    return grid(drawn, columns=4)
+
+
+def examples(
+    validation: ValidationDataset, found: list[Detections], names: tuple[str, ...]
+) -> list[Image]:
+    """Some validation photos with what was found on them."""
+    step = max(1, len(validation) // EXAMPLES)
+    indices = range(0, min(len(validation), step * EXAMPLES), step)
+    return [
+        draw_detections(validation.photos.image(i), confident(found[i]), names) for i in indices
+    ]
+
+
+def confident(detections: Detections) -> Detections:
+    keep = detections.scores >= SHOWN_SCORE
+    return Detections(detections.boxes[keep], detections.scores[keep], detections.labels[keep])
+
+
+def finish(
+    run: Run, p: TrainSettings, validation: ValidationDataset, loader: Iterable[Batch]
+) -> None:
+    """Measure the best network once more, as saved, and draw what it does."""
+    network = load_network(str(run.weights / "best.pt"), device=p.model.device)
+    metrics, found = measure(p, network.model, loader, validation)
+    plot_precision_recall(metrics, network.names, run.folder / "precision_recall.png")
+    plot_confusion(metrics, network.names, run.folder / "confusion.png")
+    pictures = examples(validation, found, network.names)
+    write_image(run.folder / "examples.jpg", grid(pictures, columns=4))
+    print(f"the best epoch, {run.weights / 'best.pt'}:\n{format_metrics(metrics, network.names)}")
+    print(f"pictures are in {run.folder}")
+
+
+if __name__ == "__main__":
+    sys.exit(errors.run(main))
