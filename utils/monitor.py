@@ -115,8 +115,8 @@ class Monitor:
     def images(self, step: float, title: str, images: Sequence[Image]) -> None:
         """Show pictures, uint8 [H, W, 3] of any sizes, as a grid in place of `title`'s last one."""
         if self._sender and len(images):
-            caption = f"{title}, epoch {float(step):g}"
-            self._sender.show(f"images-{title}", Picture(title, caption, grid(images)))
+            shown = f"{title}, epoch {float(step):g}"
+            self._sender.show(f"images-{title}", Picture(shown, grid(images)))
 
     def close(self) -> None:
         """Draw the last curves and give the page some seconds to catch up. May be called twice."""

@@ -58,17 +58,16 @@ class Picture:
     """A window with one picture, uint8 [H, W, 3]."""
 
     title: str
-    caption: str
     image: Image
 
     def draw(self, client: Any, window: str, env: str) -> None:
         height, width = self.image.shape[:2]
+        shown = min(max(width, 360), 1060)  # as wide as two windows of curves, at most
         options = {
             "title": self.title,
-            "caption": self.caption,
             "jpgquality": 90,
-            "width": min(width, 1060),
-            "height": round(min(width, 1060) * height / width) + 40,
+            "width": shown,
+            "height": round(shown * height / width) + 30,
         }
         client.image(self.image.transpose(2, 0, 1), win=window, env=env, opts=options)
 
