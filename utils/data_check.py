@@ -93,7 +93,7 @@ class Report:
             + (f" (and {self.ignored} difficult or crowd)" if self.ignored else "")
             + f", {self.empty} without any; {self.cached} photos kept in memory"
             + f" ({self.cached_bytes / 2**20:.0f} MiB)",
-            "  " + ", ".join(f"{n} {c}" for n, c in zip(self.names, self.objects, strict=True)),
+            "  " + self._classes(),
         ]
         counts = Counter(problem.kind for problem in self.problems)
         for kind in (kind for kind in KINDS if counts[kind]):
@@ -102,6 +102,13 @@ class Report:
             lines += [f"    {problem.where}: {problem.what}" for problem in found[:first]]
             lines += [f"    … and {len(found) - first} more"] if len(found) > first else []
         return "\n".join(lines)
+
+    def _classes(self, most: int = 20) -> str:
+        """Objects per class; of many classes, those with the fewest."""
+        counted = list(zip(self.objects, self.names, strict=True))
+        shown = counted if len(counted) <= most else sorted(counted)[:most]
+        start = "" if len(counted) <= most else f"fewest of {len(counted)} classes: "
+        return start + ", ".join(f"{name} {count}" for count, name in shown)
 
     def accept(self, bad_labels: str) -> None:
         """Raise InputError if anything is bad and `bad_labels` is "refuse"; "drop" goes on."""
