@@ -31,7 +31,8 @@ from utils.draw import draw_caption, draw_detections, undrawable
 from utils.errors import InputError, run
 from utils.overlap import Background, Stopwatch
 from utils.results import Found, Picture, Results, output_folder
-from utils.video import RealTime, Source, VideoFile, Window, display_works, stoppable
+from utils.video import RealTime, Source, VideoFile, stoppable
+from utils.window import Window, open_window
 
 STAGES = ("read", "resize", "network", "NMS", "draw", "write", "show")
 RECENT = 30  # frames over which the shown speed is taken
@@ -66,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
         ),
         VideoFile(stem, source.rate, tqdm.write, protect=Path(p.detect.source)),
         RealTime(source.rate) if source.live else None,
-        open_window(p.detect.show),
+        window_where_possible(p.detect.show),
     )
     # A camera's frames go through one by one: waiting for the next would make them old.
     batch_size = 1 if source.live else p.detect.batch_size
@@ -131,7 +132,7 @@ def process(
         frames,  # closed before `found`, which may be waiting for it
         sink.results,
         sink.video,
-        contextlib.closing(sink.window or contextlib.ExitStack()),
+        sink.window or contextlib.nullcontext(),
         tqdm(found, "detect", source.frames or None, unit="frame", dynamic_ncols=True) as items,
     ):
         wanted = all(sink.add(item) for item in items)
@@ -172,12 +173,11 @@ def output_stem(source: Source, folder: Path) -> Path:
     )
 
 
-def open_window(wanted: bool) -> Window | None:
-    if wanted and display_works():
-        return Window("detect_video")
-    if wanted:
+def window_where_possible(wanted: bool) -> Window | None:
+    window = open_window("detect_video", tqdm.write) if wanted else None
+    if wanted and window is None:
         print("no display to open a window on: the video is only written")
-    return None
+    return window
 
 
 if __name__ == "__main__":

@@ -1,15 +1,13 @@
-"""Where do frames come from, and where do they go: files, cameras and streams; files and windows.
+"""Where do frames come from, and where do they go: files, cameras and streams in, a file out.
 
-OpenCV fails quietly here: a frame of another size is not written, a codec that is missing writes
-an empty file, and a window without a display ends the whole process. This module makes each of
-these an error or a line of text.
+OpenCV fails quietly here: a frame of another size is not written, and a codec that is missing or
+a full disk leaves a file that does not play. This module makes each of these an error or a line
+of text.
 """
 
 import os
 import re
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -34,7 +32,6 @@ USUAL_RATE = 25.0  # frames per second, where a source does not say or cannot be
 RATES = (1.0, 240.0)  # frames per second that are believed
 STREAM_TIMEOUT = 10_000  # milliseconds to wait for a stream to open, or for its next frame
 STALL = 30  # seconds; a longer gap between a camera's frames is not filled in the written video
-WINDOW = 1280, 720  # pixels; larger frames are shown smaller
 
 
 class Source:
@@ -175,52 +172,6 @@ class RealTime:
         copies = max(0, due - self._written)
         self._written += copies
         return copies
-
-
-class Window:
-    """A window that shows frames until q or Esc is pressed, or it is closed."""
-
-    def __init__(self, title: str) -> None:
-        self._title = title
-        self._open = False
-
-    def show(self, image: Image) -> bool:
-        """Show a frame, uint8 [H, W, 3] RGB; False once the user wants no more."""
-        if not self._open:
-            cv2.namedWindow(self._title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
-            height, width = image.shape[:2]
-            scale = min(1.0, WINDOW[0] / width, WINDOW[1] / height)
-            cv2.resizeWindow(
-                self._title, max(1, round(width * scale)), max(1, round(height * scale))
-            )
-            self._open = True
-        cv2.imshow(self._title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        key = cv2.waitKey(1) & 0xFF
-        closed = cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
-        return not closed and key not in (ord("q"), 27)
-
-    def close(self) -> None:
-        if self._open:
-            cv2.destroyAllWindows()
-            self._open = False
-
-
-def display_works() -> bool:
-    """Can OpenCV open a window here?
-
-    Without a display, or without the right to use it, OpenCV's window library ends the process
-    that asks, so another process is sent ahead.
-    """
-    if sys.platform.startswith("linux") and not (
-        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    ):
-        return False
-    attempt = "import cv2; cv2.namedWindow('test'); cv2.destroyAllWindows()"
-    try:
-        done = subprocess.run([sys.executable, "-c", attempt], capture_output=True, timeout=20)
-    except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0
 
 
 def believable_rate(rate: float) -> float:
