@@ -37,7 +37,7 @@ class Monitor:
 
     ``metrics.csv`` always holds every figure; ``curves_*.png`` are redrawn now and then and
     when the run ends. Neither depends on Visdom, and nothing here waits for Visdom but the
-    constructor (a few seconds, where it starts a server) and `close` (bounded).
+    constructor (two seconds, or `START_TIMEOUT` where a server starts slowly) and `close` (bounded).
 
     run_folder: made where it does not exist.
     visdom: a server's address, "" for none. Where nothing answers there and it is this machine's,
@@ -217,7 +217,7 @@ def write_history(path: str | Path, history: History) -> None:
     """Write `history` as a CSV: the epoch, then a column for each name, empty where there is none.
 
     The file is written whole each time, since a new name changes its header and since a row must
-    never be there by half: 10 ms for a thousand rows of twenty.
+    never be there by half: some 20 ms for a thousand rows of twenty.
     """
     names = list(dict.fromkeys(name for row in history.values() for name in row))
     text = io.StringIO()
