@@ -112,10 +112,11 @@ def _check(what: str, photo: Ints, labels: Ints, boxes: Floats, num_classes: int
         place = f"{what} of photo {photo[unknown][0]}"
         label, last = labels[unknown][0], num_classes - 1
         raise InputError(f"{place}: label {label}: expected 0 to {last}")
-    wild = ~np.isfinite(boxes).all(1)
-    if wild.any():
-        place = f"{what} of photo {photo[wild][0]}"
-        raise InputError(f"{place}: box {boxes[wild][0].tolist()}: expected finite numbers")
+    no_box = ~(np.isfinite(boxes).all(1) & (boxes[:, :2] <= boxes[:, 2:]).all(1))
+    if no_box.any():
+        place = f"{what} of photo {photo[no_box][0]}"
+        box = boxes[no_box][0].tolist()
+        raise InputError(f"{place}: box {box}: expected finite left <= right, top <= bottom")
 
 
 @dataclass(frozen=True, eq=False)

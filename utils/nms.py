@@ -31,9 +31,8 @@ def nms(
     """
     _check(conf_thres, nms_thres, max_detections)
     photos = zip(predictions.boxes, predictions.objectness, predictions.classes, strict=True)
-    return [
-        _suppress(*_candidates(*photo, conf_thres), nms_thres, max_detections) for photo in photos
-    ]
+    limit = _limit(nms_thres)
+    return [_suppress(*_candidates(*photo, conf_thres), limit, max_detections) for photo in photos]
 
 
 def _check(conf_thres: float, nms_thres: float, max_detections: int | None) -> None:
@@ -42,6 +41,16 @@ def _check(conf_thres: float, nms_thres: float, max_detections: int | None) -> N
             raise InputError(f"{name}={value}: expected a number from 0 to 1")
     if max_detections is not None and max_detections < 1:
         raise InputError(f"max_detections={max_detections}: expected at least 1, or None for all")
+
+
+def _limit(nms_thres: float) -> float:
+    """The threshold for a comparison in float64 that decides as Darknet's does in float32.
+
+    There an IoU of 1 / 10 is not above 0.1; but float32's 0.1 is above float64's.
+    """
+    threshold = torch.tensor(nms_thres, dtype=torch.float32)
+    above = threshold.nextafter(torch.tensor(2.0))
+    return (threshold.item() + above.item()) / 2
 
 
 def _candidates(
@@ -56,7 +65,7 @@ def _candidates(
 
 
 def _suppress(
-    boxes: Tensor, scores: Tensor, labels: Tensor, nms_thres: float, max_detections: int | None
+    boxes: Tensor, scores: Tensor, labels: Tensor, limit: float, max_detections: int | None
 ) -> Detections:
     """Candidates → what is left of them, best first.
 
@@ -66,7 +75,7 @@ def _suppress(
     looked = len(scores) if max_detections is None else max(FIRST_LOOK, max_detections)
     while True:
         best = _best(scores, looked)
-        keep = best[_keep(boxes[best], labels[best], nms_thres)]
+        keep = best[_keep(boxes[best], labels[best], limit)]
         if looked >= len(scores) or (max_detections is not None and len(keep) >= max_detections):
             keep = keep[:max_detections]
             return Detections(boxes[keep], scores[keep], labels[keep])
@@ -82,14 +91,14 @@ def _best(scores: Tensor, count: int) -> Tensor:
     return chosen[scores[chosen].argsort(descending=True, stable=True)]
 
 
-def _keep(boxes: Tensor, labels: Tensor, nms_thres: float) -> Tensor:
+def _keep(boxes: Tensor, labels: Tensor, limit: float) -> Tensor:
     """Candidates, best first → the indices that survive, best first."""
     if boxes.is_cuda:
-        return _keep_at_once(boxes, labels, nms_thres)
-    return _keep_by_class(boxes, labels, nms_thres)
+        return _keep_at_once(boxes, labels, limit)
+    return _keep_by_class(boxes, labels, limit)
 
 
-def _keep_by_class(boxes: Tensor, labels: Tensor, nms_thres: float) -> Tensor:
+def _keep_by_class(boxes: Tensor, labels: Tensor, limit: float) -> Tensor:
     """For a CPU, where comparing across classes would cost more than a call for each class."""
     order = labels.argsort(stable=True)  # by class, best first within it
     rank = torch.arange(len(boxes), 0, -1, dtype=torch.float32, device=boxes.device)  # a score
@@ -98,11 +107,11 @@ def _keep_by_class(boxes: Tensor, labels: Tensor, nms_thres: float) -> Tensor:
         members = order[start : start + count]
         start += count
         if count:
-            kept.append(members[torchvision.ops.nms(boxes[members], rank[:count], nms_thres)])
+            kept.append(members[torchvision.ops.nms(boxes[members], rank[:count], limit)])
     return torch.cat(kept).sort().values
 
 
-def _keep_at_once(boxes: Tensor, labels: Tensor, nms_thres: float) -> Tensor:
+def _keep_at_once(boxes: Tensor, labels: Tensor, limit: float) -> Tensor:
     """For a GPU: one call, with each class moved to a place of its own.
 
     In float64: the float32 of torchvision's `batched_nms` has steps of 0.004 px where the 80th
@@ -113,4 +122,4 @@ def _keep_at_once(boxes: Tensor, labels: Tensor, nms_thres: float) -> Tensor:
     moved = boxes.double()
     apart = moved.max() - moved.min() + 1
     rank = torch.arange(len(boxes), 0, -1, dtype=torch.float64, device=boxes.device)
-    return torchvision.ops.nms(moved + (labels * apart)[:, None], rank, nms_thres)
+    return torchvision.ops.nms(moved + (labels * apart)[:, None], rank, limit)

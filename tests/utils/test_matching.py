@@ -106,6 +106,7 @@ def test_limit_keeps_the_best_of_each_class_and_photo() -> None:
     [
         ([0.0, 0, 1, 1], 2, 0.5, "detections of photo 1: label 2: expected 0 to 1"),
         ([0.0, 0, float("inf"), 1], 0, 0.5, "detections of photo 1: box .* finite"),
+        ([3.0, 0, 1, 1], 0, 0.5, "detections of photo 1: box .* left <= right"),
         ([0.0, 0, 1, 1], 0, float("nan"), "detections of photo 1: score nan"),
     ],
 )

@@ -150,6 +150,7 @@ def random_case(seed: int, classes: int, photos: int) -> tuple[list[Targets], li
         labels = random.integers(0, classes, len(boxes))
         pick = random.integers(0, max(len(boxes), 1), random.integers(0, 12) if len(boxes) else 0)
         shifted = boxes[pick] + random.normal(0, 2, (len(pick), 4))
+        shifted[:, 2:] = np.maximum(shifted[:, :2], shifted[:, 2:])  # at worst without area
         other = random.integers(0, classes, len(pick))
         guessed = np.where(random.random(len(pick)) < 0.7, labels[pick], other)
         area = (boxes[:, 2:] - boxes[:, :2]).prod(1)

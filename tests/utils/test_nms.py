@@ -14,13 +14,11 @@ from utils.nms import nms
 from utils.types import Detections, Predictions
 
 
-def overlap(a: Tensor, b: Tensor) -> float:
-    width = float(torch.minimum(a[2], b[2]) - torch.maximum(a[0], b[0]))
-    height = float(torch.minimum(a[3], b[3]) - torch.maximum(a[1], b[1]))
-    if width <= 0 or height <= 0:
-        return 0.0
-    areas = float((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]))
-    return width * height / (areas - width * height)
+def overlap(a: Tensor, b: Tensor) -> Tensor:
+    """IoU of two boxes in float32, as Darknet computes it."""
+    inside = (torch.minimum(a[2:], b[2:]) - torch.maximum(a[:2], b[:2])).clamp(min=0).prod()
+    areas = (a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod()
+    return inside / (areas - inside)
 
 
 def darknet(
@@ -28,6 +26,7 @@ def darknet(
 ) -> list[tuple[float, int, int]]:
     """(score, proposal, class), best first: for each class, sort, keep, remove what overlaps."""
     boxes, objectness = predictions.boxes[image], predictions.objectness[image]
+    threshold = torch.tensor(nms_thres)
     found = []
     for label in range(predictions.classes.shape[2]):
         scores = objectness * predictions.classes[image, :, label]
@@ -36,7 +35,7 @@ def darknet(
         while alive:
             best = alive.pop(0)
             found.append((float(scores[best]), best, label))
-            alive = [i for i in alive if overlap(boxes[best], boxes[i]) <= nms_thres]
+            alive = [i for i in alive if not overlap(boxes[best], boxes[i]) > threshold]
     return sorted(found, key=lambda f: (-f[0], f[1], f[2]))
 
 
@@ -97,8 +96,9 @@ def test_the_gpu_way_equals_the_cpu_way(seed: int, ties: bool) -> None:
     predictions = scene(seed, 1, 60, 1, ties)
     boxes = predictions.boxes[0]
     labels = torch.randint(80, (60,), generator=torch.Generator().manual_seed(seed))
-    at_once = module._keep_at_once(boxes, labels, 0.45)
-    assert at_once.tolist() == module._keep_by_class(boxes, labels, 0.45).tolist()
+    limit = module._limit(0.45)
+    at_once = module._keep_at_once(boxes, labels, limit)
+    assert at_once.tolist() == module._keep_by_class(boxes, labels, limit).tolist()
 
 
 def one_box(objectness: float, classes: list[float], box: list[float]) -> Predictions:
@@ -119,6 +119,13 @@ def test_the_thresholds_themselves_are_kept_out_and_in() -> None:
     pair = Predictions(boxes, torch.tensor([[0.9, 0.8]]), torch.ones(1, 2, 1))
     assert len(nms(pair, 0.1, 0.5, None)[0]) == 2
     assert len(nms(pair, 0.1, 0.49, None)[0]) == 1
+
+
+def test_a_tenth_is_not_above_a_tenth() -> None:
+    boxes = torch.tensor([[[0.0, 0, 10, 10], [0.0, 0, 10, 1]]])  # IoU 1 / 10
+    pair = Predictions(boxes, torch.tensor([[0.9, 0.8]]), torch.ones(1, 2, 1))
+    assert len(nms(pair, 0.1, 0.1, None)[0]) == 2
+    assert len(nms(pair, 0.1, 0.0999, None)[0]) == 1
 
 
 def test_nothing_in_nothing_out() -> None:
