@@ -36,8 +36,9 @@ class Monitor:
     """The record of one run, kept in `run_folder` and shown in Visdom.
 
     ``metrics.csv`` always holds every figure; ``curves_*.png`` are redrawn now and then and
-    when the run ends. Neither depends on Visdom, and nothing here waits for Visdom but the
-    constructor (two seconds, or `START_TIMEOUT` where a server starts slowly) and `close` (bounded).
+    when the run ends. Neither depends on Visdom, and nothing here waits for Visdom but `close`
+    (for `CLOSE_TIMEOUT` at most) and the constructor: for two seconds, or up to `START_TIMEOUT`
+    where a server of our own starts slowly.
 
     run_folder: made where it does not exist.
     visdom: a server's address, "" for none. Where nothing answers there and it is this machine's,
