@@ -1,0 +1,240 @@
+"""detect_video.py, from its flags to its files."""
+
+import http.server
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import detect_video
+from models.darknet import Darknet
+from models.netdef import parse
+from utils.checkpoint import write_pair
+from utils.errors import run
+from utils.types import Image
+from utils.video import Source, VideoFile
+from utils.window import Window
+
+ROOT = Path(detect_video.__file__).parent
+# One box in each of 2×2 cells, of the class that the cell's colour says (as in test_detect_img.py).
+CFG = """
+[net]
+width=64
+height=64
+channels=3
+[convolutional]
+filters=8
+size=1
+stride=32
+activation=linear
+[yolo]
+mask=0
+anchors=20,20
+classes=3
+num=1
+"""
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> str:
+    netdef = parse(CFG)
+    model = Darknet(netdef)
+    convolution = next(m for m in model.modules() if isinstance(m, torch.nn.Conv2d))
+    torch.nn.init.zeros_(convolution.weight)
+    assert convolution.bias is not None
+    with torch.no_grad():
+        convolution.weight[5:, :, 0, 0] = 20 * torch.eye(3)
+        convolution.bias.copy_(torch.tensor([0.0, 0, 0, 0, 3, -10, -10, -10]))
+    write_pair(tmp_path / "net" / "colours", model, netdef, ("red", "green", "blue"))
+    return str(tmp_path / "net" / "colours.weights")
+
+
+@pytest.fixture(autouse=True)
+def no_display(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+
+
+def frame(number: int) -> Image:
+    """Ten red frames, then blue ones."""
+    return np.full((96, 128, 3), (230, 0, 0) if number < 10 else (0, 0, 230), np.uint8)
+
+
+def clip(path: Path, frames: int = 20, rate: float = 15.0) -> str:
+    with VideoFile(path, rate, pytest.fail) as file:
+        for number in range(frames):
+            file.write(frame(number))
+    return str(file.path)
+
+
+def length(path: Path) -> int:
+    return sum(1 for _ in Source(str(path)))
+
+
+def test_every_frame_of_a_file_is_done(
+    tmp_path: Path, weights: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--weights", weights, "--source", clip(tmp_path / "clip"), "--save-json", "--save-txt"]
+    output = tmp_path / "out"
+    detect_video.main([*flags, "--save-crops", "--batch-size", "3", "--output", str(output)])
+    assert length(output / "clip.mp4") == 20
+    assert Source(str(output / "clip.mp4")).rate == 15
+    found = json.loads((output / "detections.json").read_text())
+    assert [image["frame"] for image in found["images"]] == list(range(20))
+    categories = [each["category"] for each in found["annotations"]]
+    assert categories == ["red"] * 40 + ["blue"] * 40
+    assert len(list((output / "labels").iterdir())) == 20
+    assert (output / "labels" / "clip_000010.txt").read_text().count("2 ") >= 4
+    assert (output / "crops" / "blue" / "clip_000010_3.jpg").is_file()
+    text = capsys.readouterr().out
+    assert "no display" in text
+    assert "20 frames in" in text
+    assert "80 objects: red 40, blue 40" in text
+    first = next(iter(Source(str(output / "clip.mp4"))))
+    assert (first[:12, :40].max(axis=(0, 1)) > 200).all()  # the speed, in white
+
+
+def test_classes_are_filtered(
+    tmp_path: Path, weights: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--weights", weights, "--source", clip(tmp_path / "clip"), "--no-show"]
+    detect_video.main([*flags, "--classes", "blue", "--output", str(tmp_path / "out")])
+    assert "40 objects: blue 40" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("source", ["missing.mp4", "9999", "http://127.0.0.1:9/live", "."])
+def test_a_source_that_cannot_be_opened_is_one_line(
+    tmp_path: Path, weights: str, source: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--weights", weights, "--output", str(tmp_path / "out"), "--source", source]
+    assert run(lambda: detect_video.main([*flags, "--save-json", "--no-show"])) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_key_ends_the_work_and_completes_the_video(
+    tmp_path: Path,
+    weights: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Closed(Window):
+        """A window that the user closes after five frames."""
+
+        shown = 0
+
+        def __init__(self) -> None:
+            pass
+
+        def show(self, image: Image) -> bool:
+            self.shown += 1
+            return self.shown < 5
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(detect_video, "open_window", lambda title, say: Closed())
+    flags = ["--weights", weights, "--source", clip(tmp_path / "clip")]
+    detect_video.main([*flags, "--output", str(tmp_path / "out")])
+    assert length(tmp_path / "out" / "clip.mp4") == 5
+    assert "stopped by a key" in capsys.readouterr().out
+
+
+def test_a_damaged_file_ends_with_what_was_done(
+    tmp_path: Path, weights: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 15, (128, 96))
+    for seed in range(20):
+        writer.write(np.random.default_rng(seed).integers(0, 255, (96, 128, 3), dtype=np.uint8))
+    writer.release()
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    flags = ["--weights", weights, "--source", str(path), "--output", str(tmp_path / "out")]
+    assert run(lambda: detect_video.main([*flags, "--no-show"])) == 0
+    assert 3 < length(tmp_path / "out" / "clip.mp4") < 20
+    assert "of the 20 frames that it promises" in capsys.readouterr().out
+
+
+@pytest.fixture
+def camera() -> Iterator[str]:
+    """The address of a camera on this machine that sends 20 frames a second, and dies after 20."""
+
+    class Camera(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")
+            self.end_headers()
+            for number in range(20):
+                jpeg = cv2.imencode(".jpg", frame(number)[..., ::-1])[1].tobytes()
+                head = f"--next\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+                self.wfile.write(head.encode() + jpeg + b"\r\n")
+                time.sleep(0.05)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Camera)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://me:secret@127.0.0.1:{server.server_port}/hall"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_stream_that_vanishes_ends_with_what_was_done(
+    tmp_path: Path, weights: str, camera: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--weights", weights, "--source", camera, "--output", str(tmp_path / "out")]
+    assert run(lambda: detect_video.main([*flags, "--no-show", "--save-json"])) == 0
+    videos = list((tmp_path / "out").glob("*.mp4"))
+    assert len(videos) == 1
+    assert length(videos[0]) > 5
+    text = capsys.readouterr().out
+    assert "no more frames after 20; it was closed or lost" in text
+    assert (
+        "secret" not in text + videos[0].name + (tmp_path / "out" / "detections.json").read_text()
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_completes_the_video(
+    tmp_path: Path, weights: str, number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = clip(tmp_path / "clip", frames=2000)
+    output = tmp_path / "out"
+    flags = ["--weights", weights, "--source", source, "--output", str(output), "--no-show"]
+
+    def stop() -> None:
+        while not list(output.glob(".clip*")):
+            time.sleep(0.01)
+        time.sleep(0.2)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=stop, daemon=True).start()
+    assert run(lambda: detect_video.main([*flags, "--save-json"])) == 130
+    frames = length(output / "clip.mp4")
+    assert 0 < frames < 2000
+    assert f"{frames} frames in" in capsys.readouterr().out
+    assert len(json.loads((output / "detections.json").read_text())["images"]) == frames
+    assert sorted(path.name for path in output.iterdir()) == ["clip.mp4", "detections.json"]
+
+
+@pytest.mark.slow
+def test_the_script_runs_by_itself(tmp_path: Path, weights: str) -> None:
+    flags = ["--weights", weights, "--source", clip(tmp_path / "clip"), "--output", str(tmp_path)]
+    script = [sys.executable, str(ROOT / "detect_video.py"), *flags]
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "is the source" in done.stderr
+    assert "Traceback" not in done.stderr
