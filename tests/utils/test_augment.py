@@ -142,7 +142,7 @@ def test_flips_have_their_probability() -> None:
 
 def test_hsv_changes_colours_within_its_strength_and_no_box() -> None:
     rng = np.random.default_rng(0)
-    grey = Sample(np.full((8, 8, 3), 100, np.uint8), np.ones((1, 4), np.float32), np.ones(1), "")
+    grey = Sample(np.full((8, 8, 3), 100, np.uint8), np.ones((1, 4), np.float32), EMPTY, "")
     values = {int(hsv(grey, 0.5, 0.5, 0.4, rng).image[0, 0, 0]) for _ in range(300)}
     assert 60 <= min(values) < 65
     assert 135 < max(values) <= 140

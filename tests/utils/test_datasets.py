@@ -164,7 +164,9 @@ def test_ignored_objects_are_targets_but_not_trained_on(tmp_path: Path) -> None:
     assert training(found, strengths=Augmentation.off())[(0, 0)].labels.tolist() == [1]
     validation = ValidationDataset(found, NET, letterbox=False)
     assert validation.targets[0].ignore.tolist() == [True, False]
-    assert validation.collate([validation[0]]).labels.tolist() == [1]
+    batch = validation.collate([validation[0]])
+    assert batch.labels.tolist() == [1]
+    assert batch.boxes.shape == (1, 4)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,16 +75,15 @@ def test_what_is_no_demo_set_is_not_touched(tmp_path: Path) -> None:
 def test_an_interrupted_making_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn = demo_data._photo
+    drawn, background = [], demo_data._background
 
-    def stop(*arguments: object) -> object:
-        if stop.left == 0:
+    def stop(*arguments: Any) -> Any:
+        drawn.append(arguments)
+        if len(drawn) > 3:
             raise KeyboardInterrupt
-        stop.left -= 1
-        return drawn(*arguments)  # type: ignore[arg-type]
+        return background(*arguments)
 
-    stop.left = 3  # type: ignore[attr-defined]
-    monkeypatch.setattr(demo_data, "_photo", stop)
+    monkeypatch.setattr(demo_data, "_background", stop)
     with pytest.raises(KeyboardInterrupt):
         make_demo(tmp_path / "demo", SMALL)
     assert not list(tmp_path.iterdir())
@@ -97,3 +97,24 @@ def test_ink_touches_every_side_of_its_box() -> None:
         ink = demo_data._inked(glyphs[index], 30, 15, rng)
         assert min(ink[0].max(), ink[-1].max(), ink[:, 0].max(), ink[:, -1].max()) > 0.5
         assert 20 < ink.shape[0] < 45
+
+
+def test_digits_stand_out_and_leave_the_photo_as_it_is() -> None:
+    glyphs, labels = demo_data._glyphs()
+    plain = [np.full((300, 300, 3), 120, np.uint8)]
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        image, lines = demo_data._photo(glyphs, labels, np.arange(100), plain, SMALL, rng)
+        luma = image @ np.array([0.299, 0.587, 0.114])
+        outside = np.ones(luma.shape, bool)
+        for line in lines:
+            x, y, w, h = (float(value) * 128 for value in line.split()[1:])
+            inside = (
+                slice(round(y - h / 2), round(y + h / 2)),
+                slice(round(x - w / 2), round(x + w / 2)),
+            )
+            outside[inside] = False
+            far = abs(luma[inside] - 120)
+            assert (far >= SMALL.contrast - 1).mean() > 0.1
+            assert (far < 1).mean() > 0.05
+        assert (image[outside] == 120).all()

@@ -47,7 +47,8 @@ def voc_text(objects: list, extra: str = "") -> str:
 
 
 def coco_text(names: tuple[str, ...] = ("cat", "dog", "motorcycle")) -> str:
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for number, (stem, objects) in enumerate(TRUTH.items()):
         images.append({"id": number + 7, "file_name": f"{stem}.png", "width": 80, "height": 40})
         for c, (x1, y1, x2, y2) in objects:
