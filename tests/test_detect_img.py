@@ -140,7 +140,8 @@ def test_equal_names_in_two_folders_do_not_meet(tmp_path: Path, weights: str) ->
     flags = ["--weights", weights, "--source", str(tmp_path / "in"), "--save-txt"]
     detect_img.main([*flags, "--output", str(tmp_path / "out")])
     assert files(tmp_path / "out") == [
-        "a/1.png", "b/1.bmp", "b/1.png", "labels/a/1.txt", "labels/b/1.bmp.txt", "labels/b/1.png.txt",
+        "a/1.png", "b/1.bmp", "b/1.png",
+        "labels/a/1.txt", "labels/b/1.bmp.txt", "labels/b/1.png.txt",
     ]  # fmt: skip
     assert (tmp_path / "out" / "labels" / "a" / "1.txt").read_text().startswith("0 ")
     assert (tmp_path / "out" / "labels" / "b" / "1.png.txt").read_text().startswith("2 ")

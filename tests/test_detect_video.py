@@ -186,7 +186,7 @@ def camera() -> Iterator[str]:
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Camera)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
     yield f"http://me:secret@127.0.0.1:{server.server_port}/hall"
     server.shutdown()
     server.server_close()
