@@ -180,11 +180,11 @@ class Network:
 class Evaluate:
     """Measuring precision, recall and AP."""
 
-    rule: Literal["coco", "voc10", "voc07"] = "coco"  # how AP is taken from a curve
+    rule: Literal["coco", "voc10", "voc07", "darknet"] = "coco"  # how AP is taken from a curve
     iou_thres: float = 0.5  # least overlap (IoU) with an object for a hit
     conf_thres: float = 0.001  # lowest score to count
     nms_thres: float = 0.6  # of two boxes of a class that overlap more (IoU), the worse goes
-    max_detections: int = 100  # at most so many boxes a photo; COCO's own limit is 100
+    max_detections: int = 100  # at most so many boxes a photo (COCO: 100); 0 = any number
     plus_one: bool = False  # VOC's old IoU, in which a box's right and bottom pixels count
 
     def __post_init__(self) -> None:
@@ -193,7 +193,7 @@ class Evaluate:
             iou_thres=(0 < self.iou_thres < 1, "between 0 and 1"),
             conf_thres=(0 <= self.conf_thres <= 1, "from 0 to 1"),
             nms_thres=(0 <= self.nms_thres <= 1, "from 0 to 1"),
-            max_detections=(self.max_detections >= 1, "at least 1"),
+            max_detections=(self.max_detections >= 0, "at least 0"),
         )
 
 

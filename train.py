@@ -54,6 +54,7 @@ from utils.types import Batch, Detections, Image
 
 DEMO = Path(__file__).parent / "data/demo.data"
 EXAMPLES = 8  # validation photos that are shown with their detections
+MULTI_SCALE = 1  # makes a batch's generator another one than that of the photo with its index
 SHOWN_SCORE = 0.25  # lowest score of a detection that is drawn
 
 
@@ -168,7 +169,8 @@ def load_photos(p: TrainSettings) -> tuple[PhotoSet, PhotoSet]:
         make_demo(DEMO.with_suffix(""))
     definition = read_data(p.data.data)
     train_photos = load_split(definition, "train", p.data.cache_mb)
-    valid_photos = load_split(definition, "valid", 0)
+    left = p.data.cache_mb - train_photos.report.cached_bytes / 2**20
+    valid_photos = load_split(definition, "valid", left)
     for photos in (train_photos, valid_photos):
         print(photos.report.text())
         photos.report.accept(p.data.bad_labels)
@@ -302,7 +304,7 @@ def sized(
 ) -> Iterator[Batch]:
     """Batches at changing sizes, the same ones after a resume."""
     for index, batch in enumerate(batches):
-        rng = np.random.default_rng((seed, epoch, index))
+        rng = np.random.default_rng((seed, epoch, index, MULTI_SCALE))
         yield multi_scale(batch, spread, rng, multiple) if spread else batch
 
 

@@ -13,14 +13,24 @@ from utils.boxes import cxcywh_to_xyxy
 from utils.types import Predictions
 
 
+# What a .cfg's `nms_kind` subtracts from IoU: a power of the distance between centres, or nothing.
+# In AlexeyAB's box.c `greedynms`, too, subtracts, always with 0.6.
+NMS_KINDS = ("default", "greedynms", "diounms")
+GREEDY_POWER = 0.6
+
+
 @dataclass(frozen=True)
 class Head:
-    """One [yolo]: its own anchors as (width, height) in pixels of the input, and its rules."""
+    """One [yolo]: its own anchors as (width, height) in pixels of the input, and its rules.
+
+    nms_power: what `utils.nms.nms` takes as distance_power, None for plain IoU.
+    """
 
     anchors: tuple[tuple[float, float], ...]
     classes: int
     scale_xy: float
     new_coords: bool
+    nms_power: float | None = None
 
     @staticmethod
     def of(section: Section) -> Head:
@@ -29,6 +39,7 @@ class Head:
             section.int("classes", 20, at_least=1),
             section.float("scale_x_y", 1.0),
             section.flag("new_coords"),
+            _nms_power(section),
         )
 
     @property
@@ -84,3 +95,9 @@ def decode(maps: Sequence[Tensor], heads: Sequence[Head], size: tuple[int, int])
         torch.cat([part.objectness for part in parts], 1),
         torch.cat([part.classes for part in parts], 1),
     )
+
+
+def _nms_power(section: Section) -> float | None:
+    kind = section.choice("nms_kind", "default", NMS_KINDS)
+    powers = {"greedynms": GREEDY_POWER, "diounms": section.float("beta_nms", GREEDY_POWER)}
+    return powers.get(kind)

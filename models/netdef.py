@@ -31,7 +31,9 @@ KEYS = {
     "upsample": {"stride", "scale"},
     "reorg": {"stride", "reverse"},
     "dropout": {"probability"},
-    "yolo": {"mask", "anchors", "classes", "num", "scale_x_y", "new_coords"},
+    "yolo": {
+        "mask", "anchors", "classes", "num", "scale_x_y", "new_coords", "nms_kind", "beta_nms",
+    },
 }  # fmt: skip
 
 TRAINING_KEYS = {
@@ -43,7 +45,7 @@ TRAINING_KEYS = {
     "dropout": {"dropblock", "dropblock_size_rel", "dropblock_size_abs"},
     "yolo": {
         "jitter", "ignore_thresh", "truth_thresh", "random", "iou_thresh", "iou_loss",
-        "iou_normalizer", "cls_normalizer", "obj_normalizer", "nms_kind", "beta_nms", "resize",
+        "iou_normalizer", "cls_normalizer", "obj_normalizer", "resize",
         "max", "max_delta", "objectness_smooth", "label_smooth_eps", "focal_loss",
         "counters_per_class", "iou_thresh_kind", "uc_normalizer", "track_history_size",
         "sim_thresh", "dets_for_track", "dets_for_show", "embedding_layer", "map", "thresh",

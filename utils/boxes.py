@@ -17,13 +17,15 @@ from utils.types import Image
 class Fit:
     """Where a photo of (width, height) `size` lies inside an input of (width, height) `net`.
 
-    scale_x, scale_y: input pixels per photo pixel. left, top: the offset in input pixels.
+    scale_x, scale_y: input pixels per photo pixel. left, top: the offset in input pixels; where the
+    free space is odd, the photo is painted at the whole pixel before it, while boxes are read from
+    the half, both as Darknet does. width, height: what the photo covers, in input pixels.
     """
 
     scale_x: float
     scale_y: float
-    left: int
-    top: int
+    left: float
+    top: float
     width: int
     height: int
 
@@ -38,7 +40,7 @@ class Fit:
         else:
             width, height = max(1, w * net_h // h), net_h
         return Fit(
-            width / w, height / h, (net_w - width) // 2, (net_h - height) // 2, width, height
+            width / w, height / h, (net_w - width) / 2, (net_h - height) / 2, width, height
         )
 
     def into(self, boxes: Tensor) -> Tensor:
@@ -76,7 +78,8 @@ def fit_image(image: Image, net: tuple[int, int], letterbox: bool) -> Tensor:
     if (fit.width, fit.height) == net:
         return resized
     canvas = torch.full((3, net[1], net[0]), 0.5)  # Darknet's letterbox fills with mid-grey
-    canvas[:, fit.top : fit.top + fit.height, fit.left : fit.left + fit.width] = resized
+    left, top = int(fit.left), int(fit.top)
+    canvas[:, top : top + fit.height, left : left + fit.width] = resized
     return canvas
 
 

@@ -155,7 +155,13 @@ def predict(
     net = (images.shape[-1], images.shape[-2])
     maps = model(images.contiguous(memory_format=torch.channels_last))
     on_network_done()
-    found = nms(decode(maps, model.heads, net), conf_thres, nms_thres, max_detections)
+    found = nms(
+        decode(maps, model.heads, net),
+        conf_thres,
+        nms_thres,
+        max_detections,
+        model.heads[-1].nms_power,  # Darknet, too, asks the last head
+    )
     return [
         _on_photo(detections, Fit.of(size, net, letterbox), size)
         for detections, size in zip(found, sizes, strict=True)
@@ -206,13 +212,17 @@ def evaluate(
     plus_one: bool,
     letterbox: bool,
 ) -> tuple[Metrics, list[Detections]]:
-    """Detect on every photo of a loader and measure it against `targets`, in the same order."""
+    """Detect on every photo of a loader and measure it against `targets`, in the same order.
+
+    The thresholds and rules are those of `utils.nms.nms` and `utils.metrics.compute_metrics`;
+    max_detections is 0 for any number of boxes a photo.
+    """
     found = detect_all(
         model,
         loader,
         conf_thres=conf_thres,
         nms_thres=nms_thres,
-        max_detections=max_detections,
+        max_detections=max_detections or None,
         letterbox=letterbox,
     )
     classes = model.heads[0].classes

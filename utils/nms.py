@@ -3,8 +3,11 @@
 Darknet's rule (`do_nms_sort` in its box.c): a box is a candidate for every class whose
 objectness · class probability is above the confidence threshold, so one box can be detected as
 two classes; within a class, the candidate with the highest score removes those that overlap it
-by more than the NMS threshold. Classes do not see each other.
+by more than the NMS threshold. Classes do not see each other. A .cfg may ask for another measure of
+overlap (`nms_kind`, AlexeyAB's `diounms_sort`): IoU less a power of the distance between centres.
 """
+
+from collections.abc import Callable
 
 import torch
 import torchvision
@@ -19,20 +22,32 @@ FIRST_LOOK = 2048  # candidates; about where suppressing costs as much as findin
 
 
 def nms(
-    predictions: Predictions, conf_thres: float, nms_thres: float, max_detections: int | None
+    predictions: Predictions,
+    conf_thres: float,
+    nms_thres: float,
+    max_detections: int | None,
+    distance_power: float | None = None,
 ) -> list[Detections]:
     """Predictions of B photos → B Detections, best first, boxes still in the input's pixels.
 
     conf_thres: a candidate's score must be above it, 0 to 1.
     nms_thres: IoU above which the lower score of one class is removed, 0 to 1.
     max_detections: the best so many of a photo; None keeps all.
+    distance_power: None for IoU; else overlap is IoU - (d² / c²)^power (DIoU, Zheng et al. 2020),
+        with d the distance between centres and c the diagonal of the box around both.
     Of equal scores, the earlier proposal (then the lower class) goes first.
     Raises InputError for thresholds out of range.
     """
     _check(conf_thres, nms_thres, max_detections)
     photos = zip(predictions.boxes, predictions.objectness, predictions.classes, strict=True)
     limit = _limit(nms_thres)
-    return [_suppress(*_candidates(*photo, conf_thres), limit, max_detections) for photo in photos]
+
+    def keep(boxes: Tensor, labels: Tensor) -> Tensor:
+        if distance_power is not None:
+            return _keep_by_distance(boxes, labels, nms_thres, distance_power)
+        return _keep(boxes, labels, limit)
+
+    return [_suppress(*_candidates(*photo, conf_thres), keep, max_detections) for photo in photos]
 
 
 def _check(conf_thres: float, nms_thres: float, max_detections: int | None) -> None:
@@ -65,7 +80,11 @@ def _candidates(
 
 
 def _suppress(
-    boxes: Tensor, scores: Tensor, labels: Tensor, limit: float, max_detections: int | None
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    keep_of: Callable[[Tensor, Tensor], Tensor],
+    max_detections: int | None,
 ) -> Detections:
     """Candidates → what is left of them, best first.
 
@@ -75,7 +94,7 @@ def _suppress(
     looked = len(scores) if max_detections is None else max(FIRST_LOOK, max_detections)
     while True:
         best = _best(scores, looked)
-        keep = best[_keep(boxes[best], labels[best], limit)]
+        keep = best[keep_of(boxes[best], labels[best])]
         if looked >= len(scores) or (max_detections is not None and len(keep) >= max_detections):
             keep = keep[:max_detections]
             return Detections(boxes[keep], scores[keep], labels[keep])
@@ -123,3 +142,24 @@ def _keep_at_once(boxes: Tensor, labels: Tensor, limit: float) -> Tensor:
     apart = moved.max() - moved.min() + 1
     rank = torch.arange(len(boxes), 0, -1, dtype=torch.float64, device=boxes.device)
     return torchvision.ops.nms(moved + (labels * apart)[:, None], rank, limit)
+
+
+def _keep_by_distance(boxes: Tensor, labels: Tensor, limit: float, power: float) -> Tensor:
+    """As `_keep`, with DIoU: no library has it, so a loop over the survivors of each class."""
+    kept = []
+    for label in labels.unique():
+        members = (labels == label).nonzero().squeeze(1)  # best first
+        while len(members):
+            kept.append(members[:1])
+            overlaps = _distance_iou(boxes[members[0]], boxes[members[1:]], power)
+            members = members[1:][~(overlaps > limit)]
+    return torch.cat([labels[:0], *kept]).sort().values
+
+
+def _distance_iou(box: Tensor, others: Tensor, power: float) -> Tensor:
+    """IoU - (d² / c²)^power of one box [4] with others [N, 4]."""
+    iou = torchvision.ops.box_iou(box[None], others)[0]
+    step = (box[:2] + box[2:] - others[:, :2] - others[:, 2:]) / 2
+    around = torch.maximum(box[2:], others[:, 2:]) - torch.minimum(box[:2], others[:, :2])
+    share = (step**2).sum(1) / (around**2).sum(1).clamp(min=1e-12)
+    return iou - share**power

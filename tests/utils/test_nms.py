@@ -164,3 +164,29 @@ def test_half_precision_comes_out_as_float32() -> None:
 def test_bad_thresholds_are_named(arguments: tuple[float, float, int], named: str) -> None:
     with pytest.raises(InputError, match=named):
         nms(scene(0, 1, 3, 1), *arguments)
+
+
+@given(seed=st.integers(0, 2**16), power=st.sampled_from([0.6, 1.0]))
+@settings(max_examples=30, deadline=None)
+def test_distance_rule_equals_darknets_loop(seed: int, power: float) -> None:
+    """`diounms_sort`: remove where IoU - (d² / c²)^power is above the threshold."""
+    predictions = scene(seed, 1, 20, 2)
+    boxes = predictions.boxes[0].double()
+
+    def removes(a: Tensor, b: Tensor) -> bool:
+        step = (a[:2] + a[2:] - b[:2] - b[2:]) / 2
+        around = torch.maximum(a[2:], b[2:]) - torch.minimum(a[:2], b[:2])
+        share = (step @ step) / (around @ around)
+        return float(overlap(a, b) - share**power) > 0.45
+
+    expected = []
+    for label in range(2):
+        scores = predictions.objectness[0] * predictions.classes[0, :, label]
+        alive = sorted((i for i in range(20) if scores[i] > 0.1), key=lambda i: -float(scores[i]))
+        while alive:
+            best = alive.pop(0)
+            expected.append((float(scores[best]), label))
+            alive = [i for i in alive if not removes(boxes[best], boxes[i])]
+    found = nms(predictions, 0.1, 0.45, None, distance_power=power)[0]
+    pairs = list(zip(found.scores.tolist(), found.labels.tolist(), strict=True))
+    assert pairs == sorted(expected, reverse=True)

@@ -1,0 +1,121 @@
+"""Measure a network: `python test.py`, or with other weights and another data set
+
+    python test.py --weights weights/demo/best.pt --data data/demo.data
+    python test.py --weights yolov3-tiny.weights --cfg config/yolov3-tiny.cfg --data data/coco.data
+
+Prints a row a class and writes into the output folder: metrics.json and table.txt,
+precision_recall.png, confusion.png, and in COCO's format detections.json with the ground_truth.json
+that it belongs to. `--rule darknet --conf_thres 0.005 --nms_thres 0.45 --max_detections 0` is what
+Darknet's own `detector map` measures.
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import import_param
+from import_param import TestSettings
+from utils import coco_files
+from utils.checkpoint import Network, load_network
+from utils.data_check import PhotoSet, load_split
+from utils.data_file import DataDefinition, read_data
+from utils.datasets import ValidationDataset, validation_loader
+from utils.demo_data import make_if_demo
+from utils.engine import evaluate
+from utils.errors import InputError, run
+from utils.files import write_text
+from utils.metrics import Metrics, coco_json, format_metrics
+from utils.plot_metrics import plot_confusion, plot_precision_recall
+from utils.types import Detections
+
+
+def main(argv: list[str] | None = None) -> None:
+    p = import_param.load(TestSettings, argv)
+    network = load_network(**dataclasses.asdict(p.network))
+    make_if_demo(p.test.data)
+    definition = read_data(p.test.data)
+    check_classes(network, definition)
+    photos = load_split(definition, p.test.split)
+    print(photos.report.text())
+
+    validation = ValidationDataset(photos, network.size, network.letterbox)
+    loader = validation_loader(validation, p.test.batch_size, p.test.workers)
+    metrics, found = evaluate(
+        network.model,
+        loader,
+        validation.targets,
+        letterbox=network.letterbox,
+        **dataclasses.asdict(p.evaluate),
+    )
+    table = format_metrics(metrics, definition.names)
+    print(table)
+    write(Path(p.test.output), p, definition, photos, metrics, found, table)
+
+
+def check_classes(network: Network, definition: DataDefinition) -> None:
+    """Refuse a data set whose classes are not the network's."""
+    classes = len(network.names)
+    if classes != len(definition.names):
+        raise InputError(
+            f"{definition.path}: {len(definition.names)} classes: expected the network's {classes}"
+        )
+    named = network.names != tuple(str(number) for number in range(classes))
+    if named and network.names != definition.names:
+        pairs = zip(network.names, definition.names, strict=True)
+        ours, theirs = next(pair for pair in pairs if pair[0] != pair[1])
+        print(f"note: the network's {ours!r} is the data set's {theirs!r}; its names are used")
+
+
+def write(
+    folder: Path,
+    p: TestSettings,
+    definition: DataDefinition,
+    photos: PhotoSet,
+    metrics: Metrics,
+    found: list[Detections],
+    table: str,
+) -> None:
+    """Everything that was measured, into `folder`; files of an earlier test are replaced."""
+    names = definition.names
+    ids = coco_files.ids_of(photos.photos, names, definition.sources(p.test.split))
+    detections = coco_json(found, ids.images, ids.categories)
+    truth = coco_files.ground_truth(photos.photos, names, ids)
+    import_param.save(p, folder / "settings.json")
+    write_text(folder / "table.txt", table + "\n")
+    write_text(folder / "metrics.json", json.dumps(figures(metrics, names), indent=2) + "\n")
+    write_text(folder / "detections.json", coco_files.dumps(detections))
+    write_text(folder / "ground_truth.json", coco_files.dumps(truth))
+    plot_precision_recall(metrics, names, folder / "precision_recall.png")
+    plot_confusion(metrics, names, folder / "confusion.png")
+    print(f"curves, confusions and detections are in {folder}")
+
+
+def figures(metrics: Metrics, names: tuple[str, ...]) -> dict[str, Any]:
+    """The figures for programs; null where one is not defined."""
+
+    def plain(value: float) -> float | None:
+        return None if value != value else float(value)  # NaN is no JSON
+
+    columns = ("objects", "true_positives", "false_positives")
+    rates = ("precision", "recall", "f1", "ap", "ap_50_95")
+    return {
+        "rule": metrics.rule,
+        "iou_thres": metrics.iou_thres,
+        "conf": metrics.conf,
+        "mAP": plain(metrics.mean_ap),
+        "mAP@.5:.95": plain(metrics.mean_ap_50_95),
+        "precision": plain(metrics.mean_precision),
+        "recall": plain(metrics.mean_recall),
+        "coco": {name: plain(value) for name, value in metrics.coco.items()},
+        "classes": {
+            name: {column: int(getattr(metrics, column)[label]) for column in columns}
+            | {rate: plain(getattr(metrics, rate)[label]) for rate in rates}
+            for label, name in enumerate(names)
+        },
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

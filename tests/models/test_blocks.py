@@ -1,0 +1,116 @@
+"""Does each section compute what OpenCV, an independent reader of Darknet's files, computes?"""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from models.blocks import ACTIVATIONS, Pool, Shortcut
+from models.darknet import Darknet
+from models.netdef import Section, parse
+from models.weights import write_weights
+
+NET = "[net]\nwidth=32\nheight=24\nchannels=3\n"
+CONV = "[convolutional]\nbatch_normalize=1\nfilters={}\nsize={}\nstride={}\npad=1\nactivation={}\n"
+
+
+def conv(filters: int, size: int = 3, stride: int = 1, activation: str = "leaky") -> str:
+    return CONV.format(filters, size, stride, activation)
+
+
+LAYERS = {
+    "strided convolution": conv(8, 3, 2),
+    "depthwise": conv(8) + conv(8).replace("pad=1", "pad=1\ngroups=8"),
+    "padding given": conv(8, 5).replace("pad=1", "padding=1"),
+    "no batch normalisation": conv(8).replace("batch_normalize=1\n", ""),
+    "maxpool 2/2": conv(8) + "[maxpool]\nsize=2\nstride=2\n",
+    "maxpool 2/1": conv(8) + "[maxpool]\nsize=2\nstride=1\n",
+    "maxpool 3/2": conv(8) + "[maxpool]\nsize=3\nstride=2\n",
+    "spatial pyramid": conv(8)
+    + "[maxpool]\nsize=5\nstride=1\n[route]\nlayers=-2\n"
+    + "[maxpool]\nsize=9\nstride=1\n[route]\nlayers=-4\n"
+    + "[maxpool]\nsize=13\nstride=1\n[route]\nlayers=-1,-3,-5,-6\n",
+    "upsample and route": conv(8) + conv(6, 3, 2) + "[upsample]\nstride=2\n[route]\nlayers=-1,0\n",
+    "grouped route": conv(8) + "[route]\nlayers=-1\ngroups=2\ngroup_id=1\n" + conv(4),
+    "shortcut": conv(8) + conv(4) + conv(8) + "[shortcut]\nfrom=-3\nactivation=linear\n",
+    "shortcut with leaky": conv(8) + conv(8) + "[shortcut]\nfrom=-2\nactivation=leaky\n",
+    "reorg": conv(8) + "[reorg]\nstride=2\n",
+    "squeeze and excite": conv(8)
+    + "[avgpool]\n"
+    + conv(8, 1, 1, "logistic")
+    + "[scale_channels]\nfrom=-3\nactivation=linear\n",
+    "dropout": conv(8) + "[dropout]\nprobability=.5\n" + conv(8),
+    **{f"activation {name}": conv(8, 3, 1, name) for name in ("relu", "mish", "swish", "logistic")},
+}
+
+
+def randomize_(model: Darknet, seed: int) -> None:
+    """Weights, BN scales, shifts and statistics unlike those of a fresh network."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in model.state_dict().items():
+        if name.endswith("running_var"):
+            tensor.uniform_(0.5, 2, generator=generator)
+        elif tensor.is_floating_point():
+            tensor.normal_(0, 0.4, generator=generator)
+
+
+def opencv_output(tmp_path: Path, text: str, model: Darknet, image: torch.Tensor) -> np.ndarray:
+    (tmp_path / "net.cfg").write_text(text)
+    write_weights(tmp_path / "net.weights", model)
+    net = cv2.dnn.readNetFromDarknet(str(tmp_path / "net.cfg"), str(tmp_path / "net.weights"))
+    net.setInput(image.numpy())
+    return np.asarray(net.forward())
+
+
+@pytest.mark.parametrize("layers", LAYERS.values(), ids=LAYERS)
+def test_layers_compute_what_opencv_computes(layers: str, tmp_path: Path) -> None:
+    # A last plain convolution, since OpenCV gives the last layer's output, and ours the heads'.
+    text = NET + layers + "[convolutional]\nfilters=18\nsize=1\nactivation=linear\n"
+    head = "[yolo]\nmask=0,1,2\nanchors=1,2,3,4,5,6\nclasses=1\nnum=3\n"
+    model = Darknet(parse(text + head)).eval()
+    randomize_(model, 0)
+    image = torch.rand(1, 3, 24, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        ours = model(image)[0].numpy()
+    theirs = opencv_output(tmp_path, text, model, image)
+    assert ours.shape == theirs.shape
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_activations_at_known_points() -> None:
+    x = torch.tensor([-2.0, 0.0, 2.0])
+    expected = {
+        "linear": [-2, 0, 2],
+        "leaky": [-0.2, 0, 2],
+        "relu": [0, 0, 2],
+        "logistic": [0.1192, 0.5, 0.8808],
+        "swish": [-0.2384, 0, 1.7616],
+        "mish": [-0.2525, 0, 1.9440],
+    }
+    for name, values in expected.items():
+        torch.testing.assert_close(
+            ACTIVATIONS[name]()(x), torch.tensor(values, dtype=torch.float32), rtol=0, atol=1e-4
+        )
+    assert ACTIVATIONS["relu6"]()(torch.tensor(9.0)) == 6
+
+
+def test_maxpool_never_prefers_its_padding() -> None:
+    pool = Pool(Section("maxpool", {"size": "2", "stride": "1"}))
+    assert torch.equal(pool(torch.full((1, 1, 3, 3), -5.0)), torch.full((1, 1, 3, 3), -5.0))
+
+
+def test_local_mean_counts_only_what_is_there() -> None:
+    pool = Pool(Section("local_avgpool", {"size": "2", "stride": "1"}))
+    assert torch.equal(pool(torch.full((2, 3, 3, 3), 7.0)), torch.full((2, 3, 3, 3), 7.0))
+
+
+@pytest.mark.parametrize("normalization", ["relu", "softmax"])
+def test_weighted_shortcuts_are_weighted_means(normalization: str) -> None:
+    section = Section(
+        "shortcut", {"weights_type": "per_channel", "weights_normalization": normalization}
+    )
+    shortcut = Shortcut(section, inputs=2, channels=3)
+    total = shortcut(torch.full((1, 3, 2, 2), 1.0), torch.full((1, 3, 2, 2), 3.0))
+    torch.testing.assert_close(total, torch.full((1, 3, 2, 2), 2.0), rtol=1e-3, atol=1e-3)

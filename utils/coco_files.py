@@ -1,0 +1,75 @@
+"""Which ids stand for photos and classes in COCO's JSON, and a data set written that way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from utils.data_check import Photo
+from utils.readers import coco_ids
+
+
+@dataclass(frozen=True)
+class Ids:
+    """images: one id for each photo. categories: one for each class."""
+
+    images: tuple[int, ...]
+    categories: tuple[int, ...]
+
+
+def ids_of(photos: Sequence[Photo], names: Sequence[str], sources: Sequence[Path]) -> Ids:
+    """The ids that COCO's own files give, where all `sources` are such; else 1, 2, 3, ..."""
+    if all(source.suffix == ".json" for source in sources):
+        image_of: dict[str, int] = {}
+        category_of: dict[str, int] = {}
+        for source in sources:
+            images, categories = coco_ids(source, names)
+            image_of |= images
+            category_of |= categories
+        if len(category_of) == len(names):
+            return Ids(
+                tuple(image_of[photo.path.name] for photo in photos),
+                tuple(category_of[name] for name in names),
+            )
+    return Ids(tuple(range(1, len(photos) + 1)), tuple(range(1, len(names) + 1)))
+
+
+def ground_truth(photos: Sequence[Photo], names: Sequence[str], ids: Ids) -> dict[str, Any]:
+    """Photos and their objects as COCO's evaluators read them: boxes as left, top, width, height."""
+    annotations = [
+        {
+            "image_id": image_id,
+            "category_id": ids.categories[label],
+            "bbox": [left, top, right - left, bottom - top],
+            "area": area,
+            "iscrowd": int(ignore),
+        }
+        for image_id, photo in zip(ids.images, photos, strict=True)
+        for (left, top, right, bottom), label, ignore, area in zip(
+            photo.boxes.tolist(),
+            photo.labels.tolist(),
+            photo.ignore.tolist(),
+            photo.area.tolist(),
+            strict=True,
+        )
+    ]
+    return {
+        "images": [
+            {"id": i, "file_name": photo.path.name, "width": photo.size[0], "height": photo.size[1]}
+            for i, photo in zip(ids.images, photos, strict=True)
+        ],
+        "categories": [
+            {"id": i, "name": name} for i, name in zip(ids.categories, names, strict=True)
+        ],
+        "annotations": [{"id": n, **entry} for n, entry in enumerate(annotations, start=1)],
+    }
+
+
+def dumps(content: Any) -> str:
+    """Compact JSON, a line a record where it is a list of records."""
+    if not isinstance(content, list):
+        return json.dumps(content) + "\n"
+    return "[\n" + ",\n".join(json.dumps(entry) for entry in content) + "\n]\n"
