@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -56,30 +57,30 @@ def draw_boxes(
             f"{text} {score:.2f}"
             for text, score in zip(texts, np.asarray(scores).reshape(-1), strict=True)
         ]
-    picture = Pillow.fromarray(image)
-    pen = ImageDraw.Draw(picture)
+    drawn = image.copy()
     width = line_width(image)
     for place, index in reversed(list(zip(corners, indices, strict=True))):
-        left, top, right, bottom = place
-        pen.rectangle((left, top, right - 1, bottom - 1), outline=colour(index), width=width)
+        _draw_rectangle_(drawn, place, colour(index), width)
     placed: list[Place] = []
-    fitted = [_fit_text(text, image) for text in texts]
-    for place, text in zip(corners, fitted, strict=True):
-        if text is not None:
-            placed.append(_place_label(place, text.size, placed, image))
-    shown = [(index, text) for index, text in zip(indices, fitted, strict=True) if text is not None]
-    for place, (index, text) in reversed(list(zip(placed, shown, strict=True))):
-        _draw_text(pen, place, text, colour(index))
-    return np.asarray(picture).copy()
+    shown: list[Image] = []
+    for place, index, text in zip(corners, indices, texts, strict=True):
+        label = _fit_text(text, image)
+        if label is not None:
+            placed.append(_place_label(place, label.size, placed, image))
+            shown.append(label.picture(colour(index)))
+    for (left, top, right, bottom), picture in reversed(list(zip(placed, shown, strict=True))):
+        drawn[top:bottom, left:right] = picture
+    return drawn
 
 
 def draw_caption(image: Image, text: str) -> Image:
     """A copy of `image` with a line of text in its upper left corner, white on black."""
-    picture = Pillow.fromarray(image)
-    fitted = _fit_text(text, image)
-    if fitted is not None:
-        _draw_text(ImageDraw.Draw(picture), (0, 0, *fitted.size), fitted, (0, 0, 0))
-    return np.asarray(picture).copy()
+    drawn = image.copy()
+    label = _fit_text(text, image)
+    if label is not None:
+        width, height = label.size
+        drawn[:height, :width] = label.picture((0, 0, 0))
+    return drawn
 
 
 def grid(images: Sequence[Image], columns: int, gap: int = 4) -> Image:
@@ -187,17 +188,30 @@ def font_for(text: str) -> Path | None:
     return None
 
 
+@dataclass(frozen=True)
 class _Text:
-    """A line of text in a font, with the size of the filled rectangle that it stands on."""
+    """A line of text in a font, and the (width, height) of the filled rectangle it stands on."""
 
-    def __init__(self, text: str, font: ImageFont.FreeTypeFont) -> None:
-        self.text, self.font = text, font
-        ascent, descent = font.getmetrics()
-        self.padding = max(1, round(font.size / 8))
-        self.size = (
-            math.ceil(font.getlength(text)) + 2 * self.padding + 1,
-            ascent + descent + self.padding,
+    text: str
+    font: ImageFont.FreeTypeFont
+
+    @property
+    def padding(self) -> int:
+        return max(1, round(self.font.size / 8))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        ascent, descent = self.font.getmetrics()
+        width = math.ceil(self.font.getlength(self.text)) + 2 * self.padding + 1
+        return width, ascent + descent + self.padding
+
+    def picture(self, background: Colour) -> Image:
+        """Only the letters go through Pillow: turning a whole frame into its form takes longer."""
+        picture = Pillow.new("RGB", self.size, background)
+        ImageDraw.Draw(picture).text(
+            (self.padding, 0), self.text, fill=text_colour(background), font=self.font
         )
+        return np.asarray(picture)
 
 
 def _fit_text(text: str, image: Image) -> _Text | None:
@@ -243,10 +257,11 @@ def _place_label(box: Place, size: tuple[int, int], placed: list[Place], image: 
     return x, y, x + width, y + height
 
 
-def _draw_text(pen: ImageDraw.ImageDraw, place: Place, text: _Text, background: Colour) -> None:
+def _draw_rectangle_(image: Image, place: Place, rgb: Colour, width: int) -> None:
     left, top, right, bottom = place
-    pen.rectangle((left, top, right - 1, bottom - 1), fill=background)
-    pen.text((left + text.padding, top), text.text, fill=text_colour(background), font=text.font)
+    across, down = min(width, right - left), min(width, bottom - top)
+    image[top : top + down, left:right] = image[bottom - down : bottom, left:right] = rgb
+    image[top:bottom, left : left + across] = image[top:bottom, right - across : right] = rgb
 
 
 def _whole_pixels(boxes: NDArray[np.float64], image: Image) -> list[Place]:
