@@ -221,6 +221,7 @@ class Visdom:
 
     visdom: bool = True  # show curves and pictures in Visdom; files are written in any case
     visdom_url: str = "http://127.0.0.1:8097"  # a server; where none answers here, one is started
+    keep_visdom: bool = True  # a server that was started goes on after the run, for its curves
 
 
 @dataclass(frozen=True)
@@ -266,7 +267,9 @@ def restore(settings: type[S], values: Mapping[str, Mapping[str, Any]]) -> S:
     groups = get_type_hints(settings)
     return settings(
         **{
-            name: groups[name](**{f.name: group[f.name] for f in fields(groups[name]) if f.name in group})
+            name: groups[name](
+                **{f.name: group[f.name] for f in fields(groups[name]) if f.name in group}
+            )
             for name, group in values.items()
             if name in groups
         }
@@ -279,4 +282,6 @@ def save(settings: Any, path: str | Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit("this file holds the settings; run train.py, test.py, detect_img.py or detect_video.py")
+    sys.exit(
+        "this file holds the settings; run train.py, test.py, detect_img.py or detect_video.py"
+    )

@@ -37,11 +37,12 @@ from utils.data_check import PhotoSet, load_split, shared_photos
 from utils.data_file import read_data
 from utils.datasets import (
     DetectionDataset,
+    EpochSampler,
     ValidationDataset,
     training_loader,
     validation_loader,
 )
-from utils.demo_data import make_demo
+from utils.demo_data import make_if_demo
 from utils.draw import draw_boxes, draw_detections, grid, write_image
 from utils.engine import Trainer, evaluate, freeze_, train_one_epoch
 from utils.errors import InputError
@@ -52,7 +53,6 @@ from utils.runs import Run, new_run
 from utils.schedule import make_optimizer, running_mean, warmup_cosine
 from utils.types import Batch, Detections, Image
 
-DEMO = Path(__file__).parent / "data/demo.data"
 EXAMPLES = 8  # validation photos that are shown with their detections
 MULTI_SCALE = 1  # makes a batch's generator another one than that of the photo with its index
 SHOWN_SCORE = 0.25  # lowest score of a detection that is drawn
@@ -93,7 +93,8 @@ def main(argv: list[str] | None = None) -> None:
         p.train.seed,
         mosaic_until=p.train.epochs - p.train.close_mosaic,
     )
-    loader = training_loader(training, p.train.batch_size, p.data.workers)
+    sampler = EpochSampler(len(training), p.train.seed)
+    loader = training_loader(training, sampler, p.train.batch_size, p.data.workers)
     validation = ValidationDataset(valid_photos, netdef.size, p.model.letterbox)
     valid_loader = validation_loader(validation, p.train.batch_size, p.data.workers)
     trainer = make_trainer(p, model.to(device), len(loader), run.folder)
@@ -104,18 +105,19 @@ def main(argv: list[str] | None = None) -> None:
         run.folder,
         visdom=p.visdom.visdom_url if p.visdom.visdom else "",
         name=run.name,
-        resume_before=progress.epoch + 1,
+        resume_before=progress.epoch + 1 if checkpoint else None,
+        keep=p.visdom.keep_visdom,
     )
     try:
         for epoch in range(progress.epoch, p.train.epochs):
-            loader.sampler.set_epoch(epoch)
+            sampler.set_epoch(epoch)
             torch.manual_seed(p.train.seed + epoch)  # dropout, the same after a resume
             batches = sized(loader, p.train.multi_scale, p.train.seed, epoch, stride(netdef))
             title = f"epoch {epoch + 1}/{p.train.epochs}"
             figures = training_figures(train_one_epoch(trainer, batches, len(loader), title))
             progress.epoch = epoch + 1
             if progress.epoch % p.train.eval_every == 0 or progress.epoch == p.train.epochs:
-                metrics, found = measure(p, trainer.mean.module, valid_loader, validation)
+                metrics, found = measure(p, trainer.averaged, valid_loader, validation)
                 progress.judge(metrics)
                 figures |= validation_figures(metrics, names)
                 monitor.images(progress.epoch, "validation", examples(validation, found, names))
@@ -141,7 +143,9 @@ def resumed(p: TrainSettings) -> tuple[TrainSettings, dict[str, Any] | None]:
     if "optimizer" not in checkpoint["training"]:
         raise InputError(f"resume={p.train.resume!r}: expected a last.pt or best.pt of a training")
     old = import_param.restore(TrainSettings, checkpoint["settings"])
-    print(f"resume {p.train.resume} after epoch {checkpoint['training']['epoch']}, its settings used")
+    print(
+        f"resume {p.train.resume} after epoch {checkpoint['training']['epoch']}, its settings used"
+    )
     return (
         dataclasses.replace(
             old,
@@ -165,8 +169,7 @@ def open_run(p: TrainSettings) -> Run:
 
 def load_photos(p: TrainSettings) -> tuple[PhotoSet, PhotoSet]:
     """The photos to train and to validate on, checked; what is wrong with them is printed."""
-    if Path(p.data.data).resolve() == DEMO.resolve():
-        make_demo(DEMO.with_suffix(""))
+    make_if_demo(p.data.data)
     definition = read_data(p.data.data)
     train_photos = load_split(definition, "train", p.data.cache_mb)
     left = p.data.cache_mb - train_photos.report.cached_bytes / 2**20
@@ -191,7 +194,7 @@ def build_network(
         print(f"note: {note}")
     if not netdef.heads:
         raise InputError(f"cfg={p.model.cfg!r}: expected at least one [yolo] section")
-    state = {}
+    state: dict[str, torch.Tensor] = {}
     if p.model.pretrained:
         state, netdef = read_pretrained(p.model.weights, netdef)
     netdef = netdef.with_classes(len(photos.names))
@@ -215,9 +218,15 @@ def with_new_heads(p: TrainSettings, netdef: NetDef, photos: PhotoSet) -> NetDef
         netdef = netdef.with_head_options(scale_x_y=f"{p.model.scale_x_y:g}")
     sizes = photos.sizes(netdef.size, p.model.letterbox)
     ratio = p.loss.anchor_ratio
-    before = [pair for index in netdef.heads for pair in cfg_files.head_anchors(netdef.layers[index])]
-    report = f"anchors: {reachable_recall(sizes, np.array(before), ratio):.4f} of the objects within "
-    report += f"{ratio:g} times an anchor, mean best IoU {mean_best_iou(sizes, np.array(before)):.3f}"
+    before = [
+        pair for index in netdef.heads for pair in cfg_files.head_anchors(netdef.layers[index])
+    ]
+    report = (
+        f"anchors: {reachable_recall(sizes, np.array(before), ratio):.4f} of the objects within "
+    )
+    report += (
+        f"{ratio:g} times an anchor, mean best IoU {mean_best_iou(sizes, np.array(before)):.3f}"
+    )
     if p.model.fit_anchors:
         anchors = fit_anchors(sizes, len(netdef.anchors_used), p.train.seed)
         netdef = netdef.with_anchors([(round(w, 1), round(h, 1)) for w, h in anchors.tolist()])
@@ -269,7 +278,7 @@ def save(
     progress: Progress,
 ) -> None:
     """Write last.pt, and where this epoch is the best so far best.pt and the Darknet pair."""
-    mean = trainer.mean.module
+    mean = trainer.averaged
     training = {
         **dataclasses.asdict(progress),
         "model": trainer.model.state_dict(),
@@ -292,7 +301,7 @@ def restore(trainer: Trainer, checkpoint: dict[str, Any] | None) -> Progress:
         return Progress()
     training = checkpoint["training"]
     trainer.model.load_state_dict(training["model"])
-    trainer.mean.module.load_state_dict(checkpoint["model"])
+    trainer.averaged.load_state_dict(checkpoint["model"])
     trainer.mean.n_averaged.fill_(training["averaged"])
     trainer.optimizer.load_state_dict(training["optimizer"])
     trainer.schedule.load_state_dict(training["schedule"])
@@ -340,9 +349,7 @@ def validation_figures(metrics: Metrics, names: tuple[str, ...]) -> dict[str, fl
         "mAP/mAP@.5": metrics.mean_ap,
         "mAP/mAP@.5:.95": metrics.mean_ap_50_95,
     }
-    return figures | {
-        f"AP/{name}": float(ap) for name, ap in zip(names, metrics.ap, strict=True)
-    }
+    return figures | {f"AP/{name}": float(ap) for name, ap in zip(names, metrics.ap, strict=True)}
 
 
 def figures_table(figures: dict[str, float]) -> str:

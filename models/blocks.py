@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from models.netdef import Section
 
-# Public sources name 1e-5 and 1e-6. Measured on the shared networks: with 1e-6 a forward pass equals
+# Public sources name 1e-5 and 1e-6. Measured on real networks: with 1e-6 a forward pass equals
 # OpenCV's logits within 1e-4, with 1e-5 it differs by up to 0.17 where variances are small.
 BN_EPSILON = 1e-6
 
@@ -35,10 +35,10 @@ def activation(section: Section, default: str = "logistic") -> nn.Module:
 
 def strides(section: Section, default: int = 1) -> tuple[int, int]:
     """(vertical, horizontal) steps."""
-    stride = section.int("stride", default, at_least=1)
+    stride = section.integer("stride", default, at_least=1)
     return (
-        section.int("stride_y", stride, at_least=1),
-        section.int("stride_x", stride, at_least=1),
+        section.integer("stride_y", stride, at_least=1),
+        section.integer("stride_x", stride, at_least=1),
     )
 
 
@@ -47,10 +47,10 @@ class Convolution(nn.Module):
 
     def __init__(self, section: Section, channels: int) -> None:
         super().__init__()
-        size = section.int("size", 1, at_least=1)
-        pad = size // 2 if section.flag("pad") else section.int("padding", 0, at_least=0)
-        filters = section.int("filters", 1, at_least=1)
-        groups = section.int("groups", 1, at_least=1)
+        size = section.integer("size", 1, at_least=1)
+        pad = size // 2 if section.flag("pad") else section.integer("padding", 0, at_least=0)
+        filters = section.integer("filters", 1, at_least=1)
+        groups = section.integer("groups", 1, at_least=1)
         if channels % groups or filters % groups:
             raise section.error(
                 f"expected a divisor of the {channels} input channels and the {filters} filters",
@@ -63,7 +63,7 @@ class Convolution(nn.Module):
             size,
             strides(section),
             pad,
-            section.int("dilation", 1, at_least=1),
+            section.integer("dilation", 1, at_least=1),
             groups,
             bias=not normalize,
         )
@@ -78,13 +78,13 @@ class Convolution(nn.Module):
 
 
 class Pool(nn.Module):
-    """Maximum or mean over windows. Darknet pads by size - 1 in all, the odd one right and below."""
+    """Maximum or mean over windows. Darknet pads by size - 1, the odd pixel right and below."""
 
     def __init__(self, section: Section) -> None:
         super().__init__()
         self.stride = strides(section)
-        self.size = section.int("size", max(self.stride), at_least=1)
-        self.padding = section.int("padding", self.size - 1, at_least=0)
+        self.size = section.integer("size", max(self.stride), at_least=1)
+        self.padding = section.integer("padding", self.size - 1, at_least=0)
         self.mean = section.kind == "local_avgpool"
 
     def forward(self, x: Tensor) -> Tensor:
@@ -157,8 +157,8 @@ class Upsample(nn.Module):
 
     def __init__(self, section: Section) -> None:
         super().__init__()
-        self.stride = section.int("stride", 2, at_least=1)
-        self.scale = section.float("scale", 1.0)
+        self.stride = section.integer("stride", 2, at_least=1)
+        self.scale = section.number("scale", 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.interpolate(x, scale_factor=float(self.stride), mode="nearest")
@@ -170,7 +170,7 @@ class Reorg(nn.Module):
 
     def __init__(self, section: Section) -> None:
         super().__init__()
-        self.stride = section.int("stride", 1, at_least=1)
+        self.stride = section.integer("stride", 1, at_least=1)
         if section.flag("reverse"):
             raise section.error("not supported here", "reverse")
 
@@ -199,7 +199,7 @@ SIMPLE: dict[str, Callable[[Section], nn.Module]] = {
     "sam": Scale,
     "upsample": Upsample,
     "reorg": Reorg,
-    "dropout": lambda section: nn.Dropout(section.float("probability", 0.5)),
+    "dropout": lambda section: nn.Dropout(section.number("probability", 0.5)),
     "route": lambda section: nn.Identity(),  # `propagate` concatenates
     "yolo": lambda section: nn.Identity(),  # models.head decodes
 }

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from models.blocks import build, strides
+from models.blocks import Convolution, build, strides
 from models.head import Head
 from models.netdef import NetDef, Section
 
@@ -50,9 +50,9 @@ def propagate(
         elif section.kind in ("shortcut", "sam", "scale_channels"):
             value = add(index, inputs)
         elif section.kind == "route":
-            groups = section.int("groups", 1, at_least=1)
+            groups = section.integer("groups", 1, at_least=1)
             if groups > 1:
-                group_id = section.int("group_id", 0, at_least=0)
+                group_id = section.integer("group_id", 0, at_least=0)
                 inputs = [part(index, value, groups, group_id) for value in inputs]
             value = inputs[0] if len(inputs) == 1 else cat(index, inputs)
         else:
@@ -75,10 +75,10 @@ def shapes(netdef: NetDef, size: tuple[int, int] | None = None) -> list[Shape]:
 
     def conv(index: int, shape: Shape) -> Shape:
         section = layers[index]
-        kernel = section.int("size", 1, at_least=1)
-        pad = kernel // 2 if section.flag("pad") else section.int("padding", 0, at_least=0)
-        kernel = (kernel - 1) * section.int("dilation", 1, at_least=1) + 1
-        return _windows(section, shape, kernel, 2 * pad, section.int("filters", 1, at_least=1))
+        kernel = section.integer("size", 1, at_least=1)
+        pad = kernel // 2 if section.flag("pad") else section.integer("padding", 0, at_least=0)
+        kernel = (kernel - 1) * section.integer("dilation", 1, at_least=1) + 1
+        return _windows(section, shape, kernel, 2 * pad, section.integer("filters", 1, at_least=1))
 
     def add(index: int, inputs: list[Shape]) -> Shape:
         section = layers[index]
@@ -111,16 +111,16 @@ def shapes(netdef: NetDef, size: tuple[int, int] | None = None) -> list[Shape]:
         section = layers[index]
         c, h, w = shape
         if section.kind in ("maxpool", "local_avgpool"):
-            kernel = section.int("size", max(strides(section)), at_least=1)
-            padding = section.int("padding", kernel - 1, at_least=0)
+            kernel = section.integer("size", max(strides(section)), at_least=1)
+            padding = section.integer("padding", kernel - 1, at_least=0)
             return _windows(section, shape, kernel, padding, c)
         if section.kind == "avgpool":
             return c, 1, 1
         if section.kind == "upsample":
-            s = section.int("stride", 2, at_least=1)
+            s = section.integer("stride", 2, at_least=1)
             return c, h * s, w * s
         if section.kind == "reorg":
-            s = section.int("stride", 1, at_least=1)
+            s = section.integer("stride", 1, at_least=1)
             if c % (s * s) or h % s or w % s:
                 raise section.error(f"cannot rearrange {_x(shape)}", "stride")
             return c * s * s, h // s, w // s
@@ -198,10 +198,11 @@ class Darknet(nn.Module):
         on unlearning thousands of false objects.
         """
         for index, head in zip(self.netdef.heads, self.heads, strict=True):
-            if index not in layers:
+            before = self.layers[index - 1]
+            if index not in layers or not isinstance(before, Convolution):
                 continue
-            convolution = self.layers[index - 1].conv
-            bias = convolution.bias.detach().view(len(head.anchors), -1)
+            assert before.conv.bias is not None
+            bias = before.conv.bias.detach().view(len(head.anchors), -1)
             bias.zero_()
             bias[:, 4] = torch.logit(torch.tensor(prior))
             bias[:, 5:] = torch.logit(torch.tensor(1 / max(2, head.classes)))
@@ -217,14 +218,14 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def count_operations(netdef: NetDef, size: tuple[int, int] | None = None) -> int:
-    """Operations of the convolutions for one image: two for each multiply-add, as Darknet counts."""
+    """Operations of the convolutions for one image: two a multiply-add, as Darknet counts."""
     outputs = shapes(netdef, size)
     total = 0
     for index, section in enumerate(netdef.layers):
         if section.kind == "convolutional":
             source = netdef.sources(index)[0]
             inputs = netdef.channels if source < 0 else outputs[source][0]
-            kernel = section.int("size", 1) ** 2 * inputs // section.int("groups", 1)
+            kernel = section.integer("size", 1) ** 2 * inputs // section.integer("groups", 1)
             filters, height, width = outputs[index]
             total += 2 * kernel * filters * height * width
     return total

@@ -12,7 +12,6 @@ from models.netdef import Section, head_anchors
 from utils.boxes import cxcywh_to_xyxy
 from utils.types import Predictions
 
-
 # What a .cfg's `nms_kind` subtracts from IoU: a power of the distance between centres, or nothing.
 # In AlexeyAB's box.c `greedynms`, too, subtracts, always with 0.6.
 NMS_KINDS = ("default", "greedynms", "diounms")
@@ -36,8 +35,8 @@ class Head:
     def of(section: Section) -> Head:
         return Head(
             tuple(head_anchors(section)),
-            section.int("classes", 20, at_least=1),
-            section.float("scale_x_y", 1.0),
+            section.integer("classes", 20, at_least=1),
+            section.number("scale_x_y", 1.0),
             section.flag("new_coords"),
             _nms_power(section),
         )
@@ -99,5 +98,5 @@ def decode(maps: Sequence[Tensor], heads: Sequence[Head], size: tuple[int, int])
 
 def _nms_power(section: Section) -> float | None:
     kind = section.choice("nms_kind", "default", NMS_KINDS)
-    powers = {"greedynms": GREEDY_POWER, "diounms": section.float("beta_nms", GREEDY_POWER)}
+    powers = {"greedynms": GREEDY_POWER, "diounms": section.number("beta_nms", GREEDY_POWER)}
     return powers.get(kind)

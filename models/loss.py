@@ -91,7 +91,7 @@ class Loss:
             self._head_loss(head, raw, batch, objects, fit, (width, height))
             for head, raw, fit in zip(self.heads, maps, fits, strict=True)
         ]
-        box, objectness, classes, right, claimed, positives = map(sum, zip(*parts, strict=True))
+        box, objectness, classes, right, claimed, positives = torch.stack(parts).sum(0).unbind()
         return Losses(
             self.box_gain * box,
             self.objectness_gain * objectness,
@@ -101,7 +101,7 @@ class Loss:
         )
 
     def _fitting_anchors(self, extents: Tensor) -> list[Tensor]:
-        """Which anchors answer for objects of width and height [M, 2]: a bool [A, M] for each head."""
+        """Which anchors answer for objects of width, height [M, 2]: a bool [A, M] for each head."""
         anchors = extents.new_tensor([pair for head in self.heads for pair in head.anchors])
         ratio = extents[None] / anchors[:, None]  # [all A, M, 2]
         worst = torch.maximum(ratio, 1 / ratio).amax(-1)  # [all A, M]
@@ -118,7 +118,9 @@ class Loss:
         objects: Tensor,
         fit: Tensor,
         size: tuple[int, int],
-    ) -> tuple[Tensor, ...]:
+    ) -> Tensor:
+        """[6]: the loss of boxes, objectness and classes, and how many positives are right, how
+        many cells claim an object, and how many positives there are."""
         logits = head.split(raw)  # [B, A, h, w, 5+C]
         h, w = logits.shape[2:4]
         cell = objects.new_tensor([size[0] / w, size[1] / h])
@@ -149,13 +151,15 @@ class Loss:
             & (iou > 0.5)
             & (ours[:, 5:].detach().argmax(-1) == batch.labels[found.target])
         )
-        return (
-            box_loss.sum() / count,
-            objectness,
-            class_loss.sum() / (count * head.classes),
-            right.sum().float(),
-            claims.float(),
-            torch.tensor(float(len(found.target)), device=raw.device),
+        return torch.stack(
+            [
+                box_loss.sum() / count,
+                objectness,
+                class_loss.sum() / (count * head.classes),
+                right.sum().float(),
+                claims.float(),
+                box_loss.new_tensor(len(found.target)),
+            ]
         )
 
 

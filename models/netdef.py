@@ -82,11 +82,12 @@ class Section:
 
     def error(self, message: str, key: str | None = None) -> InputError:
         """An error that names the file, the line, and the key with its value."""
-        line = self.lines.get(key, self.line) if key else self.line
-        what = f"{key}={self.options[key]!r}: " if key in self.options else f"[{self.kind}]: "
+        line, what = self.line, f"[{self.kind}]: "
+        if key is not None and key in self.options:
+            line, what = self.lines.get(key, line), f"{key}={self.options[key]!r}: "
         return InputError(f"{self.path or 'cfg'}:{line}: {what}{message}")
 
-    def int(self, key: str, default: int | None = None, *, at_least: int | None = None) -> int:
+    def integer(self, key: str, default: int | None = None, *, at_least: int | None = None) -> int:
         text = self._text(key, default)
         try:
             value = int(text)
@@ -96,7 +97,7 @@ class Section:
             raise self.error(f"expected an integer of at least {at_least}", key)
         return value
 
-    def float(self, key: str, default: float | None = None) -> float:
+    def number(self, key: str, default: float | None = None) -> float:
         text = self._text(key, default)
         try:
             value = float(text)
@@ -107,18 +108,18 @@ class Section:
         return value
 
     def flag(self, key: str, default: bool = False) -> bool:
-        value = self.int(key, int(default))
+        value = self.integer(key, int(default))
         if value not in (0, 1):
             raise self.error("expected 0 or 1", key)
         return bool(value)
 
-    def ints(self, key: str) -> list[int]:
+    def integers(self, key: str) -> list[int]:
         try:
             return [int(part) for part in self._parts(key)]
         except ValueError:
             raise self.error("expected integers with commas between them", key) from None
 
-    def floats(self, key: str) -> list[float]:
+    def numbers(self, key: str) -> list[float]:
         try:
             values = [float(part) for part in self._parts(key)]
         except ValueError:
@@ -164,13 +165,13 @@ class NetDef:
     def size(self) -> tuple[int, int]:
         """Width and height of the input in pixels."""
         return (
-            self.net.int("width", 416, at_least=1),
-            self.net.int("height", 416, at_least=1),
+            self.net.integer("width", 416, at_least=1),
+            self.net.integer("height", 416, at_least=1),
         )
 
     @property
     def channels(self) -> int:
-        return self.net.int("channels", 3, at_least=1)
+        return self.net.integer("channels", 3, at_least=1)
 
     @property
     def letterbox(self) -> bool:
@@ -186,10 +187,10 @@ class NetDef:
         """The absolute indices of the layers that a layer reads; -1 is the image."""
         section = self.layers[index]
         if section.kind == "route":
-            return tuple(self._absolute(index, "layers", n) for n in section.ints("layers"))
+            return tuple(self._absolute(index, "layers", n) for n in section.integers("layers"))
         if section.kind in SECOND_INPUT:
             key = SECOND_INPUT[section.kind]
-            others = section.ints(key)
+            others = section.integers(key)
             return (index - 1, *(self._absolute(index, key, n) for n in others))
         return (index - 1,)
 
@@ -262,8 +263,8 @@ class NetDef:
 
 def head_mask(section: Section) -> list[int]:
     """Which of a [yolo]'s anchors it uses: `mask`, or all of them where it is absent."""
-    count = len(section.floats("anchors")) // 2
-    mask = section.ints("mask") if "mask" in section.options else list(range(count))
+    count = len(section.numbers("anchors")) // 2
+    mask = section.integers("mask") if "mask" in section.options else list(range(count))
     if not mask or not all(0 <= m < count for m in mask):
         raise section.error(f"expected indices from 0 to {count - 1}, one for each anchor", "mask")
     return mask
@@ -271,11 +272,11 @@ def head_mask(section: Section) -> list[int]:
 
 def head_anchors(section: Section) -> list[tuple[float, float]]:
     """The anchors that a [yolo] uses: (width, height) in pixels of the input."""
-    numbers = section.floats("anchors")
+    numbers = section.numbers("anchors")
     if len(numbers) % 2 or not numbers or min(numbers) <= 0:
         raise section.error("expected positive width,height pairs", "anchors")
     pairs = list(zip(numbers[::2], numbers[1::2], strict=True))
-    if "num" in section.options and section.int("num") != len(pairs):
+    if "num" in section.options and section.integer("num") != len(pairs):
         raise section.error(f"expected {len(pairs)}, the number of anchors", "num")
     return [pairs[m] for m in head_mask(section)]
 
@@ -333,7 +334,7 @@ def _check_keys(section: Section) -> list[str]:
     notes = []
     for key in section.options:
         if key in REFUSED_KEYS.get(section.kind, ()):
-            if section.float(key) != 0:
+            if section.number(key) != 0:
                 raise section.error("not supported here", key)
         elif key not in known:
             near = difflib.get_close_matches(key, known, 1)

@@ -131,7 +131,9 @@ def write_weights(
     write_bytes(path, b"".join(parts))
 
 
-def torchvision_trunk(state: Mapping[str, Tensor], model: Darknet, path: str | Path) -> dict[str, Tensor]:
+def torchvision_trunk(
+    state: Mapping[str, Tensor], model: Darknet, path: str | Path
+) -> dict[str, Tensor]:
     """The part of a torchvision classifier that is the beginning of `model`, as a state dict.
 
     Convolutions are matched in order as long as their kernels have equal shapes. torchvision's

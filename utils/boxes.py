@@ -31,7 +31,7 @@ class Fit:
 
     @staticmethod
     def of(size: tuple[int, int], net: tuple[int, int], letterbox: bool) -> "Fit":
-        """A plain stretch (Darknet's default), or Darknet's `letter_box=1`: aspect kept, centred."""
+        """A plain stretch (Darknet's default), or its `letter_box=1`: aspect kept, centred."""
         (w, h), (net_w, net_h) = size, net
         if not letterbox:
             return Fit(net_w / w, net_h / h, 0, 0, net_w, net_h)
@@ -39,9 +39,7 @@ class Fit:
             width, height = net_w, max(1, h * net_w // w)
         else:
             width, height = max(1, w * net_h // h), net_h
-        return Fit(
-            width / w, height / h, (net_w - width) / 2, (net_h - height) / 2, width, height
-        )
+        return Fit(width / w, height / h, (net_w - width) / 2, (net_h - height) / 2, width, height)
 
     def into(self, boxes: Tensor) -> Tensor:
         """Boxes [..., 4] in pixels of the photo → in pixels of the input."""

@@ -190,7 +190,7 @@ def load_network(
     size = (img_size, img_size) if img_size else netdef.size
     check_size(netdef, size)
     return Network(
-        model.to(choose_device(device), memory_format=torch.channels_last).eval(),
+        model.to(choose_device(device)).to(memory_format=torch.channels_last).eval(),
         _class_names(model, read_names(names) if names else own_names, names or str(path)),
         size,
         netdef.letterbox if letterbox == "auto" else letterbox == "yes",

@@ -38,7 +38,7 @@ def ids_of(photos: Sequence[Photo], names: Sequence[str], sources: Sequence[Path
 
 
 def ground_truth(photos: Sequence[Photo], names: Sequence[str], ids: Ids) -> dict[str, Any]:
-    """Photos and their objects as COCO's evaluators read them: boxes as left, top, width, height."""
+    """Photos and objects as COCO's evaluators read them: boxes as left, top, width, height."""
     annotations = [
         {
             "image_id": image_id,

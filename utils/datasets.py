@@ -129,9 +129,10 @@ def collate(samples: Sequence[Sample]) -> Batch:
     )
 
 
-def training_loader(dataset: DetectionDataset, batch_size: int, workers: int) -> DataLoader[Batch]:
-    """Batches of an epoch; call `loader.sampler.set_epoch(epoch)` before each."""
-    sampler = EpochSampler(len(dataset), dataset.seed)
+def training_loader(
+    dataset: DetectionDataset, sampler: EpochSampler, batch_size: int, workers: int
+) -> DataLoader[Batch]:
+    """Batches of an epoch; call `sampler.set_epoch(epoch)` before each."""
     return DataLoader(
         dataset,  # type: ignore[arg-type]  # torch types samples and batches alike
         batch_size=batch_size,

@@ -22,6 +22,8 @@ from utils.types import Image
 MARKER = "finished.json"  # written last; says what the folder was made from
 HELD_OUT = 0.2  # the share of glyphs that only validation shows
 
+DEMO = Path(__file__).resolve().parent.parent / "data" / "demo.data"
+
 
 @dataclass(frozen=True)
 class DemoSettings:
@@ -37,6 +39,12 @@ class DemoSettings:
     contrast: float = 70.0  # least difference in brightness from what is beneath, of 255
     seed: int = 0
     version: int = 1  # of this file's drawing
+
+
+def make_if_demo(data: str | Path) -> None:
+    """Make the demo set where `data` is this project's own data/demo.data."""
+    if Path(data).resolve() == DEMO:
+        make_demo(DEMO.with_suffix(""))
 
 
 def make_demo(folder: str | Path, settings: DemoSettings | None = None) -> Path:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,9 @@ def autocast(device: torch.device, enabled: bool) -> contextlib.AbstractContextM
 def freeze_(model: Darknet, layers: int) -> None:
     """Keep the weights and BN statistics of the first `layers` layers as they are."""
     if layers > len(model.layers):
-        raise InputError(f"freeze={layers}: expected at most {len(model.layers)}, the .cfg's layers")
+        raise InputError(
+            f"freeze={layers}: expected at most {len(model.layers)}, the .cfg's layers"
+        )
     for layer in model.layers[:layers]:
         layer.requires_grad_(False)
 
@@ -73,6 +76,11 @@ class Trainer:
     accumulate: int
     clip: float
     run_folder: Path
+
+    @property
+    def averaged(self) -> Darknet:
+        """The network with the running mean of the weights: the one to evaluate and save."""
+        return cast(Darknet, self.mean.module)
 
 
 PARTS = tuple(field.name for field in fields(Losses))

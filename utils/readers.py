@@ -211,6 +211,17 @@ def read_coco(path: Path, names: Sequence[str], images: Sequence[Path] = ()) -> 
     ]
 
 
+def coco_ids(path: Path, names: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:
+    """The ids that a COCO JSON gives: of photos by file name, of classes by our name for them."""
+    content = _load_coco(path)
+    label_of = _coco_labels(path, content["categories"], names)
+    images = {Path(photo["file_name"]).name: int(photo["id"]) for photo in content["images"]}
+    categories = {
+        names[label]: int(number) for number, label in label_of.items() if isinstance(label, int)
+    }
+    return images, categories
+
+
 # --- which photos, and which label file belongs to each ---------------------------------------
 
 

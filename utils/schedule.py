@@ -1,6 +1,7 @@
 """The learning rate over time, and the running mean of the weights."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +51,7 @@ def running_mean(model: nn.Module, decay: float) -> AveragedModel:
     return mean
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """The trainable parameters: kernels with weight decay; BN scales and every bias without."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     return [

@@ -33,7 +33,11 @@ def head(scale_xy: float = 2.0, classes: int = 3, new_coords: bool = False) -> H
 
 @pytest.mark.parametrize(
     ("scale_xy", "cells"),
-    [(1.0, {(1, 1)}), (2.0, {(1, 1), (0, 1), (1, 2)}), (3.0, {(1, 1), (0, 1), (2, 1), (1, 0), (1, 2)})],
+    [
+        (1.0, {(1, 1)}),
+        (2.0, {(1, 1), (0, 1), (1, 2)}),
+        (3.0, {(1, 1), (0, 1), (2, 1), (1, 0), (1, 2)}),
+    ],
 )
 def test_neighbours_answer_as_far_as_they_reach(scale_xy: float, cells: set) -> None:
     """An object at (1.25, 1.75) cells: left and lower neighbours are nearest."""
@@ -45,7 +49,9 @@ def test_neighbours_answer_as_far_as_they_reach(scale_xy: float, cells: set) -> 
 
 @given(
     st.lists(
-        st.tuples(st.floats(0, SIZE), st.floats(0, SIZE), st.floats(0.5, SIZE), st.floats(0.5, SIZE)),
+        st.tuples(
+            st.floats(0, SIZE), st.floats(0, SIZE), st.floats(0.5, SIZE), st.floats(0.5, SIZE)
+        ),
         min_size=1,
         max_size=8,
     ),
@@ -60,7 +66,9 @@ def test_every_object_is_answered_for_by_cells_that_reach_it(
     answered: set[int] = set()
     for one, fit, cells in zip(heads, fits, (4, 8), strict=True):
         scaled = centres / SIZE * cells
-        found = assign(one, fit, scaled, torch.zeros(len(objects), dtype=torch.int64), (cells, cells))
+        found = assign(
+            one, fit, scaled, torch.zeros(len(objects), dtype=torch.int64), (cells, cells)
+        )
         answered |= set(found.target.tolist())
         place = torch.stack([found.column, found.row], 1)
         assert ((place >= 0) & (place < cells)).all()

@@ -153,7 +153,9 @@ def test_reading_from_a_yolo_is_refused() -> None:
 def test_other_classes_change_the_heads_only(path: Path, classes: int) -> None:
     before, after = netdef.load(path), netdef.load(path).with_classes(classes)
     shapes(after)  # raises where a head does not fit
-    changed = {i for i, (a, b) in enumerate(zip(before.layers, after.layers, strict=True)) if a != b}
+    changed = {
+        i for i, (a, b) in enumerate(zip(before.layers, after.layers, strict=True)) if a != b
+    }
     heads = set(before.heads)
     assert changed == (set() if classes == 80 else heads | {head - 1 for head in heads})
     assert after.with_classes(80) == before
@@ -165,5 +167,5 @@ def test_new_anchors_take_the_places_of_those_used() -> None:
     changed = definition.with_anchors([(1, 2), (3, 4), (5.5, 6)])
     head = changed.layers[changed.heads[0]]
     assert netdef.head_anchors(head) == [(1, 2), (3, 4), (5.5, 6)]
-    assert head.ints("mask") == [0, 1, 2]
+    assert head.integers("mask") == [0, 1, 2]
     shapes(changed)

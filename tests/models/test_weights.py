@@ -14,7 +14,11 @@ from tests.conftest import ROOT
 from tests.models.test_darknet import RESIDUAL
 from utils.errors import InputError
 
-FIRST, SECOND, LAST = 8 * 3 * 9 + 4 * 8, 8 * 8 * 9 + 4 * 8, 12 * 7 + 7  # floats of RESIDUAL's layers
+FIRST, SECOND, LAST = (
+    8 * 3 * 9 + 4 * 8,
+    8 * 8 * 9 + 4 * 8,
+    12 * 7 + 7,
+)  # floats of RESIDUAL's layers
 
 
 def small(seed: int = 0) -> Darknet:
@@ -90,7 +94,9 @@ def test_a_file_without_layers_is_refused(length: int, tmp_path: Path) -> None:
 
 def test_a_layer_of_another_shape_is_named() -> None:
     model = small()
-    other = Darknet(parse(RESIDUAL.replace("filters=7", "filters=8").replace("classes=2", "classes=3")))
+    other = Darknet(
+        parse(RESIDUAL.replace("filters=7", "filters=8").replace("classes=2", "classes=3"))
+    )
     filled = fill_(model, other.state_dict())
     assert filled.layers == (0, 1)
     assert filled.missing == ((5, "conv.bias is 8 in the file and 7 here"),)

@@ -54,10 +54,11 @@ def training(photos: PhotoSet, **changes: object) -> DetectionDataset:
 
 
 def epochs(photos: PhotoSet, workers: int, first: int, last: int) -> list[Batch]:
-    loader = training_loader(training(photos), batch_size=4, workers=workers)
+    sampler = EpochSampler(len(photos), seed=3)
+    loader = training_loader(training(photos), sampler, batch_size=4, workers=workers)
     batches = []
     for epoch in range(first, last):
-        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        sampler.set_epoch(epoch)
         batches += list(loader)
     return batches
 
