@@ -1,0 +1,90 @@
+"""Are settings, flags and files the same values, and are bad ones refused by name?"""
+
+import dataclasses
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+
+import import_param as settings
+from utils.errors import InputError
+
+ALL = (settings.TrainSettings, settings.TestSettings, settings.DetectSettings)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_defaults_need_no_flag(kind: type) -> None:
+    assert settings.load(kind, []) == kind()
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_names_of_one_script_are_unique(kind: type) -> None:
+    """Flags have no prefixes, so two groups of a script must not share a name."""
+    names = [
+        field.name for group in get_type_hints(kind).values() for field in dataclasses.fields(group)
+    ]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_help_explains_every_flag(kind: type, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stop:
+        settings.load(kind, ["--help"])
+    assert stop.value.code == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for group in get_type_hints(kind).values():
+        for field in dataclasses.fields(group):
+            assert f"--{field.name.replace('_', '-')}" in text
+    assert "passes over the training photos" in text or kind is not settings.TrainSettings
+
+
+def test_flags_change_values() -> None:
+    argv = ["--epochs", "3", "--cfg", "x.cfg", "--no-visdom", "--batch_size", "2"]
+    p = settings.load(settings.TrainSettings, argv)
+    assert (p.train.epochs, p.model.cfg, p.visdom.visdom, p.train.batch_size) == (
+        3,
+        "x.cfg",
+        False,
+        2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--epochs", "0"], "epochs=0: expected at least 1"),
+        (["--epochs", "x"], "--epochs"),
+        (["--epoch", "3"], "--epochs"),
+        (["--pretrained"], "weights='': expected a file"),
+        (["--optimizer", "adam"], "adamw"),
+        (["--mosaic", "2"], "mosaic=2.0: expected 0 to 1"),
+    ],
+)
+def test_a_bad_flag_is_told_and_ends_with_2(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        settings.load(settings.TrainSettings, argv)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_values_out_of_range_are_refused_in_code_too() -> None:
+    with pytest.raises(InputError, match="nms_thres=1.5: expected from 0 to 1"):
+        settings.Detect(nms_thres=1.5)
+
+
+def test_what_is_saved_is_restored(tmp_path: Path) -> None:
+    import json
+
+    p = settings.load(settings.TrainSettings, ["--lr", "0.5", "--name", "x"])
+    settings.save(p, tmp_path / "settings.json")
+    values = json.loads((tmp_path / "settings.json").read_text())
+    assert settings.restore(settings.TrainSettings, values) == p
+
+
+def test_settings_of_an_older_version_get_todays_defaults() -> None:
+    restored = settings.restore(
+        settings.TrainSettings, {"train": {"epochs": 7, "gone": 1}, "old": {}}
+    )
+    assert restored == settings.TrainSettings(train=settings.Train(epochs=7))
