@@ -82,6 +82,7 @@ def main(argv: list[str] | None = None) -> None:
     train_photos, valid_photos = load_photos(p)
     names = train_photos.names
     netdef, model = build_network(p, train_photos, checkpoint)
+    freeze_(model, p.train.freeze)
     run = open_run(p)
     print(f"{run.name}: {describe(netdef, model)}, on {device}; see {run.folder}, {run.weights}")
 
@@ -101,14 +102,13 @@ def main(argv: list[str] | None = None) -> None:
     progress = restore(trainer, checkpoint)
 
     write_image(run.folder / "augmented_batch.jpg", augmented_batch(training, p.train.batch_size))
-    monitor = Monitor(
+    with Monitor(
         run.folder,
         visdom=p.visdom.visdom_url if p.visdom.visdom else "",
         name=run.name,
         resume_before=progress.epoch + 1 if checkpoint else None,
         keep=p.visdom.keep_visdom,
-    )
-    try:
+    ) as monitor:
         for epoch in range(progress.epoch, p.train.epochs):
             sampler.set_epoch(epoch)
             torch.manual_seed(p.train.seed + epoch)  # dropout, the same after a resume
@@ -127,8 +127,6 @@ def main(argv: list[str] | None = None) -> None:
             if p.train.patience and progress.stale >= p.train.patience:
                 print(f"stopped: no better mAP in {progress.stale} evaluations")
                 break
-    finally:
-        monitor.close()
     finish(run, p, validation, valid_loader)
 
 
@@ -248,7 +246,6 @@ def describe(netdef: NetDef, model: Darknet) -> str:
 
 def make_trainer(p: TrainSettings, model: Darknet, steps: int, folder: Path) -> Trainer:
     model = model.to(memory_format=torch.channels_last)
-    freeze_(model, p.train.freeze)
     optimizer = make_optimizer(
         p.train.optimizer, model, p.train.lr, p.train.momentum, p.train.weight_decay
     )

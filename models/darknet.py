@@ -154,8 +154,9 @@ def _x(shape: Shape) -> str:
 
 def stride(netdef: NetDef) -> int:
     """Input pixels per cell of the coarsest head: input sizes should be multiples of it."""
-    heights = [shapes(netdef)[index][1] for index in netdef.heads]
-    return max((netdef.size[1] // height for height in heights), default=1)
+    side = 1024  # a size that every stride in use divides, whatever the .cfg's own
+    outputs = shapes(netdef, (side, side))
+    return max((side // outputs[index][1] for index in netdef.heads), default=1)
 
 
 class Darknet(nn.Module):

@@ -4,8 +4,33 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+from models.blocks import Convolution
+from models.darknet import Darknet
+from models.netdef import parse
+from utils.checkpoint import write_pair
 
 ROOT = Path(__file__).resolve().parent.parent
+COLOURS = ("red", "green", "blue")
+# One box of 20×20 pixels in the middle of each of 2×2 cells, of the class that the cell's colour
+# says: the first of the cell's pixels, times 20, decides.
+COLOUR_CFG = """
+[net]
+width=64
+height=64
+channels=3
+[convolutional]
+filters=8
+size=1
+stride=32
+activation=linear
+[yolo]
+mask=0
+anchors=20,20
+classes=3
+num=1
+"""
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +40,18 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no shared references at {folder}")
     return folder
+
+
+@pytest.fixture
+def colour_weights(tmp_path: Path) -> str:
+    """The .weights file of a network whose detections are known exactly: see COLOUR_CFG."""
+    netdef = parse(COLOUR_CFG)
+    model = Darknet(netdef)
+    layer = model.layers[0]
+    assert isinstance(layer, Convolution) and layer.conv.bias is not None
+    torch.nn.init.zeros_(layer.conv.weight)
+    with torch.no_grad():
+        layer.conv.weight[5:, :, 0, 0] = 20 * torch.eye(3)
+        layer.conv.bias.copy_(torch.tensor([0.0, 0, 0, 0, 3, -10, -10, -10]))
+    write_pair(tmp_path / "net" / "colours", model, netdef, COLOURS)
+    return str(tmp_path / "net" / "colours.weights")

@@ -8,48 +8,12 @@ import pytest
 import torch
 
 import detect_img
-from models.darknet import Darknet
-from models.netdef import parse
 from utils.boxes import xyxy_to_cxcywh
-from utils.checkpoint import write_pair
 from utils.draw import write_image
 from utils.errors import InputError, run
 from utils.images import read_image
 
-# One box of 20×20 pixels in the middle of each of 2×2 cells, of the class that the cell's colour
-# says: the first of the cell's pixels, times 20, decides.
-CFG = """
-[net]
-width=64
-height=64
-channels=3
-[convolutional]
-filters=8
-size=1
-stride=32
-activation=linear
-[yolo]
-mask=0
-anchors=20,20
-classes=3
-num=1
-"""
-NAMES = ("red", "green", "blue")
 RED, BLUE, BLACK = (255, 0, 0), (0, 0, 255), (0, 0, 0)
-
-
-@pytest.fixture
-def weights(tmp_path: Path) -> str:
-    netdef = parse(CFG)
-    model = Darknet(netdef)
-    convolution = next(m for m in model.modules() if isinstance(m, torch.nn.Conv2d))
-    torch.nn.init.zeros_(convolution.weight)
-    assert convolution.bias is not None
-    with torch.no_grad():
-        convolution.weight[5:, :, 0, 0] = 20 * torch.eye(3)
-        convolution.bias.copy_(torch.tensor([0.0, 0, 0, 0, 3, -10, -10, -10]))
-    write_pair(tmp_path / "net" / "colours", model, netdef, NAMES)
-    return str(tmp_path / "net" / "colours.weights")
 
 
 def photo(path: Path, rgb: tuple[int, int, int], size: tuple[int, int] = (128, 96)) -> Path:
@@ -62,12 +26,12 @@ def files(folder: Path) -> list[str]:
 
 
 def test_everything_that_is_asked_for_says_the_same(
-    tmp_path: Path, weights: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, colour_weights: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photo(tmp_path / "in" / "1.png", RED)
     photo(tmp_path / "in" / "2.jpg", BLACK, (64, 64))
     output = tmp_path / "out"
-    flags = ["--weights", weights, "--source", str(tmp_path / "in"), "--output", str(output)]
+    flags = ["--weights", colour_weights, "--source", str(tmp_path / "in"), "--output", str(output)]
     detect_img.main([*flags, "--save-txt", "--save-json", "--save-crops", "--batch-size", "3"])
     assert files(output) == [
         "1.png", "2.jpg",
@@ -103,11 +67,11 @@ def test_everything_that_is_asked_for_says_the_same(
 
 
 def test_only_pictures_are_written_by_default_and_classes_are_kept_by_name_or_number(
-    tmp_path: Path, weights: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, colour_weights: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photo(tmp_path / "in" / "red.png", RED)
     photo(tmp_path / "in" / "blue.png", BLUE)
-    flags = ["--weights", weights, "--source", str(tmp_path / "in" / "*.png")]
+    flags = ["--weights", colour_weights, "--source", str(tmp_path / "in" / "*.png")]
     flags += ["--output", str(tmp_path / "out")]
     detect_img.main([*flags, "--classes", "green", "2"])
     assert files(tmp_path / "out") == ["blue.png", "red.png"]
@@ -119,12 +83,12 @@ def test_only_pictures_are_written_by_default_and_classes_are_kept_by_name_or_nu
 
 
 def test_one_unreadable_photo_costs_a_line_and_the_exit_code(
-    tmp_path: Path, weights: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, colour_weights: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = photo(tmp_path / "in" / "b.jpg", RED)
     (tmp_path / "in" / "a.jpg").write_bytes(whole.read_bytes()[:-300])
     (tmp_path / "in" / "c.png").write_text("no picture")
-    flags = ["--weights", weights, "--source", str(tmp_path / "in")]
+    flags = ["--weights", colour_weights, "--source", str(tmp_path / "in")]
     code = run(lambda: detect_img.main([*flags, "--output", str(tmp_path / "out")]))
     assert code == 2
     assert files(tmp_path / "out") == ["b.jpg"]
@@ -133,11 +97,11 @@ def test_one_unreadable_photo_costs_a_line_and_the_exit_code(
     assert "error: 2 of 3 photos could not be read" in errors
 
 
-def test_equal_names_in_two_folders_do_not_meet(tmp_path: Path, weights: str) -> None:
+def test_equal_names_in_two_folders_do_not_meet(tmp_path: Path, colour_weights: str) -> None:
     photo(tmp_path / "in" / "a" / "1.png", RED)
     photo(tmp_path / "in" / "b" / "1.png", BLUE)
     photo(tmp_path / "in" / "b" / "1.bmp", BLUE)
-    flags = ["--weights", weights, "--source", str(tmp_path / "in"), "--save-txt"]
+    flags = ["--weights", colour_weights, "--source", str(tmp_path / "in"), "--save-txt"]
     detect_img.main([*flags, "--output", str(tmp_path / "out")])
     assert files(tmp_path / "out") == [
         "a/1.png", "b/1.bmp", "b/1.png",
@@ -148,11 +112,11 @@ def test_equal_names_in_two_folders_do_not_meet(tmp_path: Path, weights: str) ->
 
 
 def test_sources_are_not_overwritten_and_results_are_no_sources(
-    tmp_path: Path, weights: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, colour_weights: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = photo(tmp_path / "in" / "1.png", RED)
     before = source.read_bytes()
-    flags = ["--weights", weights, "--source", str(tmp_path / "in")]
+    flags = ["--weights", colour_weights, "--source", str(tmp_path / "in")]
     with pytest.raises(InputError, match=r"overwrite .*1\.png"):
         detect_img.main([*flags, "--output", str(tmp_path / "in")])
     assert source.read_bytes() == before
@@ -162,9 +126,9 @@ def test_sources_are_not_overwritten_and_results_are_no_sources(
     assert "leaving out 1 photos" in capsys.readouterr().out
 
 
-def test_a_format_that_does_not_suit_becomes_png(tmp_path: Path, weights: str) -> None:
+def test_a_format_that_does_not_suit_becomes_png(tmp_path: Path, colour_weights: str) -> None:
     photo(tmp_path / "1.gif", RED)
-    flags = ["--weights", weights, "--source", str(tmp_path / "1.gif")]
+    flags = ["--weights", colour_weights, "--source", str(tmp_path / "1.gif")]
     detect_img.main([*flags, "--output", str(tmp_path / "out")])
     assert files(tmp_path / "out") == ["1.png"]
 
@@ -172,13 +136,13 @@ def test_a_format_that_does_not_suit_becomes_png(tmp_path: Path, weights: str) -
 @pytest.mark.parametrize("source", ["missing.jpg", "missing/*.jpg", "."])
 def test_without_photos_there_is_one_line(
     tmp_path: Path,
-    weights: str,
+    colour_weights: str,
     source: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code = run(lambda: detect_img.main(["--weights", weights, "--source", source]))
+    code = run(lambda: detect_img.main(["--weights", colour_weights, "--source", source]))
     assert code == 2
     assert capsys.readouterr().err.count("\n") == 1
 

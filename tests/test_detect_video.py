@@ -14,49 +14,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
 import detect_video
-from models.darknet import Darknet
-from models.netdef import parse
-from utils.checkpoint import write_pair
 from utils.errors import run
 from utils.types import Image
 from utils.video import Source, VideoFile
 from utils.window import Window
 
 ROOT = Path(detect_video.__file__).parent
-# One box in each of 2×2 cells, of the class that the cell's colour says (as in test_detect_img.py).
-CFG = """
-[net]
-width=64
-height=64
-channels=3
-[convolutional]
-filters=8
-size=1
-stride=32
-activation=linear
-[yolo]
-mask=0
-anchors=20,20
-classes=3
-num=1
-"""
-
-
-@pytest.fixture
-def weights(tmp_path: Path) -> str:
-    netdef = parse(CFG)
-    model = Darknet(netdef)
-    convolution = next(m for m in model.modules() if isinstance(m, torch.nn.Conv2d))
-    torch.nn.init.zeros_(convolution.weight)
-    assert convolution.bias is not None
-    with torch.no_grad():
-        convolution.weight[5:, :, 0, 0] = 20 * torch.eye(3)
-        convolution.bias.copy_(torch.tensor([0.0, 0, 0, 0, 3, -10, -10, -10]))
-    write_pair(tmp_path / "net" / "colours", model, netdef, ("red", "green", "blue"))
-    return str(tmp_path / "net" / "colours.weights")
 
 
 @pytest.fixture(autouse=True)
@@ -82,9 +47,16 @@ def length(path: Path) -> int:
 
 
 def test_every_frame_of_a_file_is_done(
-    tmp_path: Path, weights: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, colour_weights: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["--weights", weights, "--source", clip(tmp_path / "clip"), "--save-json", "--save-txt"]
+    flags = [
+        "--weights",
+        colour_weights,
+        "--source",
+        clip(tmp_path / "clip"),
+        "--save-json",
+        "--save-txt",
+    ]
     output = tmp_path / "out"
     detect_video.main([*flags, "--save-crops", "--batch-size", "3", "--output", str(output)])
     assert length(output / "clip.mp4") == 20
@@ -105,18 +77,18 @@ def test_every_frame_of_a_file_is_done(
 
 
 def test_classes_are_filtered(
-    tmp_path: Path, weights: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, colour_weights: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["--weights", weights, "--source", clip(tmp_path / "clip"), "--no-show"]
+    flags = ["--weights", colour_weights, "--source", clip(tmp_path / "clip"), "--no-show"]
     detect_video.main([*flags, "--classes", "blue", "--output", str(tmp_path / "out")])
     assert "40 objects: blue 40" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("source", ["missing.mp4", "9999", "http://127.0.0.1:9/live", "."])
 def test_a_source_that_cannot_be_opened_is_one_line(
-    tmp_path: Path, weights: str, source: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, colour_weights: str, source: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["--weights", weights, "--output", str(tmp_path / "out"), "--source", source]
+    flags = ["--weights", colour_weights, "--output", str(tmp_path / "out"), "--source", source]
     assert run(lambda: detect_video.main([*flags, "--save-json", "--no-show"])) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ")
@@ -126,7 +98,7 @@ def test_a_source_that_cannot_be_opened_is_one_line(
 
 def test_a_key_ends_the_work_and_completes_the_video(
     tmp_path: Path,
-    weights: str,
+    colour_weights: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -146,14 +118,14 @@ def test_a_key_ends_the_work_and_completes_the_video(
             pass
 
     monkeypatch.setattr(detect_video, "open_window", lambda title, say: Closed())
-    flags = ["--weights", weights, "--source", clip(tmp_path / "clip")]
+    flags = ["--weights", colour_weights, "--source", clip(tmp_path / "clip")]
     detect_video.main([*flags, "--output", str(tmp_path / "out")])
     assert length(tmp_path / "out" / "clip.mp4") == 5
     assert "stopped by a key" in capsys.readouterr().out
 
 
 def test_a_damaged_file_ends_with_what_was_done(
-    tmp_path: Path, weights: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, colour_weights: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "clip.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 15, (128, 96))
@@ -161,7 +133,7 @@ def test_a_damaged_file_ends_with_what_was_done(
         writer.write(np.random.default_rng(seed).integers(0, 255, (96, 128, 3), dtype=np.uint8))
     writer.release()
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    flags = ["--weights", weights, "--source", str(path), "--output", str(tmp_path / "out")]
+    flags = ["--weights", colour_weights, "--source", str(path), "--output", str(tmp_path / "out")]
     assert run(lambda: detect_video.main([*flags, "--no-show"])) == 0
     assert 3 < length(tmp_path / "out" / "clip.mp4") < 20
     assert "of the 20 frames that it promises" in capsys.readouterr().out
@@ -193,9 +165,9 @@ def camera() -> Iterator[str]:
 
 
 def test_a_stream_that_vanishes_ends_with_what_was_done(
-    tmp_path: Path, weights: str, camera: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, colour_weights: str, camera: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["--weights", weights, "--source", camera, "--output", str(tmp_path / "out")]
+    flags = ["--weights", colour_weights, "--source", camera, "--output", str(tmp_path / "out")]
     assert run(lambda: detect_video.main([*flags, "--no-show", "--save-json"])) == 0
     videos = list((tmp_path / "out").glob("*.mp4"))
     assert len(videos) == 1
@@ -209,11 +181,11 @@ def test_a_stream_that_vanishes_ends_with_what_was_done(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_completes_the_video(
-    tmp_path: Path, weights: str, number: int, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, colour_weights: str, number: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = clip(tmp_path / "clip", frames=2000)
     output = tmp_path / "out"
-    flags = ["--weights", weights, "--source", source, "--output", str(output), "--no-show"]
+    flags = ["--weights", colour_weights, "--source", source, "--output", str(output), "--no-show"]
 
     def stop() -> None:
         while not list(output.glob(".clip*")):
@@ -231,8 +203,15 @@ def test_ctrl_c_completes_the_video(
 
 
 @pytest.mark.slow
-def test_the_script_runs_by_itself(tmp_path: Path, weights: str) -> None:
-    flags = ["--weights", weights, "--source", clip(tmp_path / "clip"), "--output", str(tmp_path)]
+def test_the_script_runs_by_itself(tmp_path: Path, colour_weights: str) -> None:
+    flags = [
+        "--weights",
+        colour_weights,
+        "--source",
+        clip(tmp_path / "clip"),
+        "--output",
+        str(tmp_path),
+    ]
     script = [sys.executable, str(ROOT / "detect_video.py"), *flags]
     done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2

@@ -70,7 +70,7 @@ def test_a_bad_flag_is_told_and_ends_with_2(
 
 
 def test_values_out_of_range_are_refused_in_code_too() -> None:
-    with pytest.raises(InputError, match="nms_thres=1.5: expected from 0 to 1"):
+    with pytest.raises(InputError, match=r"nms_thres=1\.5: expected from 0 to 1"):
         settings.Detect(nms_thres=1.5)
 
 

@@ -83,6 +83,12 @@ def draw_caption(image: Image, text: str) -> Image:
     return drawn
 
 
+def within(image: Image, side: int) -> Image:
+    """The picture, shrunk so that its longer side is at most `side` pixels."""
+    factor = side / max(image.shape[:2])
+    return image if factor >= 1 else _shrink(image, factor)
+
+
 def grid(images: Sequence[Image], columns: int, gap: int = 4) -> Image:
     """A contact sheet: pictures in rows of `columns`, left to right, each centred in its cell.
 

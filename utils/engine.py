@@ -126,7 +126,7 @@ def _losses(trainer: Trainer, batch: Batch) -> Losses:
         path = trainer.run_folder / "not_finite.txt"
         write_text(path, "".join(f"{name}\n" for name in batch.paths))
         raise InputError(
-            f"the loss is {float(losses.total)}: the files of this batch are listed in {path}; "
+            f"the loss is {losses.total.item()}: the files of this batch are listed in {path}; "
             f"a lower lr than {trainer.optimizer.param_groups[0]['lr']:.2g} may help"
         )
     return losses

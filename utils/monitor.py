@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-import cv2
-import numpy as np
 from tqdm import tqdm
 
+from utils.draw import grid, within
 from utils.errors import InputError
 from utils.files import write_text
 from utils.plots import curves_by_plot, plot_curves
@@ -29,7 +28,6 @@ CLOSE_TIMEOUT = 15.0  # seconds that a run's end may wait for the page
 PLOT_SHARE = 0.05  # of a run's time at most goes into drawing PNG files
 CELL = 320  # pixels, the longer side of one picture in a grid
 GRID_COLUMNS = 4
-GRID_GAP = 4  # pixels
 
 
 class Monitor:
@@ -117,7 +115,10 @@ class Monitor:
         """Show pictures, uint8 [H, W, 3] of any sizes, as a grid in place of `title`'s last one."""
         if self._sender and len(images):
             shown = f"{title}, epoch {float(step):g}"
-            self._sender.show(f"images-{title}", Picture(shown, grid(images)))
+            self._sender.show(
+                f"images-{title}",
+                Picture(shown, grid([within(image, CELL) for image in images], GRID_COLUMNS)),
+            )
 
     def close(self) -> None:
         """Draw the last curves and give the page some seconds to catch up. May be called twice."""
@@ -194,24 +195,6 @@ class Monitor:
             self._say("Visdom: the server did not take the last curves; they are in the files")
         if self._server and not self._server.kept:
             self._server.stop()
-
-
-def grid(images: Sequence[Image]) -> Image:
-    """Pictures side by side on white, each shrunk to at most `CELL` pixels and centred."""
-    cells = []
-    for image in images:
-        scale = min(1.0, CELL / max(image.shape[:2]))
-        size = [max(1, round(side * scale)) for side in (image.shape[1], image.shape[0])]
-        cells.append(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
-    height, width = (max(cell.shape[axis] for cell in cells) + GRID_GAP for axis in (0, 1))
-    columns = min(GRID_COLUMNS, len(cells))
-    rows = math.ceil(len(cells) / columns)
-    canvas = np.full((rows * height, columns * width, 3), 255, np.uint8)
-    for index, cell in enumerate(cells):
-        top = index // columns * height + (height - cell.shape[0]) // 2
-        left = index % columns * width + (width - cell.shape[1]) // 2
-        canvas[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
-    return canvas
 
 
 def write_history(path: str | Path, history: History) -> None:

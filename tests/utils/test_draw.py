@@ -24,6 +24,7 @@ from utils.draw import (
     line_width,
     text_colour,
     undrawable,
+    within,
     write_image,
 )
 from utils.errors import InputError
@@ -211,3 +212,8 @@ def test_an_unknown_suffix_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"picture\.txt"):
         write_image(tmp_path / "picture.txt", grey(3, 3))
     assert not list(tmp_path.iterdir())
+
+
+def test_pictures_shrink_to_a_side_and_never_grow() -> None:
+    assert within(np.zeros((3000, 10, 3), np.uint8), 320).shape == (320, 1, 3)
+    assert within(np.zeros((40, 64, 3), np.uint8), 320).shape == (40, 64, 3)

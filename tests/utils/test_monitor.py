@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from utils import monitor as monitor_module
 from utils import visdom_server
 from utils.errors import InputError
-from utils.monitor import History, Monitor, grid, read_history, write_history
+from utils.monitor import History, Monitor, read_history, write_history
 from utils.visdom_client import Curves, Sender
 from utils.visdom_server import Address, answers
 
@@ -187,16 +187,6 @@ def test_curves_are_drawn_when_a_run_ends(tmp_path: Path) -> None:
         monitor.log(1, {"loss/box": 1, "lr": 0.1, "metrics/recall": 0, "mAP/.5": 0, "AP/cat": 0})
     names = {file.name for file in tmp_path.glob("*.png")}
     assert names == {f"curves_{plot}.png" for plot in ("loss", "lr", "metrics", "mAP", "AP")}
-
-
-def test_a_grid_holds_every_picture_whatever_its_size() -> None:
-    shades = [(64, 48), (2000, 1000), (10, 3000), (480, 640), (5, 5)]
-    pictures = [
-        np.full((*size, 3), 40 * (index + 1), np.uint8) for index, size in enumerate(shades)
-    ]
-    sheet = grid(pictures)
-    assert sheet.shape[1] <= 4 * 330
-    assert {40, 80, 120, 160, 200} <= set(np.unique(sheet))
 
 
 # The page ------------------------------------------------------------------------------------

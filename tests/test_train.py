@@ -1,0 +1,235 @@
+"""train.py and test.py, from their flags to their files, on a handful of pictures."""
+
+import csv
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+
+import test as measure
+import train
+from models import netdef
+from models.netdef import parse
+from models.weights import read_weights
+from tests.models.test_darknet import RESIDUAL
+from utils.checkpoint import load_network, read_checkpoint
+from utils.demo_data import DemoSettings, make_demo
+from utils.engine import Trainer, train_one_epoch
+from utils.errors import InputError, run
+from utils.types import Batch
+
+NET = RESIDUAL.replace("filters=7", "filters=15").replace("classes=2", "classes=10")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with a tiny data set and a tiny network."""
+    monkeypatch.chdir(tmp_path)
+    make_demo(tmp_path / "demo", DemoSettings(train=6, valid=4, side=64))
+    names = "".join(f"{digit}\n" for digit in range(10))
+    (tmp_path / "demo.names").write_text(names)
+    (tmp_path / "demo.data").write_text(
+        "names = demo.names\ntrain = demo/train.txt\nvalid = demo/valid.txt\n"
+    )
+    strided = NET.replace("size=3\npad=1", "size=3\nstride=4\npad=1", 1)
+    (tmp_path / "tiny.cfg").write_text(strided)
+    return tmp_path
+
+
+def flags(*more: str, epochs: int = 2) -> list[str]:
+    base = ["--cfg", "tiny.cfg", "--data", "demo.data", "--img_size", "64", "--batch_size", "4"]
+    return [*base, "--workers", "0", "--no-visdom", "--epochs", str(epochs), *more]
+
+
+def figures(path: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(Path(path).read_text().splitlines()))
+
+
+def test_a_run_leaves_what_it_promises(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train.main(flags("--name", "first"))
+    said = capsys.readouterr().out
+    assert "class" in said and "mAP@.5" in said and "epoch 2/2" in said
+    left = {path.name for path in (project / "runs/first").iterdir()}
+    pictures = {"augmented_batch.jpg", "examples.jpg", "precision_recall.png", "confusion.png"}
+    curves = {f"curves_{plot}.png" for plot in ("loss", "lr", "mAP", "AP", "metrics", "training")}
+    assert {"settings.json", "metrics.csv", *pictures, *curves} <= left
+    weights = {path.name for path in (project / "weights/first").iterdir()}
+    assert weights == {"last.pt", "best.pt", "best.cfg", "best.weights", "best.names"}
+    rows = figures("runs/first/metrics.csv")
+    assert [float(row["epoch"]) for row in rows] == [1, 2]
+    assert float(rows[1]["loss/box"]) > 0 and "AP/7" in rows[1]
+    settings = json.loads((project / "runs/first/settings.json").read_text())
+    assert settings["train"]["epochs"] == 2
+
+
+def test_the_pair_is_the_checkpoint_and_opens_elsewhere(project: Path) -> None:
+    train.main(flags("--name", "first", epochs=1))
+    folder = project / "weights/first"
+    ours = load_network(str(folder / "best.pt"), device="cpu")
+    pair = load_network(str(folder / "best.weights"), device="cpu")
+    assert ours.names == pair.names == tuple("0123456789")
+    assert ours.size == pair.size == (64, 64)
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(ours.model(x)[0], pair.model(x)[0])
+    cv2.dnn.readNetFromDarknet(str(folder / "best.cfg"), str(folder / "best.weights"))
+    read_weights(folder / "best.weights", netdef.load(folder / "best.cfg"))
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train.main(flags("--name", "whole", "--multi_scale", "0.5", epochs=3))
+
+    done: list[str] = []
+
+    def interrupted(
+        trainer: Trainer, batches: Iterable[Batch], steps: int, title: str
+    ) -> dict[str, float]:
+        if done:
+            raise KeyboardInterrupt
+        done.append(title)
+        return train_one_epoch(trainer, batches, steps, title)
+
+    monkeypatch.setattr("train.train_one_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train.main(flags("--name", "cut", "--multi_scale", "0.5", epochs=3))
+    monkeypatch.setattr("train.train_one_epoch", train_one_epoch)
+    train.main(["--resume", "weights/cut/last.pt", "--workers", "0", "--no-visdom"])
+
+    whole, cut = (read_checkpoint(f"weights/{name}/last.pt") for name in ("whole", "cut"))
+    for name, tensor in whole["model"].items():
+        assert torch.equal(tensor, cut["model"][name]), name
+    rows = [figures(f"runs/{name}/metrics.csv") for name in ("whole", "cut")]
+    timed = "speed/images_per_second"
+    for row in (*rows[0], *rows[1]):
+        row.pop(timed)
+    assert rows[0] == rows[1]
+
+
+def test_pretrained_starts_from_any_of_our_files(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train.main(flags("--name", "first", epochs=1))
+    capsys.readouterr()
+    for file in ("best.pt", "best.weights"):
+        source = ["--cfg", "weights/first/best.cfg", "--weights", f"weights/first/{file}"]
+        train.main([*flags(epochs=1), "--pretrained", *source, "--lr", "1e-12"])
+        said = capsys.readouterr().out
+        assert "filled 3 of 3 layers" in said and "anchors:" not in said
+    other = project / "two.data"
+    (project / "two.names").write_text("a\nb\n")
+    for listing in ("train", "valid"):
+        shutil.copy(project / f"demo/{listing}.txt", project / f"{listing}.txt")
+    other.write_text("names = two.names\ntrain = demo/train.txt\nvalid = demo/valid.txt\n")
+    train.main([*flags(epochs=1), "--pretrained", *source, "--data", "two.data"])
+    said = capsys.readouterr().out
+    assert "filled 2 of 3 layers" in said and "anchors:" in said and "class out of range" in said
+
+
+def test_a_run_is_never_overwritten(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        train.main(flags(epochs=1))
+    assert {path.name for path in (project / "weights").iterdir()} == {"tiny-demo", "tiny-demo-2"}
+    train.main(flags("--name", "mine", epochs=1))
+    with pytest.raises(InputError, match=r"name='mine': .* is there already"):
+        train.main(flags("--name", "mine", epochs=1))
+
+
+def test_a_loss_that_is_no_number_names_the_files(project: Path) -> None:
+    with pytest.raises(InputError, match=r"the loss is (nan|inf): .*not_finite\.txt"):
+        train.main(flags("--name", "wild", "--lr", "1e30", "--clip", "0", "--optimizer", "sgd"))
+    listed = (project / "runs/wild/not_finite.txt").read_text().splitlines()
+    assert listed and all(Path(name).is_file() for name in listed)
+
+
+def test_early_stop_freezing_and_accumulation(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--freeze", "2", "--accumulate", "2", "--patience", "1", "--lr", "1e-12"]
+    train.main(flags("--name", "calm", *more, epochs=9))
+    assert "stopped: no better mAP in 1 evaluations" in capsys.readouterr().out
+    first = parse(read_checkpoint("weights/calm/best.pt")["cfg"])
+    assert len(first.layers) == 7
+    last = read_checkpoint("weights/calm/last.pt")
+    assert last["training"]["epoch"] < 9
+    bn = "layers.1.bn.num_batches_tracked"
+    assert last["training"]["model"][bn] == 0  # frozen layers take no statistics
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--cfg", "no.cfg"], "no.cfg: cannot be read"),
+        (["--data", "no.data"], "no.data"),
+        (["--img_size", "33"], "img_size=33x33: expected multiples of 4"),
+        (["--pretrained", "--weights", "no.weights"], "no.weights: cannot be read"),
+        (["--device", "cuda:7"], "device='cuda:7'"),
+        (["--device", "gpu"], "device='gpu'"),
+        (["--freeze", "99"], "freeze=99: expected at most 7"),
+        (["--resume", "no.pt"], "no.pt: cannot be read"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    project: Path, argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(lambda: train.main(flags(*argv))) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert [line for line in error if line.startswith("error: ")] and message in error[-1]
+    assert not (project / "weights").exists() and not (project / "runs").exists()
+
+
+def test_measuring_gives_tables_curves_and_coco_files(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train.main(flags("--name", "first", epochs=1))
+    capsys.readouterr()
+    for rule in ("coco", "voc10", "voc07", "darknet"):
+        argv = ["--data", "demo.data", "--workers", "0", "--rule", rule]
+        measure.main([*argv, "--output", f"out/{rule}"])
+        assert "AP@.5" in capsys.readouterr().out
+        left = {path.name for path in (project / "out" / rule).iterdir()}
+        assert left == {
+            *("settings.json", "table.txt", "metrics.json", "precision_recall.png"),
+            *("confusion.png", "detections.json", "ground_truth.json"),
+        }
+    truth = json.loads((project / "out/coco/ground_truth.json").read_text())
+    found = json.loads((project / "out/coco/detections.json").read_text())
+    assert len(truth["images"]) == 4 and {c["name"] for c in truth["categories"]} >= {"0", "9"}
+    assert {entry["image_id"] for entry in found} <= {image["id"] for image in truth["images"]}
+
+
+def test_coco_files_keep_their_ids(project: Path, colour_weights: str) -> None:
+    train_photo = next((project / "demo/images/train").iterdir())
+    shutil.copy(train_photo, project / train_photo.name)
+    (project / "colours.names").write_text("red\ngreen\nblue\n")
+    coco = {
+        "images": [{"id": 4711, "file_name": train_photo.name, "width": 64, "height": 64}],
+        "categories": [{"id": i, "name": n} for i, n in ((7, "blue"), (3, "red"), (90, "green"))],
+        "annotations": [
+            {"id": 1, "image_id": 4711, "category_id": 90, "bbox": [5, 5, 20, 20], "area": 99}
+        ],
+    }
+    (project / "coco.json").write_text(json.dumps(coco))
+    (project / "coco.data").write_text("names = colours.names\nvalid = coco.json\n")
+    argv = ["--weights", colour_weights, "--data", "coco.data", "--workers", "0"]
+    measure.main([*argv, "--output", "out", "--conf_thres", "0"])
+    found = json.loads((project / "out/detections.json").read_text())
+    assert {entry["image_id"] for entry in found} == {4711}
+    assert {entry["category_id"] for entry in found} == {3, 7, 90}
+    truth = json.loads((project / "out/ground_truth.json").read_text())
+    assert truth["annotations"][0] | {"area": 99} == truth["annotations"][0]
+
+
+def test_a_data_set_with_other_classes_is_refused(project: Path, colour_weights: str) -> None:
+    with pytest.raises(InputError, match=r"demo\.data: 10 classes: expected the network's 3"):
+        measure.main(["--weights", colour_weights, "--data", "demo.data", "--workers", "0"])
+
+
+def test_without_any_weights_the_way_to_some_is_told(project: Path) -> None:
+    with pytest.raises(InputError, match=r"found no weights/\*/best\.pt; run train\.py"):
+        measure.main(["--data", "demo.data"])
