@@ -120,9 +120,9 @@ class Train:
 class Loss:
     """The weights of the loss's parts."""
 
-    box_gain: float = 0.05  # of the box loss (CIoU)
+    box_gain: float = 0.2  # of the box loss (CIoU)
     objectness_gain: float = 1.0  # of the objectness loss
-    class_gain: float = 0.5  # of the class loss
+    class_gain: float = 0.1  # of the class loss
     anchor_ratio: float = 4.0  # an anchor fits an object at most this many times wider or higher
 
     def __post_init__(self) -> None:

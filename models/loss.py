@@ -71,9 +71,9 @@ class Loss:
     def __init__(
         self,
         heads: Sequence[Head],
-        box_gain: float = 0.05,
+        box_gain: float = 0.2,
         objectness_gain: float = 1.0,
-        class_gain: float = 0.5,
+        class_gain: float = 0.1,
         anchor_ratio: float = 4.0,
     ) -> None:
         self.heads = tuple(heads)

@@ -1,0 +1,142 @@
+"""Does a network on disk open again, alone, and is anything else refused?"""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.darknet import Darknet
+from models.netdef import parse
+from models.weights import write_weights
+from tests.models.test_darknet import RESIDUAL
+from utils.checkpoint import (
+    choose_device,
+    load_network,
+    newest_weights,
+    read_checkpoint,
+    read_pretrained,
+    save_checkpoint,
+    untrained_heads,
+    write_pair,
+)
+from utils.errors import InputError
+
+
+def model(classes: int = 2) -> Darknet:
+    return Darknet(parse(RESIDUAL).with_classes(classes))
+
+
+def save(path: Path, network: Darknet, names: tuple[str, ...] = ("a", "b")) -> Path:
+    save_checkpoint(path, network.netdef, names, network.state_dict(), {}, {})
+    return path
+
+
+def test_a_checkpoint_opens_alone(tmp_path: Path) -> None:
+    ours = model().eval()
+    opened = load_network(str(save(tmp_path / "best.pt", ours)), device="cpu")
+    assert opened.names == ("a", "b") and opened.size == (32, 32) and not opened.letterbox
+    x = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x)[0], opened.model(x)[0], rtol=1e-5, atol=1e-5)
+
+
+def test_size_letterbox_and_names_can_be_chosen(tmp_path: Path) -> None:
+    path = str(save(tmp_path / "best.pt", model()))
+    (tmp_path / "other.names").write_text("cat\ndog\n")
+    opened = load_network(
+        path, names=str(tmp_path / "other.names"), img_size=64, letterbox="yes", device="cpu"
+    )
+    assert opened.names == ("cat", "dog") and opened.size == (64, 64) and opened.letterbox
+
+
+def test_a_pair_takes_the_names_beside_it(tmp_path: Path) -> None:
+    write_weights(tmp_path / "x.weights", model())
+    model().netdef.write(tmp_path / "x.cfg")
+    assert load_network(str(tmp_path / "x.weights"), device="cpu").names == ("0", "1")
+    (tmp_path / "coco.names").write_text("cat\ndog\n")
+    assert load_network(str(tmp_path / "x.weights"), device="cpu").names == ("cat", "dog")
+    write_pair(tmp_path / "x", model(), model().netdef, ("own", "names"))
+    assert load_network(str(tmp_path / "x.weights"), device="cpu").names == ("own", "names")
+
+
+def test_the_newest_weights_are_found(tmp_path: Path) -> None:
+    for age, name in enumerate(("new", "old")):
+        path = save(tmp_path / name / "best.pt", model())
+        os.utime(path, (1e9 - age, 1e9 - age))
+    assert newest_weights(tmp_path).parent.name == "new"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a file that torch can load"),
+        (b"no torch file at all", "not a file that torch can load"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_checkpoint(content: bytes | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"x\.pt: {message}"):
+        read_checkpoint(path)
+
+
+def test_a_cut_off_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "x.pt", model())
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(InputError, match=r"x\.pt: not a file that torch can load"):
+        read_checkpoint(path)
+
+
+def test_a_foreign_state_dict_is_refused_as_a_checkpoint(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "x.pt")
+    with pytest.raises(InputError, match="expected a checkpoint of this project"):
+        load_network(str(tmp_path / "x.pt"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"cfg": "x.cfg"}, "cfg='x.cfg': expected none"),
+        ({"img_size": 33}, "img_size=33x33: expected multiples of"),
+        ({"names": "three.names"}, "3 class names for a network of 2 classes"),
+        ({"names": "no.names"}, "no.names"),
+    ],
+)
+def test_arguments_that_do_not_fit(
+    arguments: dict, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("three.names").write_text("a\nb\nc\n")
+    strided = RESIDUAL.replace("size=3\npad=1", "size=3\nstride=2\npad=1", 1)
+    save(Path("best.pt"), Darknet(parse(strided)))
+    with pytest.raises(InputError) as error:
+        load_network("best.pt", **arguments)
+    assert message in str(error.value)
+
+
+def test_a_part_of_a_network_is_not_used(tmp_path: Path) -> None:
+    write_weights(tmp_path / "x.weights", model(), layers=1)
+    model().netdef.write(tmp_path / "x.cfg")
+    with pytest.raises(InputError, match="holds only a part of the network: filled 1 of 3"):
+        load_network(str(tmp_path / "x.weights"))
+
+
+def test_pretrained_heads_keep_their_anchors(tmp_path: Path) -> None:
+    trained = model()
+    trained = Darknet(trained.netdef.with_anchors([(5, 6)]).with_head_options(scale_x_y="2"))
+    path = save(tmp_path / "x.pt", trained)
+    state, definition = read_pretrained(path, model().netdef)
+    assert definition == trained.netdef
+    assert untrained_heads(definition, state) == []
+    assert untrained_heads(definition.with_classes(3), state) == [6]
+    assert untrained_heads(definition, {}) == [6]
+
+
+def test_devices_are_chosen_or_refused() -> None:
+    assert choose_device("cpu").type == "cpu"
+    assert choose_device("auto").type in ("cpu", "cuda")
+    with pytest.raises(InputError, match="device='gpu'"):
+        choose_device("gpu")

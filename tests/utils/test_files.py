@@ -1,0 +1,53 @@
+"""Is a file written whole or not at all, and bad input told in one line?"""
+
+from pathlib import Path
+
+import pytest
+
+from utils.errors import InputError, run
+from utils.files import atomic, write_bytes, write_text
+
+
+def test_what_is_written_is_there(tmp_path: Path) -> None:
+    write_text(tmp_path / "new/deep/a.txt", "grün\n")
+    write_bytes(tmp_path / "b.bin", b"\0\1")
+    assert (tmp_path / "new/deep/a.txt").read_text(encoding="utf-8") == "grün\n"
+    assert (tmp_path / "b.bin").read_bytes() == b"\0\1"
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(RuntimeError), atomic(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_the_temporary_file_keeps_the_suffix(tmp_path: Path) -> None:
+    with atomic(tmp_path / "a.tar.png") as temporary:
+        assert temporary.suffix == ".png" and temporary.parent == tmp_path
+
+
+def fail(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (InputError("x.cfg:1: no"), 2, "error: x.cfg:1: no\n"),
+        (KeyboardInterrupt(), 130, "stopped\n"),
+    ],
+)
+def test_bad_input_and_ctrl_c_have_their_codes(
+    error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(lambda: fail(error)) == code
+    assert capsys.readouterr().err == line
+
+
+def test_success_is_zero_and_a_bug_is_not_hidden() -> None:
+    assert run(lambda: None) == 0
+    with pytest.raises(ZeroDivisionError):
+        run(lambda: fail(ZeroDivisionError()))
