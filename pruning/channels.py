@@ -1,0 +1,223 @@
+"""Which channels must live or die together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.darknet import propagate, shapes
+from models.netdef import NetDef
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+IMAGE = -1  # the image's place among the layers
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A convolution's channels in a group.
+
+    positions: [n, m], the m channels of the layer that belong to each of the group's n units.
+    scores: whether the scales of the layer's batch normalisation say what a unit is worth.
+    """
+
+    layer: int
+    positions: Ints
+    scores: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Units that are alike: each has as many channels as the others in the same convolutions.
+
+    A unit is a set of channels that live or die together.
+
+    units: [n], their numbers. members: the convolutions, in order.
+    added: whether a shortcut (or sam, scale_channels) combines channels of several layers.
+    frozen: why no unit can be cut; empty where any can.
+    """
+
+    units: Ints
+    members: tuple[Member, ...]
+    added: bool
+    frozen: str
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    @property
+    def scored_by(self) -> tuple[Member, ...]:
+        return tuple(member for member in self.members if member.scores)
+
+    @property
+    def kept_because(self) -> str:
+        """Why no strategy cuts a unit; empty where one may."""
+        unscored = "" if self.scored_by else "it has no batch normalisation, so nothing judges it"
+        return self.frozen or unscored
+
+
+@dataclass(frozen=True, eq=False)
+class Channels:
+    """Every channel of a network.
+
+    outputs: by layer, the number of the unit that each output channel belongs to; -1 is the image.
+    groups: the units of all convolutions, each in one group. count: how many units there are.
+    Units are numbered in the order of their first channels, so those of a network with fewer
+    channels are numbered alike.
+    """
+
+    outputs: Mapping[int, Ints]
+    groups: tuple[Group, ...]
+    count: int
+
+    def kept(self, keep: Bools) -> dict[int, Bools]:
+        """By layer, which output channels a mask over the units keeps."""
+        return {layer: keep[units] for layer, units in self.outputs.items()}
+
+
+def find_channels(netdef: NetDef) -> Channels:
+    """Walk the layers with the ids of channels: an add unites them, a concatenation joins them.
+
+    - A convolution's outputs are new channels. One with groups reads each input channel for some
+      of its outputs only: those and the inputs of a group live or die together, which is what a
+      depthwise convolution wants, and the group goes as a whole elsewhere.
+    - A grouped route slices by position, so its inputs keep their width; so do the maps that
+      [reorg] rearranges and that a [yolo] reads.
+    - A unit is scored by the scales of those of its convolutions that something else reads than a
+      depthwise convolution with batch normalisation: that one makes up for any scale before it, so
+      its own scale alone says what the channel is worth.
+
+    Raises InputError where the layers do not fit together.
+    """
+    shapes(netdef)
+    return _Walk(netdef).channels()
+
+
+@dataclass(frozen=True, eq=False)
+class _Value:
+    """ids: of a tensor's channels. writers: the convolutions whose output it is made of."""
+
+    ids: Ints
+    writers: frozenset[int]
+
+
+class _Walk:
+    def __init__(self, netdef: NetDef) -> None:
+        self.netdef = netdef
+        self.parent: list[int] = []  # of each channel, for finding its unit
+        self.frozen: dict[int, str] = {}
+        self.added: set[int] = set()
+        self.read_as_they_are: set[int] = set()  # convolutions, see `find_channels`
+        image = _Value(self._new(netdef.channels), frozenset())
+        self._freeze(image, "it is the image")
+        walk = propagate(
+            netdef, image, conv=self._conv, add=self._add, cat=_cat, part=self._part,
+            other=self._other,
+        )  # fmt: skip
+        self.values = {IMAGE: image, **dict(enumerate(walk))}
+
+    def _new(self, count: int) -> Ints:
+        first = len(self.parent)
+        self.parent += range(first, first + count)
+        return np.arange(first, first + count)
+
+    def _find(self, channel: int) -> int:
+        while self.parent[channel] != channel:
+            self.parent[channel] = self.parent[self.parent[channel]]
+            channel = self.parent[channel]
+        return channel
+
+    def _unite(self, channels: Iterable[int]) -> None:
+        roots = {self._find(channel) for channel in channels}
+        first = min(roots)
+        for root in roots:
+            self.parent[root] = first
+
+    def _freeze(self, value: _Value, reason: str) -> None:
+        for channel in value.ids.tolist():
+            self.frozen.setdefault(channel, reason)
+
+    def _conv(self, index: int, value: _Value) -> _Value:
+        section = self.netdef.layers[index]
+        groups = section.integer("groups", 1)
+        ids = self._new(section.integer("filters", 1))
+        if groups > 1:
+            inputs = value.ids.reshape(groups, -1)
+            for pair in np.hstack([inputs, ids.reshape(groups, -1)]).tolist():
+                self._unite(pair)
+        depthwise = groups > 1 and groups == len(value.ids)
+        if not (depthwise and section.flag("batch_normalize")):
+            self.read_as_they_are |= value.writers
+        return _Value(ids, frozenset([index]))
+
+    def _add(self, index: int, inputs: list[_Value]) -> _Value:
+        for together in np.stack([value.ids for value in inputs], 1).tolist():
+            self._unite(together)
+            self.added.update(together)
+        return _Value(inputs[0].ids, frozenset().union(*(value.writers for value in inputs)))
+
+    def _part(self, index: int, value: _Value, groups: int, group_id: int) -> _Value:
+        self._freeze(value, f"layer {index} slices by position")
+        width = len(value.ids) // groups
+        return _Value(value.ids[group_id * width : (group_id + 1) * width], value.writers)
+
+    def _other(self, index: int, value: _Value) -> _Value:
+        section = self.netdef.layers[index]
+        if section.kind == "yolo":
+            self._freeze(value, f"layer {index}, a [yolo], reads it")
+            self.read_as_they_are |= value.writers
+        if section.kind == "reorg":
+            self._freeze(value, f"layer {index} rearranges channels")
+            return _Value(np.tile(value.ids, section.integer("stride", 1) ** 2), value.writers)
+        return value
+
+    def channels(self) -> Channels:
+        roots = [self._find(channel) for channel in range(len(self.parent))]
+        unit_of_root = {root: unit for unit, root in enumerate(dict.fromkeys(roots))}
+        units = np.array([unit_of_root[root] for root in roots], np.int64)
+        outputs = {layer: units[value.ids] for layer, value in self.values.items()}
+        return Channels(outputs, self._groups(units, outputs), len(unit_of_root))
+
+    def _groups(self, units: Ints, outputs: Mapping[int, Ints]) -> tuple[Group, ...]:
+        positions: dict[int, dict[int, list[int]]] = {}  # unit → layer → channels
+        for layer, section in enumerate(self.netdef.layers):
+            if section.kind == "convolutional":
+                for position, unit in enumerate(outputs[layer].tolist()):
+                    positions.setdefault(unit, {}).setdefault(layer, []).append(position)
+        frozen: dict[int, str] = {}
+        for channel, reason in self.frozen.items():
+            frozen.setdefault(int(units[channel]), reason)
+        added = {int(units[channel]) for channel in self.added}
+        alike: dict[object, list[int]] = {}
+        for unit, members in positions.items():
+            widths = tuple((layer, len(found)) for layer, found in members.items())
+            alike.setdefault((widths, unit in added, frozen.get(unit, "")), []).append(unit)
+        return tuple(
+            self._group(
+                np.array(group),
+                {
+                    layer: np.array([positions[unit][layer] for unit in group])
+                    for layer in positions[group[0]]
+                },
+                group[0] in added,
+                frozen.get(group[0], ""),
+            )
+            for group in alike.values()
+        )
+
+    def _group(self, units: Ints, positions: Mapping[int, Ints], added: bool, frozen: str) -> Group:
+        scaled = {n for n in positions if self.netdef.layers[n].flag("batch_normalize")}
+        scoring = scaled & self.read_as_they_are or scaled
+        members = tuple(Member(n, where, n in scoring) for n, where in positions.items())
+        return Group(units, members, added, frozen)
+
+
+def _cat(index: int, inputs: list[_Value]) -> _Value:
+    return _Value(
+        np.concatenate([value.ids for value in inputs]),
+        frozenset().union(*(value.writers for value in inputs)),
+    )
