@@ -1,0 +1,86 @@
+"""How much can be cut of a network before its mAP falls?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from terminaltables import AsciiTable
+
+from models.darknet import Darknet, count_operations, count_parameters
+from pruning.calibrate import reestimate_bn_
+from pruning.scores import gamma
+from pruning.strategies import STRATEGIES, Target
+from pruning.surgeon import Plan, cut
+from utils.types import Batch
+
+PERCENTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
+LOSS = 0.02  # of mAP that a cut may cost before fine-tuning to count as borne
+BATCHES = 12  # to re-estimate batch normalisation with
+
+
+@dataclass(frozen=True)
+class Point:
+    """What is left of a network at a `percent`: its mAP, parameters, and operations per image."""
+
+    percent: float
+    mean_ap: float
+    parameters: int
+    operations: int
+
+
+def bearing(
+    model: Darknet,
+    strategy: str,
+    target: Target,
+    measure: Callable[[Darknet], float],
+    calibration: Iterable[Batch],
+    percents: Sequence[float] = PERCENTS,
+) -> list[Point]:
+    """Cut a network by each of `percents`, re-estimate BN, and measure it, without fine-tuning.
+
+    target: what else the strategy is to heed. measure: a network's mAP. calibration: batches of
+    training photos, without augmentation. The first point is the network as it is.
+    """
+    scores = gamma(model)
+    points = [_point(0.0, model, measure)]
+    before: Plan | None = None
+    for percent in percents:
+        plan = STRATEGIES[strategy](model.netdef, scores, replace(target, percent=percent))
+        if before and np.array_equal(before.keep, plan.keep) and before.blocks == plan.blocks:
+            continue  # all that may go is gone, or not one block more
+        before = plan
+        small = cut(model, plan)
+        reestimate_bn_(small, calibration, BATCHES)
+        points.append(_point(percent, small, measure))
+    return points
+
+
+def _point(percent: float, model: Darknet, measure: Callable[[Darknet], float]) -> Point:
+    return Point(
+        percent, measure(model.eval()), count_parameters(model), count_operations(model.netdef)
+    )
+
+
+def borne(points: Sequence[Point]) -> Point:
+    """The last point before mAP falls by more than `LOSS` below the uncut network's."""
+    last = points[0]
+    for point in points[1:]:
+        if point.mean_ap < points[0].mean_ap - LOSS:
+            break
+        last = point
+    return last
+
+
+def bearing_table(points: Sequence[Point]) -> str:
+    rows = [
+        [
+            f"{point.percent:g}",
+            f"{point.mean_ap:.4f}",
+            f"{point.parameters / 1e6:.3f} M",
+            f"{point.operations / 1e9:.3f} G",
+        ]
+        for point in points
+    ]
+    return AsciiTable([["percent", "mAP", "parameters", "operations"], *rows]).table

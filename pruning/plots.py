@@ -1,0 +1,82 @@
+"""What does sparse training look like? PNG files, drawn without a display."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pruning.bearing import Point, borne
+from utils.files import atomic
+
+History = Mapping[float, Mapping[str, float]]  # epoch → {"plot/curve": value}
+
+INK, PALE, GRID = "#222222", "#9aa0a6", "#e6e6e6"
+DECILES = [f"scales/{n}0 %" for n in range(1, 10)]
+
+
+def plot_scales(history: History, dead: Mapping[int, float], path: str | Path) -> None:
+    """The distribution of scales over time, and what has become of each layer.
+
+    history: of the monitor, with the figures of `pruning.sparsity.spread`. dead: by layer, the
+    share of its scales that are near zero.
+    """
+    rows = {epoch: row for epoch, row in sorted(history.items()) if DECILES[0] in row}
+    figure = Figure(figsize=(14, 4.5), dpi=110, layout="constrained")
+    over_time, shares, layers = figure.subplots(1, 3, width_ratios=(1.2, 1, 1))
+    epochs = list(rows)
+    _draw_deciles(over_time, epochs, np.array([[row[n] for n in DECILES] for row in rows.values()]))
+    for name in ("sparsity/below 0.01", "sparsity/below 0.1", "mAP/mAP@.5"):
+        found = {epoch: row[name] for epoch, row in rows.items() if name in row}
+        shares.plot(list(found), list(found.values()), label=name.partition("/")[2], marker=".")
+    shares.set(title="Share of small scales, and mAP", xlabel="epoch", ylim=(-0.02, 1.02))
+    shares.grid(color=GRID, linewidth=0.6)
+    shares.legend(frameon=False)
+    places = range(len(dead))
+    layers.bar(places, dead.values(), color="C0")
+    layers.set_xticks(places, [str(n) for n in dead], fontsize=6 if len(dead) > 30 else 9)
+    layers.tick_params(axis="x", rotation=90 if len(dead) > 15 else 0)
+    layers.set(title="Share near zero at the end", xlabel="layer", ylim=(0, 1.02))
+    _save(figure, path)
+
+
+def _draw_deciles(axes: Axes, epochs: Sequence[float], deciles: np.ndarray) -> None:
+    """A fan: the middle 20, 40, 60 and 80 % of the scales, and the median."""
+    for inner in range(4):
+        axes.fill_between(
+            epochs, deciles[:, inner], deciles[:, 8 - inner], color="C0", alpha=0.2, linewidth=0
+        )
+    axes.plot(epochs, deciles[:, 4], color=INK, label="median")
+    axes.plot(epochs, deciles[:, 8], color="C0", linewidth=0.8, label="80 % lie between")
+    axes.plot(epochs, deciles[:, 0], color="C0", linewidth=0.8)
+    axes.set(title="Size of the scales that are drawn", xlabel="epoch", ylabel="|γ|")
+    axes.set_ylim(bottom=0)
+    axes.grid(color=GRID, linewidth=0.6)
+    axes.legend(frameon=False)
+
+
+def plot_bearing(points: Sequence[Point], strategy: str, path: str | Path) -> None:
+    """mAP against the percent cut, with what is left of parameters and operations."""
+    figure = Figure(figsize=(7.5, 4.5), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    percents = [point.percent for point in points]
+    axes.plot(percents, [point.mean_ap for point in points], marker="o", color=INK, label="mAP@.5")
+    whole = points[0]
+    for label, left in (
+        ("parameters left", [point.parameters / whole.parameters for point in points]),
+        ("operations left", [point.operations / whole.operations for point in points]),
+    ):
+        axes.plot(percents, left, linestyle="--", linewidth=1, label=label)
+    axes.axvline(borne(points).percent, color=PALE, linewidth=1)
+    axes.set(ylim=(0, 1.02), xlabel="percent", title=f"{strategy}: cut, not fine-tuned")
+    axes.grid(color=GRID, linewidth=0.6)
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png")

@@ -1,0 +1,261 @@
+"""Which scales are drawn to zero while a network trains, and how far has that come?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from models.blocks import Convolution
+from models.darknet import Darknet
+from models.netdef import NetDef
+from pruning.channels import Group, find_channels
+from pruning.equalise import equalising_factors, rescale_
+from pruning.residual import expect_blocks
+from pruning.strategies import may_cut
+from utils.errors import InputError
+
+Decay = Literal["constant", "global", "local"]
+
+DECAYED = 0.01  # what is left of the pull, after half the training, where it decays
+LARGEST = 0.15  # the share of the largest scales, which alone a local decay spares
+DEAD = 0.01  # what a scale below this does is nothing beside the usual one, about 1
+SHIFT_DECAY = 0.95  # of a dying channel's shift, each step
+
+Place = tuple[int, Tensor]  # a layer, and positions [n, m] of its channels, int64
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """Sets of channels, n of them, alike, each of which dies as one.
+
+    drawn: where the scales are that say what a set is worth, and that are drawn to zero.
+    following: channels of other layers that mean nothing once the drawn ones are dead.
+    """
+
+    drawn: tuple[Place, ...]
+    following: tuple[Place, ...] = ()
+
+
+def find_bundles(netdef: NetDef, strategy: str) -> tuple[Bundle, ...]:
+    """What a strategy may cut, and so may be drawn to zero.
+
+    - layer: what a residual block adds to its trunk is one set, since the block goes as a whole.
+    - normal: each channel that no shortcut combines with others.
+    - all others: those too, and the channels that a shortcut adds up as one set.
+
+    A channel before a depthwise convolution is drawn by the scale behind that alone, which says
+    what it is worth: the scale before is undone by batch normalisation, so it only follows.
+
+    Raises InputError where there is nothing that the strategy could cut.
+    """
+    if strategy == "layer":
+        blocks = expect_blocks(netdef, "pruned_id='layer'")
+        found = [_of_block(netdef, block.writers) for block in blocks]
+    else:
+        found = [
+            _of_group(netdef, group)
+            for group in find_channels(netdef).groups
+            if may_cut(strategy, group)
+        ]
+    bundles = tuple(bundle for bundle in found if bundle.drawn)
+    if not bundles:
+        raise InputError(f"pruned_id={strategy!r}: the network has nothing that it may cut")
+    return bundles
+
+
+def _of_block(netdef: NetDef, writers: tuple[int, ...]) -> Bundle:
+    layers = [(index, netdef.layers[index]) for index in writers]
+    return Bundle(
+        tuple(
+            (index, torch.arange(section.integer("filters"))[None])
+            for index, section in layers
+            if section.flag("batch_normalize")
+        )
+    )
+
+
+def _of_group(netdef: NetDef, group: Group) -> Bundle:
+    return Bundle(
+        tuple((member.layer, torch.from_numpy(member.positions)) for member in group.scored_by),
+        tuple(
+            (member.layer, torch.from_numpy(member.positions))
+            for member in group.members
+            if not member.scores and netdef.layers[member.layer].flag("batch_normalize")
+        ),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Sparsity:
+    """The pull on the scales of batch normalisation, after Network Slimming (Liu et al., ICCV
+    2017): an L1 penalty, and a group lasso on scales that must die together.
+
+    A set of w scales γ pays rate · √w · ‖γ‖, which for a single scale is rate · |γ|; so scales of
+    coupled layers reach zero together. Two ways to follow it, each once a step of the optimizer:
+
+    - subgradient: its derivative is added to the gradient, after clipping. Scales come near zero.
+    - proximal: the optimizer's step is followed by the penalty's own, a soft threshold of
+      rate · lr. Scales reach zero exactly.
+
+    bundles: what is drawn. rate: the strength. steps: of the whole training. decay: after half of
+    it the pull on all scales (`global`), or on the largest alone (`local`), is nearly let go.
+    """
+
+    model: Darknet
+    bundles: tuple[Bundle, ...]
+    rate: float
+    steps: int
+    decay: Decay = "constant"
+    proximal: bool = True
+
+    @staticmethod
+    def of(
+        model: Darknet, strategy: str, rate: float, steps: int, decay: Decay, proximal: bool
+    ) -> Sparsity:
+        """The pull on what a strategy may cut. Frozen layers are left as they are.
+
+        Raises InputError where nothing is left to be drawn.
+        """
+        found = find_bundles(model.netdef, strategy)
+        free = tuple(b for b in found if all(_trains(model, layer) for layer, _ in b.drawn))
+        if not free:
+            raise InputError(f"freeze: no layer that pruned_id={strategy!r} may cut is trained")
+        return Sparsity(model, free, rate, steps, decay, proximal)
+
+    @torch.no_grad()
+    def add_gradient_(self, step: int) -> None:
+        """Where the pull is a subgradient: add it to the scales' gradients, before the step."""
+        if self.proximal:
+            return
+        for bundle, strength in zip(self.bundles, self._strengths(step), strict=True):
+            scales = read(self.model, bundle.drawn)
+            pull = strength[:, None] * scales / size(scales)[:, None].clamp(min=1e-12)
+            _add_gradient_(self.model, bundle.drawn, pull)
+
+    @torch.no_grad()
+    def shrink_(self, step: int, lr: float) -> None:
+        """Where the pull is proximal: the soft threshold, after the optimizer's step at `lr`.
+
+        In either case, what dies takes its shift along (see `_let_die_`).
+        """
+        strengths = self._strengths(step)
+        for bundle, strength in zip(self.bundles, strengths, strict=True):
+            scales = read(self.model, bundle.drawn)
+            if self.proximal:
+                left = (1 - lr * strength / size(scales).clamp(min=1e-12)).clamp(min=0)
+                scales = scales * left[:, None]
+                write_(self.model, bundle.drawn, scales)
+            self._let_die_(bundle, size(scales), lr)
+
+    def _let_die_(self, bundle: Bundle, sizes: Tensor, lr: float) -> None:
+        """Draw the shifts of sets that are dying to zero, and whatever follows dead ones.
+
+        A dead channel still emits a constant, the activation of its shift, which no cut can carry
+        over exactly to the zero-padded border of what reads it. The threshold of `lr` is as long
+        as a step of AdamW, so that a shift stays at zero once it is there.
+        """
+        dying = (sizes < DEAD)[:, None]
+        shifts = read(self.model, bundle.drawn, "bias")
+        drawn = nn.functional.softshrink(shifts * SHIFT_DECAY, lr)
+        write_(self.model, bundle.drawn, torch.where(dying, drawn, shifts), "bias")
+        dead = (sizes == 0)[:, None]
+        for what in ("weight", "bias"):
+            followers = read(self.model, bundle.following, what)
+            write_(self.model, bundle.following, followers.masked_fill(dead, 0), what)
+
+    @torch.no_grad()
+    def keep_zeros_(self, averaged: Darknet) -> None:
+        """Let what is dead be dead in the running mean too, which else would forget a scale only
+        after some thousand steps."""
+        for bundle in self.bundles:
+            dead = (size(read(self.model, bundle.drawn)) == 0)[:, None]
+            for places in (bundle.drawn, bundle.following):
+                for what in ("weight", "bias"):
+                    now, mean = read(self.model, places, what), read(averaged, places, what)
+                    write_(averaged, places, torch.where(dead, now, mean), what)
+
+    def _strengths(self, step: int) -> list[Tensor]:
+        """By bundle, the pull on each of its sets, [n]."""
+        sizes = [size(read(self.model, bundle.drawn)) for bundle in self.bundles]
+        full = [torch.full_like(sets, self.rate) for sets in sizes]
+        if self.decay == "constant" or step < self.steps / 2:
+            return full
+        if self.decay == "global":
+            return [rate * DECAYED for rate in full]
+        largest = torch.quantile(torch.cat(sizes), 1 - LARGEST)
+        return [
+            torch.where(sets >= largest, rate * DECAYED, rate)
+            for sets, rate in zip(sizes, full, strict=True)
+        ]
+
+
+@torch.no_grad()
+def sizes(model: Darknet, bundles: Iterable[Bundle]) -> Tensor:
+    """How large each set of channels still is, of all bundles: [sets]."""
+    return torch.cat([size(read(model, bundle.drawn)) for bundle in bundles])
+
+
+def spread(found: Tensor) -> dict[str, float]:
+    """The figures of `sizes`: their deciles, and the shares below some."""
+    deciles = torch.quantile(found, torch.arange(1, 10, device=found.device) / 10)
+    values = {f"scales/{n}0 %": value for n, value in enumerate(deciles.tolist(), start=1)}
+    shares = {f"sparsity/below {at:g}": float((found < at).float().mean()) for at in (DEAD, 0.1)}
+    return values | shares
+
+
+@torch.no_grad()
+def equalise_(model: Darknet) -> None:
+    """Bring the scales of all layers to one size, about 1, so that one pull means the same to all.
+
+    The network computes what it did. Kernels before batch normalisation, to which their size is
+    nothing, keep the one they had: the optimizer's steps are made for that.
+    """
+    normalized = [n for n in model.layers if isinstance(n, Convolution) and n.bn is not None]
+    before = [layer.conv.weight.norm() for layer in normalized]
+    rescale_(model, equalising_factors(model))
+    for layer, norm in zip(normalized, before, strict=True):
+        assert layer.bn is not None
+        factor = norm / layer.conv.weight.norm().clamp(min=1e-12)
+        layer.conv.weight *= factor
+        layer.bn.running_mean *= factor
+        layer.bn.running_var *= factor**2
+
+
+def size(scales: Tensor) -> Tensor:
+    """[n, w] → [n]: the root mean square of each set, which for a single scale is |γ|."""
+    return scales.square().mean(1).sqrt()
+
+
+def read(model: Darknet, places: tuple[Place, ...], what: str = "weight") -> Tensor:
+    """The scales (or `bias`, the shifts) at `places`: [n, all m]."""
+    parts = [getattr(_norm(model, layer), what)[positions] for layer, positions in places]
+    return torch.cat(parts, 1) if parts else torch.zeros(1, 0)
+
+
+def write_(model: Darknet, places: tuple[Place, ...], values: Tensor, what: str = "weight") -> None:
+    """Set the scales (or shifts) at `places` to `values`, [n, all m]."""
+    widths = [positions.shape[1] for _, positions in places]
+    for (layer, positions), part in zip(places, values.split(widths, 1), strict=True):
+        getattr(_norm(model, layer), what)[positions] = part
+
+
+def _add_gradient_(model: Darknet, places: tuple[Place, ...], pull: Tensor) -> None:
+    widths = [positions.shape[1] for _, positions in places]
+    for (layer, positions), part in zip(places, pull.split(widths, 1), strict=True):
+        gradient = _norm(model, layer).weight.grad
+        if gradient is not None:  # of a frozen layer there is none
+            gradient[positions] += part
+
+
+def _trains(model: Darknet, layer: int) -> bool:
+    return _norm(model, layer).weight.requires_grad
+
+
+def _norm(model: Darknet, layer: int) -> nn.BatchNorm2d:
+    convolution = model.layers[layer]
+    assert isinstance(convolution, Convolution) and convolution.bn is not None
+    return convolution.bn
