@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar, get_type_hints
 
 import tyro
 
+from pruning.strategies import strategy_name
 from utils.augment import Augmentation
 from utils.errors import InputError
 from utils.files import write_text
@@ -136,6 +137,74 @@ class Loss:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """What pruning cuts, and how much."""
+
+    pruned_id: int | str = 3  # 1 normal, 2 layer, 3 slim, 4 shortcut, 5 layer_channel, 6 latency
+    percent: float = 0.7  # the share to cut, 0 to below 1
+    percent_of: Literal["channels", "parameters", "operations"] = "channels"  # a share of what
+    layer_keep: float = 0.1  # the share of its channels that every layer keeps at least
+    round_to: int = 1  # a layer keeps a multiple of so many channels, or all
+    percent_blocks: float = 0.25  # the share of residual blocks that layer_channel removes
+
+    def __post_init__(self) -> None:
+        strategy_name(self.pruned_id)
+        expect(
+            self,
+            percent=(0 <= self.percent < 1, "from 0 to below 1"),
+            layer_keep=(0 <= self.layer_keep <= 1, "from 0 to 1"),
+            round_to=(self.round_to >= 1, "at least 1"),
+            percent_blocks=(0 <= self.percent_blocks <= 1, "from 0 to 1"),
+        )
+
+    @property
+    def strategy(self) -> str:
+        return strategy_name(self.pruned_id)
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """Training that makes a network sparse, for prune.py to cut or cut on the way."""
+
+    is_pruned: bool = False  # draw what `pruned_id` may cut to zero while training
+    sparse_rate: float = 0.3  # strength of the pull on the scales of batch normalisation
+    sparse_step: Literal["proximal", "subgradient"] = "proximal"  # to exact zeros, or near zero
+    sparse_decay: Literal["constant", "global", "local"] = "constant"  # let go after half, or not
+    prune_while_training: bool = False  # cut during the training, until `percent` is met
+    cut_epochs: tuple[int, ...] = ()  # epochs to cut after; none = whenever the pull has flattened
+
+    def __post_init__(self) -> None:
+        expect(
+            self,
+            sparse_rate=(self.sparse_rate >= 0, "at least 0"),
+            cut_epochs=(all(epoch >= 1 for epoch in self.cut_epochs), "epochs from 1"),
+            prune_while_training=(
+                self.is_pruned or not self.prune_while_training,
+                "False, or is_pruned=True as well",
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Distill:
+    """Training with a larger network as teacher."""
+
+    teacher: str = ""  # its weights, .pt or Darknet's .weights, with the same heads; empty = none
+    teacher_cfg: str = ""  # its .cfg; empty = the one beside its .weights with the same name
+    teacher_objectness: float = 1.0  # weight of its objectness
+    teacher_classes: float = 0.1  # weight of its classes
+    teacher_boxes: float = 0.2  # weight of its boxes, where they beat the network's own
+
+    def __post_init__(self) -> None:
+        expect(
+            self,
+            teacher_objectness=(self.teacher_objectness >= 0, "at least 0"),
+            teacher_classes=(self.teacher_classes >= 0, "at least 0"),
+            teacher_boxes=(self.teacher_boxes >= 0, "at least 0"),
+        )
+
+
+@dataclass(frozen=True)
 class Detect:
     """Finding objects in photos and videos."""
 
@@ -234,6 +303,9 @@ class TrainSettings:
     augmentation: Augmentation = field(default_factory=Augmentation)
     evaluate: Evaluate = field(default_factory=Evaluate)
     loss: Loss = field(default_factory=Loss)
+    sparse: Sparse = field(default_factory=Sparse)
+    cut: Cut = field(default_factory=Cut)
+    distill: Distill = field(default_factory=Distill)
     visdom: Visdom = field(default_factory=Visdom)
 
 
@@ -268,12 +340,17 @@ def restore(settings: type[S], values: Mapping[str, Mapping[str, Any]]) -> S:
     return settings(
         **{
             name: groups[name](
-                **{f.name: group[f.name] for f in fields(groups[name]) if f.name in group}
+                **{f.name: _value(group[f.name]) for f in fields(groups[name]) if f.name in group}
             )
             for name, group in values.items()
             if name in groups
         }
     )
+
+
+def _value(value: Any) -> Any:
+    """JSON knows no tuples."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def save(settings: Any, path: str | Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,15 @@ import import_param
 from import_param import TrainSettings
 from models import netdef as cfg_files
 from models.darknet import Darknet, count_operations, count_parameters, stride
+from models.distill import Distillation, check_teacher
 from models.loss import Loss
 from models.netdef import NetDef
 from models.weights import fill_
+from pruning.bearing import bearing, bearing_table, borne
+from pruning.gradual import Gradual, cut_trainer
+from pruning.plots import plot_bearing, plot_scales
+from pruning.sparsity import Sparsity, equalise_, near_zero
+from pruning.strategies import Target
 from utils import errors
 from utils.anchors import fit_anchors, mean_best_iou, reachable_recall
 from utils.augment import multi_scale
@@ -46,11 +52,12 @@ from utils.demo_data import make_if_demo
 from utils.draw import draw_boxes, draw_detections, grid, write_image
 from utils.engine import Trainer, evaluate, freeze_, train_one_epoch
 from utils.errors import InputError
+from utils.files import write_text
 from utils.metrics import Metrics, format_metrics
-from utils.monitor import Monitor
+from utils.monitor import CSV_NAME, Monitor, read_history
 from utils.plot_metrics import plot_confusion, plot_precision_recall
 from utils.runs import Run, new_run
-from utils.schedule import make_optimizer, running_mean, warmup_cosine
+from utils.schedule import SCALE_LR, make_optimizer, running_mean, warmup_cosine
 from utils.types import Batch, Detections, Image
 
 EXAMPLES = 8  # validation photos that are shown with their detections
@@ -67,11 +74,13 @@ class Progress:
     best: float = -1.0
     stale: int = 0
 
-    def judge(self, metrics: Metrics) -> None:
-        if metrics.mean_ap > self.best:
-            self.best, self.stale = metrics.mean_ap, 0
-        else:
-            self.stale += 1
+    def judge(self, metrics: Metrics, shrinking: bool) -> bool:
+        """Whether this is the best so far. While a network is drawn to zero, the last state is:
+        earlier ones are better only because less of them is gone."""
+        best = shrinking or metrics.mean_ap > self.best
+        self.best = metrics.mean_ap if best else self.best
+        self.stale = 0 if best else self.stale + 1
+        return best
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -81,10 +90,13 @@ def main(argv: list[str] | None = None) -> None:
 
     train_photos, valid_photos = load_photos(p)
     names = train_photos.names
-    netdef, model = build_network(p, train_photos, checkpoint)
+    model = build_network(p, train_photos, checkpoint)
+    netdef = model.netdef
     freeze_(model, p.train.freeze)
+    teacher = load_teacher(p, netdef)
+    gradual = make_gradual(p, netdef, checkpoint)
     run = open_run(p)
-    print(f"{run.name}: {describe(netdef, model)}, on {device}; see {run.folder}, {run.weights}")
+    print(f"{run.name}: {describe(model)}, on {device}; see {run.folder}, {run.weights}")
 
     training = DetectionDataset(
         train_photos,
@@ -98,7 +110,12 @@ def main(argv: list[str] | None = None) -> None:
     loader = training_loader(training, sampler, p.train.batch_size, p.data.workers)
     validation = ValidationDataset(valid_photos, netdef.size, p.model.letterbox)
     valid_loader = validation_loader(validation, p.train.batch_size, p.data.workers)
-    trainer = make_trainer(p, model.to(device), len(loader), run.folder)
+
+    def make(model: Darknet) -> Trainer:
+        pulled = p.sparse.is_pruned and not (gradual and gradual.met)
+        return make_trainer(p, model, teacher, len(loader), run.folder, pulled)
+
+    trainer = make(model.to(device))
     progress = restore(trainer, checkpoint)
 
     write_image(run.folder / "augmented_batch.jpg", augmented_batch(training, p.train.batch_size))
@@ -116,18 +133,29 @@ def main(argv: list[str] | None = None) -> None:
             title = f"epoch {epoch + 1}/{p.train.epochs}"
             figures = training_figures(train_one_epoch(trainer, batches, len(loader), title))
             progress.epoch = epoch + 1
+            if trainer.pull:
+                figures |= trainer.pull.figures()
+            if gradual and trainer.pull:
+                trainer = cut_when_due(gradual, trainer, progress, make)
+            best = False
             if progress.epoch % p.train.eval_every == 0 or progress.epoch == p.train.epochs:
                 metrics, found = measure(p, trainer.averaged, valid_loader, validation)
-                progress.judge(metrics)
+                best = progress.judge(metrics, shrinking=trainer.pull is not None)
                 figures |= validation_figures(metrics, names)
                 monitor.images(progress.epoch, "validation", examples(validation, found, names))
                 print(f"{title}\n{figures_table(figures)}\n{format_metrics(metrics, names)}")
             monitor.log(progress.epoch, figures)
-            save(run, p, netdef, names, trainer, progress)
+            save(run, p, names, trainer, progress, gradual, best)
             if p.train.patience and progress.stale >= p.train.patience:
                 print(f"stopped: no better mAP in {progress.stale} evaluations")
                 break
     finish(run, p, validation, valid_loader)
+    if p.sparse.is_pruned:
+        show_scales(run, p)
+    if p.sparse.is_pruned and not gradual:
+        calibration = ValidationDataset(train_photos, netdef.size, p.model.letterbox)
+        unchanged = validation_loader(calibration, p.train.batch_size, p.data.workers)
+        show_bearing(run, p, validation, valid_loader, unchanged)
 
 
 def resumed(p: TrainSettings) -> tuple[TrainSettings, dict[str, Any] | None]:
@@ -180,13 +208,11 @@ def load_photos(p: TrainSettings) -> tuple[PhotoSet, PhotoSet]:
     return train_photos, valid_photos
 
 
-def build_network(
-    p: TrainSettings, photos: PhotoSet, checkpoint: dict[str, Any] | None
-) -> tuple[NetDef, Darknet]:
+def build_network(p: TrainSettings, photos: PhotoSet, checkpoint: dict[str, Any] | None) -> Darknet:
     """The network to train: from the checkpoint that is resumed, from `weights`, or at random."""
     if checkpoint:
         netdef = cfg_files.parse(checkpoint["cfg"], f"{p.train.resume} (its cfg)")
-        return netdef, Darknet(netdef)
+        return Darknet(netdef)
     netdef = cfg_files.load(p.model.cfg)
     for note in netdef.notes:
         print(f"note: {note}")
@@ -207,7 +233,9 @@ def build_network(
     model.init_heads_(untrained)
     if p.model.pretrained:
         print(f"{p.model.weights}: {fill_(model, state)}")
-    return netdef, model
+    if p.sparse.is_pruned:
+        equalise_(model)
+    return model
 
 
 def with_new_heads(p: TrainSettings, netdef: NetDef, photos: PhotoSet) -> NetDef:
@@ -236,23 +264,90 @@ def with_new_heads(p: TrainSettings, netdef: NetDef, photos: PhotoSet) -> NetDef
     return netdef
 
 
-def describe(netdef: NetDef, model: Darknet) -> str:
-    width, height = netdef.size
+def load_teacher(p: TrainSettings, netdef: NetDef) -> Darknet | None:
+    if not p.distill.teacher:
+        return None
+    network = load_network(p.distill.teacher, p.distill.teacher_cfg, device=p.model.device)
+    check_teacher(network.model.netdef, netdef, p.distill.teacher)
+    print(f"teacher {p.distill.teacher}: {describe(network.model)}")
+    return network.model
+
+
+def make_gradual(
+    p: TrainSettings, netdef: NetDef, checkpoint: dict[str, Any] | None
+) -> Gradual | None:
+    """The cuts on the way, as far as they have come; None where there are to be none."""
+    if not p.sparse.prune_while_training:
+        return None
+    if p.train.freeze:
+        raise InputError(f"freeze={p.train.freeze}: expected 0 with prune_while_training=True")
+    gradual = Gradual.start(
+        netdef, p.cut.strategy, cut_target(p), p.train.epochs, p.sparse.cut_epochs
+    )
+    if checkpoint:
+        gradual.load_state(checkpoint["training"]["gradual"])
+    return gradual
+
+
+def cut_target(p: TrainSettings) -> Target:
+    return Target(
+        p.cut.percent, p.cut.percent_of, p.cut.layer_keep, p.cut.round_to, p.cut.percent_blocks
+    )
+
+
+def cut_when_due(
+    gradual: Gradual,
+    trainer: Trainer,
+    progress: Progress,
+    make: Callable[[Darknet], Trainer],
+) -> Trainer:
+    """The training of what is left, where the end of this epoch is a time to cut."""
+    assert trainer.pull
+    plan = gradual.plan(progress.epoch, trainer.averaged, trainer.pull.dead)
+    if plan is None:
+        return trainer
+    trainer = cut_trainer(trainer, plan, make)
+    progress.best = -1.0  # earlier networks were larger: another race
+    share = gradual.gone.share(gradual.strategy, gradual.target.percent_of)
+    print(
+        f"cut after epoch {progress.epoch}: {100 * share:.1f} % of the {gradual.target.percent_of} "
+        f"are gone; left are {describe(trainer.model)}"
+    )
+    return trainer
+
+
+def describe(model: Darknet) -> str:
+    width, height = model.netdef.size
     return (
         f"{count_parameters(model) / 1e6:.3f} M parameters, "
-        f"{count_operations(netdef) / 1e9:.3f} G operations at {width}x{height}"
+        f"{count_operations(model.netdef) / 1e9:.3f} G operations at {width}x{height}"
     )
 
 
-def make_trainer(p: TrainSettings, model: Darknet, steps: int, folder: Path) -> Trainer:
+def make_trainer(
+    p: TrainSettings,
+    model: Darknet,
+    teacher: Darknet | None,
+    steps: int,
+    folder: Path,
+    pulled: bool,
+) -> Trainer:
+    """What trains a network, from its first step. steps: batches an epoch. pulled: whether scales
+    are drawn to zero."""
     model = model.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(
-        p.train.optimizer, model, p.train.lr, p.train.momentum, p.train.weight_decay
+        p.train.optimizer,
+        model,
+        p.train.lr,
+        p.train.momentum,
+        p.train.weight_decay,
+        p.train.lr * SCALE_LR if p.sparse.is_pruned else 0.0,
     )
     epoch_steps = -(-steps // p.train.accumulate)
+    loss = Loss(model.heads, **dataclasses.asdict(p.loss))
     return Trainer(
         model=model,
-        loss=Loss(model.heads, **dataclasses.asdict(p.loss)),
+        loss=loss,
         optimizer=optimizer,
         schedule=warmup_cosine(
             optimizer, epoch_steps, p.train.epochs, p.train.warmup_epochs, p.train.final_lr
@@ -263,29 +358,54 @@ def make_trainer(p: TrainSettings, model: Darknet, steps: int, folder: Path) -> 
         accumulate=p.train.accumulate,
         clip=p.train.clip,
         run_folder=folder,
+        pull=make_pull(p, model, epoch_steps * p.train.epochs) if pulled else None,
+        distillation=make_distillation(p, teacher, loss) if teacher else None,
+    )
+
+
+def make_pull(p: TrainSettings, model: Darknet, steps: int) -> Sparsity:
+    return Sparsity.of(
+        model,
+        p.cut.strategy,
+        p.sparse.sparse_rate,
+        steps,
+        p.sparse.sparse_decay,
+        p.sparse.sparse_step == "proximal",
+    )
+
+
+def make_distillation(p: TrainSettings, teacher: Darknet, loss: Loss) -> Distillation:
+    return Distillation(
+        teacher,
+        loss,
+        p.distill.teacher_objectness,
+        p.distill.teacher_classes,
+        p.distill.teacher_boxes,
     )
 
 
 def save(
     run: Run,
     p: TrainSettings,
-    netdef: NetDef,
     names: tuple[str, ...],
     trainer: Trainer,
     progress: Progress,
+    gradual: Gradual | None,
+    best: bool,
 ) -> None:
     """Write last.pt, and where this epoch is the best so far best.pt and the Darknet pair."""
-    mean = trainer.averaged
+    mean, netdef = trainer.averaged, trainer.model.netdef
     training = {
         **dataclasses.asdict(progress),
         "model": trainer.model.state_dict(),
         "optimizer": trainer.optimizer.state_dict(),
         "schedule": trainer.schedule.state_dict(),
         "averaged": int(trainer.mean.n_averaged),
+        "gradual": gradual.state() if gradual else None,
     }
     settings = dataclasses.asdict(p)
     paths = [run.weights / "last.pt"]
-    if progress.stale == 0 and progress.best >= 0:
+    if best:
         paths.append(run.weights / "best.pt")
         write_pair(run.weights / "best", mean, netdef, names)
     for path in paths:
@@ -332,6 +452,7 @@ def training_figures(means: dict[str, float]) -> dict[str, float]:
         "loss/box": means["box"],
         "loss/objectness": means["objectness"],
         "loss/classes": means["classes"],
+        **({"loss/teacher": means["teacher"]} if means["teacher"] else {}),
         "training/precision": means["precision"],
         "training/recall": means["recall"],
         "lr/lr": means["lr"],
@@ -350,7 +471,8 @@ def validation_figures(metrics: Metrics, names: tuple[str, ...]) -> dict[str, fl
 
 
 def figures_table(figures: dict[str, float]) -> str:
-    shown = {name: value for name, value in figures.items() if not name.startswith("AP/")}
+    long = ("AP/", "scales/")
+    shown = {name: value for name, value in figures.items() if not name.startswith(long)}
     return AsciiTable([list(shown), [f"{value:.4g}" for value in shown.values()]]).table
 
 
@@ -390,6 +512,41 @@ def finish(
     write_image(run.folder / "examples.jpg", grid(pictures, columns=4))
     print(f"the best epoch, {run.weights / 'best.pt'}:\n{format_metrics(metrics, network.names)}")
     print(f"pictures are in {run.folder}")
+
+
+def show_scales(run: Run, p: TrainSettings) -> None:
+    """Draw how the scales came to zero."""
+    network = load_network(str(run.weights / "best.pt"), device="cpu")
+    dead = near_zero(network.model, p.cut.strategy)
+    plot_scales(read_history(run.folder / CSV_NAME), dead, run.folder / "scales.png")
+
+
+def show_bearing(
+    run: Run,
+    p: TrainSettings,
+    validation: ValidationDataset,
+    loader: Iterable[Batch],
+    calibration: Iterable[Batch],
+) -> None:
+    """Say how much of the sparse network could be cut."""
+    network = load_network(str(run.weights / "best.pt"), device=p.model.device)
+    points = bearing(
+        network.model,
+        p.cut.strategy,
+        cut_target(p),
+        lambda model: measure(p, model, loader, validation)[0].mean_ap,
+        calibration,
+    )
+    plot_bearing(points, p.cut.strategy, run.folder / "percent.png")
+    last = borne(points)
+    text = (
+        f"{bearing_table(points)}\nmAP on the validation photos after a cut by {p.cut.strategy} of "
+        f"that share of {p.cut.percent_of} and new BN statistics, not fine-tuned.\n"
+        f"It would bear percent={last.percent:g}: mAP {last.mean_ap:.4f}, "
+        f"{points[0].mean_ap:.4f} uncut"
+    )
+    write_text(run.folder / "percent.txt", text + "\n")
+    print(text)
 
 
 if __name__ == "__main__":

@@ -32,11 +32,16 @@ class Assigned:
     column: Tensor
     target: Tensor
 
+    def of(self, logits: Tensor) -> Tensor:
+        """Those of logits [B, A, h, w, 5+C] that answer for objects: [P, 5+C]."""
+        return logits[self.image, self.anchor, self.row, self.column]
+
 
 @dataclass(frozen=True)
 class Losses:
     """The parts of the loss, weighted, and how the positives fare; scalars.
 
+    teacher: how far the network is from its teacher (see models.distill), 0 without one.
     precision: of the predictions with objectness over 0.5, the share that is right.
     recall: of the predictions that answer for an object, the share that is right, where right
     means objectness over 0.5, the true class on top, and IoU over 0.5. Both count predictions
@@ -46,12 +51,13 @@ class Losses:
     box: Tensor
     objectness: Tensor
     classes: Tensor
+    teacher: Tensor
     precision: Tensor
     recall: Tensor
 
     @property
     def total(self) -> Tensor:
-        return self.box + self.objectness + self.classes
+        return self.box + self.objectness + self.classes + self.teacher
 
 
 class Loss:
@@ -84,18 +90,17 @@ class Loss:
 
     def __call__(self, maps: Sequence[Tensor], batch: Batch) -> Losses:
         """The loss of raw maps [B, A·(5+C), h, w] on a batch: a mean over images and positives."""
-        height, width = batch.images.shape[-2:]
-        objects = xyxy_to_cxcywh(batch.boxes)  # [M, 4]
-        fits = self._fitting_anchors(objects[:, 2:])
+        found = self.assigned(maps, batch)
         parts = [
-            self._head_loss(head, raw, batch, objects, fit, (width, height))
-            for head, raw, fit in zip(self.heads, maps, fits, strict=True)
+            self._head_loss(head, raw, positives, batch)
+            for head, raw, positives in zip(self.heads, maps, found, strict=True)
         ]
         box, objectness, classes, right, claimed, positives = torch.stack(parts).sum(0).unbind()
         return Losses(
             self.box_gain * box,
             self.objectness_gain * objectness,
             self.class_gain * classes,
+            torch.zeros_like(box),
             right / claimed.clamp(min=1),
             right / positives.clamp(min=1),
         )
@@ -110,36 +115,37 @@ class Loss:
             fit |= worst == worst.amin(0)
         return list(fit.split([len(head.anchors) for head in self.heads]))
 
-    def _head_loss(
-        self,
-        head: Head,
-        raw: Tensor,
-        batch: Batch,
-        objects: Tensor,
-        fit: Tensor,
-        size: tuple[int, int],
-    ) -> Tensor:
+    def assigned(self, maps: Sequence[Tensor], batch: Batch) -> list[Assigned]:
+        """By head, which predictions of raw maps answer for which of a batch's objects."""
+        size = (batch.images.shape[-1], batch.images.shape[-2])
+        objects = xyxy_to_cxcywh(batch.boxes)  # [M, 4]
+        fits = self._fitting_anchors(objects[:, 2:])
+        found = []
+        for head, raw, fit in zip(self.heads, maps, fits, strict=True):
+            cells = (raw.shape[-1], raw.shape[-2])
+            centres = objects[:, :2] / cell_size(size, cells, objects)
+            found.append(assign(head, fit, centres, batch.image_index, cells))
+        return found
+
+    def _head_loss(self, head: Head, raw: Tensor, found: Assigned, batch: Batch) -> Tensor:
         """[6]: the loss of boxes, objectness and classes, and how many positives are right, how
         many cells claim an object, and how many positives there are."""
         logits = head.split(raw)  # [B, A, h, w, 5+C]
         h, w = logits.shape[2:4]
-        cell = objects.new_tensor([size[0] / w, size[1] / h])
-        found = assign(head, fit, objects[:, :2] / cell, batch.image_index, (w, h))
-        ours = logits[found.image, found.anchor, found.row, found.column]  # [P, 5+C]
-
-        corner = torch.stack([found.column, found.row], -1)
-        centre = (head.centre_offset(ours[:, :2]) + corner) * cell
-        extent = head.anchor_scale(ours[:, 2:4]) * ours.new_tensor(head.anchors)[found.anchor]
-        boxes = cxcywh_to_xyxy(torch.cat([centre, extent], -1))
-        box_loss = complete_box_iou_loss(boxes, batch.boxes[found.target])  # [P]
+        size = (batch.images.shape[-1], batch.images.shape[-2])
+        ours = found.of(logits)  # [P, 5+C]
+        box_loss = complete_box_iou_loss(  # [P]
+            answers(head, ours, found, size, (w, h)), batch.boxes[found.target]
+        )
         iou = (1 - box_loss.detach()).clamp(min=0)
 
         cells = logits.shape[:4]
         place = ((found.image * cells[1] + found.anchor) * h + found.row) * w + found.column
         # Where one cell and anchor answers for two objects, the better overlap is its target.
         wanted = logits.new_zeros(cells.numel()).scatter_reduce(0, place, iou, "amax").view(cells)
-        balance = OBJECTNESS_BALANCE.get(round(size[1] / h), 1.0)
-        objectness = balance * F.binary_cross_entropy_with_logits(logits[..., 4], wanted)
+        objectness = balance(size, (w, h)) * F.binary_cross_entropy_with_logits(
+            logits[..., 4], wanted
+        )
 
         labels = F.one_hot(batch.labels[found.target], head.classes).float()
         class_loss = F.binary_cross_entropy_with_logits(ours[:, 5:], labels, reduction="none")
@@ -161,6 +167,29 @@ class Loss:
                 box_loss.new_tensor(len(found.target)),
             ]
         )
+
+
+def balance(size: tuple[int, int], cells: tuple[int, int]) -> float:
+    """The share of a head's objectness loss, for an input and a map of (width, height) each."""
+    return OBJECTNESS_BALANCE.get(round(size[1] / cells[1]), 1.0)
+
+
+def cell_size(size: tuple[int, int], cells: tuple[int, int], like: Tensor) -> Tensor:
+    """[2]: the width and height of a cell, in pixels of the input."""
+    return like.new_tensor([size[0] / cells[0], size[1] / cells[1]])
+
+
+def answers(
+    head: Head, ours: Tensor, found: Assigned, size: tuple[int, int], cells: tuple[int, int]
+) -> Tensor:
+    """The boxes that the positives' logits [P, 5+C] predict: xyxy [P, 4] in pixels of the input.
+
+    size, cells: (width, height) of the input and of the map.
+    """
+    corner = torch.stack([found.column, found.row], -1)
+    centre = (head.centre_offset(ours[:, :2]) + corner) * cell_size(size, cells, ours)
+    extent = head.anchor_scale(ours[:, 2:4]) * ours.new_tensor(head.anchors)[found.anchor]
+    return cxcywh_to_xyxy(torch.cat([centre, extent], -1))
 
 
 def assign(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -178,6 +177,26 @@ class Sparsity:
                     now, mean = read(self.model, places, what), read(averaged, places, what)
                     write_(averaged, places, torch.where(dead, now, mean), what)
 
+    @torch.no_grad()
+    def sizes(self) -> Tensor:
+        """How large each set still is: [sets]."""
+        return torch.cat([size(read(self.model, bundle.drawn)) for bundle in self.bundles])
+
+    @property
+    def dead(self) -> float:
+        """The share of sets whose scales are near zero."""
+        return float((self.sizes() < DEAD).float().mean())
+
+    def figures(self) -> dict[str, float]:
+        """The deciles of the sets' sizes, and the shares of small ones."""
+        found = self.sizes()
+        deciles = torch.quantile(found, torch.arange(1, 10, device=found.device) / 10)
+        values = {f"scales/{n}0 %": value for n, value in enumerate(deciles.tolist(), start=1)}
+        shares = {
+            f"sparsity/below {at:g}": float((found < at).float().mean()) for at in (DEAD, 0.1)
+        }
+        return values | shares
+
     def _strengths(self, step: int) -> list[Tensor]:
         """By bundle, the pull on each of its sets, [n]."""
         sizes = [size(read(self.model, bundle.drawn)) for bundle in self.bundles]
@@ -194,17 +213,10 @@ class Sparsity:
 
 
 @torch.no_grad()
-def sizes(model: Darknet, bundles: Iterable[Bundle]) -> Tensor:
-    """How large each set of channels still is, of all bundles: [sets]."""
-    return torch.cat([size(read(model, bundle.drawn)) for bundle in bundles])
-
-
-def spread(found: Tensor) -> dict[str, float]:
-    """The figures of `sizes`: their deciles, and the shares below some."""
-    deciles = torch.quantile(found, torch.arange(1, 10, device=found.device) / 10)
-    values = {f"scales/{n}0 %": value for n, value in enumerate(deciles.tolist(), start=1)}
-    shares = {f"sparsity/below {at:g}": float((found < at).float().mean()) for at in (DEAD, 0.1)}
-    return values | shares
+def near_zero(model: Darknet, strategy: str) -> dict[int, float]:
+    """By layer that a strategy may cut, the share of its scales that are near zero."""
+    layers = {layer for b in find_bundles(model.netdef, strategy) for layer, _ in b.drawn}
+    return {n: float((_norm(model, n).weight.abs() < DEAD).float().mean()) for n in sorted(layers)}
 
 
 @torch.no_grad()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from models.darknet import Darknet
+from models.distill import Distillation
 from models.head import decode
 from models.loss import Loss, Losses
 from utils.boxes import Fit, clip
@@ -24,6 +25,7 @@ from utils.errors import InputError
 from utils.files import write_text
 from utils.metrics import Metrics, compute_metrics
 from utils.nms import nms
+from utils.schedule import SCALES
 from utils.types import Batch, Detections, Targets
 
 
@@ -62,9 +64,29 @@ def _train_mode(model: Darknet) -> None:
             layer.eval()
 
 
+class Pull(Protocol):
+    """What draws scales to zero, as pruning.sparsity.Sparsity does; steps count from 0."""
+
+    def add_gradient_(self, step: int) -> None: ...
+
+    def shrink_(self, step: int, lr: float) -> None: ...
+
+    def keep_zeros_(self, averaged: Darknet) -> None: ...
+
+    def figures(self) -> dict[str, float]: ...
+
+    @property
+    def dead(self) -> float: ...
+
+
 @dataclass
 class Trainer:
-    """What takes part in each training step."""
+    """What takes part in each training step.
+
+    pull: draws scales of batch normalisation to zero, which then are the optimizer's group
+    `utils.schedule.SCALES`.
+    distillation: a teacher to learn from.
+    """
 
     model: Darknet
     loss: Loss
@@ -76,6 +98,8 @@ class Trainer:
     accumulate: int
     clip: float
     run_folder: Path
+    pull: Pull | None = None
+    distillation: Distillation | None = None
 
     @property
     def averaged(self) -> Darknet:
@@ -121,7 +145,10 @@ def _losses(trainer: Trainer, batch: Batch) -> Losses:
     images = batch.images.contiguous(memory_format=torch.channels_last)
     with autocast(trainer.device, trainer.amp):
         maps = trainer.model(images)
+        taught = trainer.distillation.teach(images) if trainer.distillation else []
     losses = trainer.loss(maps, batch)  # in float32
+    if trainer.distillation:
+        losses = replace(losses, teacher=trainer.distillation(maps, taught, batch))
     if not losses.total.isfinite():
         path = trainer.run_folder / "not_finite.txt"
         write_text(path, "".join(f"{name}\n" for name in batch.paths))
@@ -133,13 +160,20 @@ def _losses(trainer: Trainer, batch: Batch) -> Losses:
 
 
 def _step(trainer: Trainer) -> None:
+    step = trainer.schedule.last_epoch
     if trainer.clip:
         parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
         nn.utils.clip_grad_norm_(parameters, trainer.clip)
+    if trainer.pull:
+        trainer.pull.add_gradient_(step)
     trainer.optimizer.step()
+    if trainer.pull:
+        trainer.pull.shrink_(step, trainer.optimizer.param_groups[SCALES]["lr"])
     trainer.optimizer.zero_grad(set_to_none=True)
     trainer.schedule.step()
     trainer.mean.update_parameters(trainer.model)
+    if trainer.pull:
+        trainer.pull.keep_zeros_(trainer.averaged)
 
 
 @torch.inference_mode()

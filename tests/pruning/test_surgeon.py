@@ -1,17 +1,31 @@
 """Does a cut network compute what the whole one computes without the channels and blocks?"""
 
 import random
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.darknet import Darknet
+from models.blocks import Convolution
+from models.darknet import Darknet, count_parameters
 from models.netdef import parse
 from pruning.channels import find_channels
-from pruning.surgeon import Plan, cut, keep_everything, masked, remove_blocks
+from pruning.residual import residual_blocks
+from pruning.scores import gamma
+from pruning.strategies import STRATEGIES, Target
+from pruning.surgeon import (
+    Plan,
+    carry_optimizer_,
+    cut,
+    keep_everything,
+    masked,
+    remove_blocks,
+    transfer,
+)
 from tests.pruning.nets import (
     CONFIGS,
     config,
@@ -23,22 +37,274 @@ from tests.pruning.nets import (
     random_plan,
     trained,
 )
+from utils.checkpoint import load_network, write_pair
 
 seeds = st.randoms(use_true_random=False)
+RESIDUAL = [name for name in CONFIGS if "shortcut" in {s.kind for s in config(name).layers}]
+CASES = [
+    (name, strategy)
+    for name in CONFIGS
+    for strategy in STRATEGIES
+    if name in RESIDUAL or "layer" not in strategy
+]
+PLAIN = """[net]
+width=32
+height=32
+channels=3
+[convolutional]
+batch_normalize=1
+filters=8
+size=3
+pad=1
+activation=leaky
+[convolutional]
+batch_normalize=1
+filters=6
+size=3
+pad=1
+activation=mish
+[convolutional]
+filters=7
+size=3
+pad=1
+activation=linear
+[yolo]
+anchors=8,8
+classes=2
+"""
 
 
 @torch.no_grad()
-def compare(model: Darknet, plan: Plan) -> None:
-    """Cut against masked, both ways of padding that are exact."""
-    model = model.double()
-    images = photos(model.netdef).double()
-    whole = masked(model, plan)
-    wanted = forward_padding_constants(whole, images, plan.keep)
+def compare(model: Darknet, plan: Plan, tolerance: float) -> None:
+    """Cut against masked, with any shifts where dead channels are padded with what they emit, and
+    in a plain forward pass where their shifts are zero."""
+    images = photos(model.netdef).to(next(model.parameters()).dtype)
+    wanted = forward_padding_constants(masked(model, plan), images, plan.keep)
+    assert error(cut(model, plan)(images), wanted) < tolerance
+    hush_(model, plan.keep)
+    assert error(cut(model, plan)(images), masked(model, plan)(images)) < tolerance
+
+
+@pytest.mark.parametrize(("name", "strategy"), CASES)
+def test_the_cut_is_the_mask(name: str, strategy: str) -> None:
+    """Every strategy on every cfg, made thinner, with a few weights each."""
+    netdef = config(name, thinner=8)
+    for seed in range(2):
+        model = trained(netdef, seed)
+        target = Target(0.5 + 0.2 * seed, round_to=1 + 3 * seed)
+        compare(model, STRATEGIES[strategy](netdef, gamma(model), target), 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "strategy"), CASES)
+def test_the_cut_is_the_mask_at_full_width(name: str, strategy: str) -> None:
+    netdef = config(name)
+    model = trained(netdef, 0)
+    compare(model, STRATEGIES[strategy](netdef, gamma(model), Target(0.6)), 1e-5)
+
+
+@torch.no_grad()
+def compare_any(rng: random.Random, most: int) -> None:
+    netdef = random_net(rng, most)
+    model = trained(netdef, rng.randrange(1000)).double()
+    plan = random_plan(netdef, rng)
+    images = photos(netdef).double()
+    wanted = forward_padding_constants(masked(model, plan), images, plan.keep)
     assert error(cut(model, plan)(images), wanted) < 1e-9
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(rng=seeds)
-def test_any_cut_is_the_mask(rng: random.Random) -> None:
+def test_any_legal_network_is_cut_as_it_is_masked(rng: random.Random) -> None:
+    compare_any(rng, most=14)
+
+
+@pytest.mark.slow
+@settings(max_examples=500, deadline=None)
+@given(rng=seeds)
+def test_any_large_legal_network_is_cut_as_it_is_masked(rng: random.Random) -> None:
+    compare_any(rng, most=40)
+
+
+@torch.no_grad()
+def test_where_shifts_are_not_zero_the_border_alone_differs() -> None:
+    """Zeros are padded, not the constant: each layer that reads it is off by one pixel more."""
+    netdef = parse(PLAIN)
+    model = trained(netdef, 3)
+    keep = np.ones(find_channels(netdef).count, bool)
+    keep[[3, 4, 5, 12, 14]] = False  # of both convolutions
+    plan = Plan(keep)
+    images = photos(netdef)
+    (got,), (wanted,) = cut(model, plan)(images), masked(model, plan)(images)
+    inside = (..., slice(2, -2), slice(2, -2))
+    assert error([got[inside]], [wanted[inside]]) < 1e-5
+    assert error([got], [wanted]) > 1e-2
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", RESIDUAL)
+def test_removing_blocks_is_zeroing_their_branches(name: str) -> None:
+    netdef = config(name, thinner=8)
+    model, images = trained(netdef, 1), photos(netdef)
+    blocks = [block.shortcut for block in residual_blocks(netdef)]
+    for chosen in (blocks[:1], blocks[::2], blocks):
+        plan = Plan(keep_everything(netdef).keep, tuple(chosen))
+        small = remove_blocks(model, chosen)
+        assert len(small.layers) < len(model.layers)
+        for got, wanted in zip(small(images), masked(model, plan)(images), strict=True):
+            assert torch.equal(got, wanted)
+
+
+@settings(max_examples=25, deadline=None)
+@given(rng=seeds)
+def test_a_plan_that_keeps_everything_changes_nothing(rng: random.Random) -> None:
     netdef = random_net(rng)
-    compare(trained(netdef, rng.randrange(1000)), random_plan(netdef, rng))
+    model = trained(netdef, 0)
+    same = cut(model, keep_everything(netdef))
+    assert same.netdef == netdef
+    before, after = model.state_dict(), same.state_dict()
+    assert list(before) == list(after)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    pointers = {tensor.data_ptr() for tensor in before.values()}
+    assert not pointers & {tensor.data_ptr() for tensor in after.values()}
+
+
+@settings(max_examples=40, deadline=None)
+@given(rng=seeds)
+def test_cutting_twice_is_cutting_once(rng: random.Random) -> None:
+    netdef = random_net(rng)
+    model = trained(netdef, 5).double()
+    first = random_plan(netdef, rng, with_blocks=False)
+    once = cut(model, first)
+    second = random_plan(once.netdef, rng, with_blocks=False)
+    joint = first.keep.copy()
+    joint[joint] = second.keep  # units keep their order
+    together, twice = cut(model, Plan(joint)), cut(once, second)
+    assert together.netdef == twice.netdef
+    for a, b in zip(together.state_dict().values(), twice.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", RESIDUAL)
+def test_blocks_and_then_channels_is_both_at_once(name: str) -> None:
+    netdef = config(name, thinner=8)
+    model = trained(netdef, 2).double()
+    plan = STRATEGIES["layer_channel"](netdef, gamma(model), Target(0.6))
+    assert plan.blocks
+    first = remove_blocks(model, plan.blocks)
+    whole, rest = find_channels(netdef), find_channels(first.netdef)
+    moved = transfer(netdef, Plan(keep_everything(netdef).keep, plan.blocks)).names
+    keep = np.ones(rest.count, bool)
+    for old, new in moved.items():
+        i, j = int(old.split(".")[1]), int(new.split(".")[1])
+        keep[rest.outputs[j]] = plan.keep[whole.outputs[i]]
+    together, twice = cut(model, plan), cut(first, Plan(keep))
+    assert together.netdef == twice.netdef
+    for a, b in zip(together.state_dict().values(), twice.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_illegal_plans_are_refused() -> None:
+    model = trained(parse(PLAIN), 0)
+    channels = find_channels(model.netdef)
+    keep = np.ones(channels.count, bool)
+    for layer, message in ((2, r"a \[yolo\], reads it"), (0, "no channel of layer 0"), (-1, "")):
+        bad = keep.copy()
+        bad[channels.outputs[layer]] = False
+        with pytest.raises(ValueError, match=message):
+            cut(model, Plan(bad))
+    with pytest.raises(ValueError, match="mask"):
+        cut(model, Plan(keep[1:]))
+    with pytest.raises(ValueError, match="layer 1 is no shortcut"):
+        cut(model, Plan(keep, (1,)))
+
+
+def test_the_whole_network_is_left_alone_and_modes_are_kept() -> None:
+    netdef = config("yolov3-mobilenetv2", thinner=8)
+    model = trained(netdef, 0).train()
+    model.layers[0].requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    small = cut(model, random_plan(netdef, random.Random(0)))
+    assert small.training
+    assert [p.requires_grad for p in small.layers[0].parameters()] == [False] * 3
+    assert all(p.requires_grad for p in small.layers[1].parameters())
+    assert count_parameters(small) < count_parameters(model)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD])
+def test_the_state_of_training_goes_along(kind: type) -> None:
+    """Momentum and the like of a channel that stays are what they were; training goes on."""
+    netdef = config("yolov3-mobilenetv2", thinner=16)
+    model = trained(netdef, 0).train()
+    options = {"momentum": 0.9} if kind is torch.optim.SGD else {}
+    old = kind(model.parameters(), lr=1e-3, **options)
+    sum(m.square().mean() for m in model(photos(netdef, 4))).backward()
+    old.step()
+    old.param_groups[0]["lr"] = 5e-4
+    plan = random_plan(netdef, random.Random(1))
+    small = cut(model, plan)
+    new = kind(small.parameters(), lr=1.0, **options)
+    mover = transfer(netdef, plan)
+    carry_optimizer_(new, small, old, model, mover)
+    assert new.param_groups[0]["lr"] == 5e-4
+    key = "momentum_buffer" if kind is torch.optim.SGD else "exp_avg"
+    parameters = dict(model.named_parameters())
+    # Gradients can be told apart, so a slice of their momentum is compared with theirs.
+    expected = mover({name: old.state[p][key] for name, p in parameters.items()})
+    for name, p in small.named_parameters():
+        assert new.state[p][key].shape == p.shape
+        assert torch.equal(new.state[p][key], expected[name])
+        assert "step" not in old.state[parameters[name]] or new.state[p]["step"] == 1
+    layer = next(i for i, u in find_channels(netdef).outputs.items() if not plan.keep[u].all())
+    kept = torch.from_numpy(plan.keep[find_channels(netdef).outputs[layer]])
+    name = f"layers.{layer}.bn.weight"
+    assert torch.equal(expected[mover.names[name]], old.state[parameters[name]][key][kept])
+    sum(m.square().mean() for m in small(photos(netdef, 4))).backward()
+    new.step()
+
+
+@pytest.mark.parametrize("name", ["yolov3-tiny", "yolov3-mobilenetv2"])
+def test_opencv_reads_the_cut_pair(name: str, tmp_path: Path) -> None:
+    netdef = config(name, thinner=4)
+    model = trained(netdef, 0)
+    strategy = "slim" if name == "yolov3-tiny" else "layer_channel"
+    plan = STRATEGIES[strategy](netdef, gamma(model), Target(0.5))
+    small = cut(model, plan)
+    cfg, weights = write_pair(tmp_path / "pruned", small, small.netdef, ("a", "b"))
+    network = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
+    images = photos(netdef, 1)
+    network.setInput(images.numpy())
+    heads = [f"conv_{index - 1}" for index in small.netdef.heads]
+    with torch.no_grad():
+        ours = load_network(str(weights), device="cpu").model(images)
+    theirs = [torch.from_numpy(output) for output in network.forward(heads)]
+    assert error(theirs, ours) < 1e-4
+    assert load_network(str(weights), device="cpu").model.netdef == small.netdef
+
+
+NETS = (
+    "yolov3-tiny/yolov3-tiny",
+    "yolo-fastest-1.1/yolo-fastest-1.1",
+    "mobilenetv2-nano/MobileNetV2-YOLOv3-Nano-coco",
+    "yoloface-50k/yoloface-50k",
+)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("name", NETS)
+def test_shared_networks_are_cut_as_they_are_masked(
+    name: str, strategy: str, shared: Path
+) -> None:
+    model = load_network(str(shared / f"weights/{name}.weights"), device="cpu").model
+    if "layer" in strategy and not residual_blocks(model.netdef):
+        pytest.skip("it has no residual block")
+    plan = STRATEGIES[strategy](model.netdef, gamma(model), Target(0.4))
+    with torch.no_grad():
+        for layer in model.layers:
+            if isinstance(layer, Convolution):
+                layer.double()
+    images = photos(model.netdef.with_net_options(width=64, height=64)).double()
+    with torch.no_grad():
+        wanted = forward_padding_constants(masked(model, plan), images, plan.keep)
+        assert error(cut(model, plan)(images), wanted) < 1e-9
