@@ -252,7 +252,7 @@ class Evaluate:
     rule: Literal["coco", "voc10", "voc07", "darknet"] = "coco"  # how AP is taken from a curve
     iou_thres: float = 0.5  # least overlap (IoU) with an object for a hit
     conf_thres: float = 0.001  # lowest score to count
-    nms_thres: float = 0.6  # of two boxes of a class that overlap more (IoU), the worse goes
+    nms_thres: float = 0.45  # of two boxes of a class that overlap more (IoU), the worse goes
     max_detections: int = 100  # at most so many boxes a photo (COCO: 100); 0 = any number
     plus_one: bool = False  # VOC's old IoU, in which a box's right and bottom pixels count
 

@@ -12,11 +12,12 @@ from models.netdef import Section
 # OpenCV's logits within 1e-4, with 1e-5 it differs by up to 0.17 where variances are small.
 BN_EPSILON = 1e-6
 
+# In place where the gradient needs only the result: what they get is always a layer's own new map.
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "linear": nn.Identity,
-    "leaky": lambda: nn.LeakyReLU(0.1),
-    "relu": nn.ReLU,
-    "relu6": nn.ReLU6,
+    "leaky": lambda: nn.LeakyReLU(0.1, inplace=True),
+    "relu": lambda: nn.ReLU(inplace=True),
+    "relu6": lambda: nn.ReLU6(inplace=True),
     "mish": nn.Mish,
     "swish": nn.SiLU,
     "silu": nn.SiLU,
