@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, get_type_hints
 
 import tyro
 
-from pruning.strategies import strategy_name
+from pruning.strategies import Target, strategy_name
 from utils.augment import Augmentation
 from utils.errors import InputError
 from utils.files import write_text
@@ -160,6 +160,37 @@ class Cut:
     @property
     def strategy(self) -> str:
         return strategy_name(self.pruned_id)
+
+    @property
+    def target(self) -> Target:
+        return Target(
+            self.percent, self.percent_of, self.layer_keep, self.round_to, self.percent_blocks
+        )
+
+
+@dataclass(frozen=True)
+class Prune:
+    """How prune.py judges, and what it measures."""
+
+    data: str = "data/demo.data"  # the data set, for mAP and for what looks at photos below
+    name: str = ""  # of the folders in runs/ and weights/; empty = from the data and the strategy
+    score: Literal["gamma", "l1", "taylor"] = "gamma"  # a channel's worth: scale, kernel, or slope
+    score_batches: int = 16  # batches of training photos that taylor looks at
+    bn_batches: int = 32  # batches that batch normalisation is re-estimated on; 0 = it is not
+    latency_rounds: int = 20  # how often each network is timed
+    batch_size: int = 8  # photos at once
+    workers: int = 2  # processes that load photos
+
+    def __post_init__(self) -> None:
+        expect(
+            self,
+            score_batches=(self.score_batches >= 1, "at least 1"),
+            bn_batches=(self.bn_batches >= 0, "at least 0"),
+            latency_rounds=(self.latency_rounds >= 1, "at least 1"),
+            batch_size=(self.batch_size >= 1, "at least 1"),
+            workers=(self.workers >= 0, "at least 0"),
+            name=("/" not in self.name and "\\" not in self.name, "a name without slashes"),
+        )
 
 
 @dataclass(frozen=True)
@@ -326,12 +357,43 @@ class DetectSettings:
     detect: Detect = field(default_factory=Detect)
 
 
+@dataclass(frozen=True)
+class PruneSettings:
+    """Make a trained network smaller; see README.md."""
+
+    network: Network = field(default_factory=Network)
+    cut: Cut = field(default_factory=Cut)
+    prune: Prune = field(default_factory=Prune)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+
+
 S = TypeVar("S")
 
 
-def load(settings: type[S], argv: list[str] | None = None) -> S:
-    """The settings of one script: the defaults above, changed by its flags."""
-    return tyro.cli(settings, args=argv, config=(tyro.conf.OmitArgPrefixes,))
+def load(settings: type[S], argv: list[str] | None = None, default: S | None = None) -> S:
+    """The settings of one script: the defaults above, or `default`, changed by its flags."""
+    start = settings() if default is None else default
+    return tyro.cli(settings, args=argv, default=start, config=(tyro.conf.OmitArgPrefixes,))
+
+
+def prune_arguments(argv: list[str] | None = None, strategy: str = "") -> dict[str, Any]:
+    """What `pruning.steps.prune` takes. strategy: the one that a script is for; empty for any."""
+    cut = Cut(pruned_id=strategy) if strategy else Cut()
+    p = load(PruneSettings, argv, PruneSettings(cut=cut))
+    if strategy and p.cut.strategy != strategy:
+        raise InputError(
+            f"pruned_id={p.cut.pruned_id!r}: expected {strategy!r}, which this script is for; "
+            "prune.py takes any"
+        )
+    values = dataclasses.asdict(p)
+    return {
+        "network": values["network"],
+        "strategy": p.cut.strategy,
+        "target": p.cut.target,
+        "evaluation": values["evaluate"],
+        "settings": values,
+        **values["prune"],
+    }
 
 
 def restore(settings: type[S], values: Mapping[str, Mapping[str, Any]]) -> S:

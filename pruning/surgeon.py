@@ -248,7 +248,8 @@ def _offsets(model: Darknet, what: _Cut) -> dict[int, Tensor]:
             sums = kernel.double().sum((2, 3))  # [filters, inputs]
             offsets[index] = (sums @ constants)[_indices(what.kept[index], kernel)]
         shift = convolution.bn.bias if convolution.bn else torch.zeros(len(kernel), device=device)
-        return dead_only(index, convolution.activation(shift.double()))
+        # A copy: activations work in place.
+        return dead_only(index, convolution.activation(shift.to(torch.float64, copy=True)))
 
     def add(index: int, inputs: list[Tensor]) -> Tensor:
         maps = [constants.view(1, -1, 1, 1) for constants in inputs]

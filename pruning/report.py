@@ -1,0 +1,274 @@
+"""What did a cut change? Tables, a picture, and how fast the network is before and after."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from terminaltables import AsciiTable
+
+from models.darknet import Darknet, count_operations, count_parameters, shapes
+from models.netdef import NetDef
+from pruning.residual import without_blocks
+from pruning.strategies import Shares
+from pruning.surgeon import Plan
+from utils.files import atomic, write_text
+
+HEADER_BYTES = 20  # of a .weights file
+WARM_UP = 3  # rounds that are not counted: the first ones allocate memory and choose kernels
+INK, PALE, GRID = "#1f5f8b", "#c9d6df", "#e6e6e6"
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a network costs. latency: milliseconds an image, see `measure_latencies`."""
+
+    parameters: int
+    operations: int
+    weights_bytes: int
+    latency: float
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What a network finds on the validation photos: mAP@.5 and mAP@.5:.95, 0 to 1."""
+
+    mean_ap: float
+    mean_ap_50_95: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """A cut in figures.
+
+    strategy, percent, percent_of: as asked. shares: what the plan takes away. before, after: of
+    the network. found: by stage (before, after the cut, after BN re-estimation).
+    method: how the latency was measured. layers: a row a convolution, see `layer_rows`.
+    """
+
+    strategy: str
+    percent: float
+    percent_of: str
+    shares: Shares
+    before: Size
+    after: Size
+    found: Mapping[str, Quality]
+    method: str
+    layers: tuple[LayerRow, ...]
+
+    @property
+    def reached(self) -> float:
+        """The share of what `percent` asks for."""
+        blocks = self.strategy == "layer" and self.percent_of == "channels"
+        return getattr(self.shares, "blocks" if blocks else self.percent_of)
+
+    def text(self) -> str:
+        return "\n".join([self._layer_table(), self._share_table(), self._table(), self.method])
+
+    def write(self, folder: Path) -> None:
+        """report.txt, report.json and channels.png."""
+        write_text(folder / "report.txt", self.text() + "\n")
+        figures = {**dataclasses.asdict(self), "reached": self.reached}
+        write_text(folder / "report.json", json.dumps(figures, indent=2) + "\n")
+        plot_channels(self.layers, folder / "channels.png")
+
+    def _layer_table(self) -> str:
+        head = ["layer", "now", "kernel", "channels", "now", "kept", "parameters", "now", "MOPs",
+                "now"]  # fmt: skip
+        return _table([head, *(row.cells() for row in self.layers)], "the layers")
+
+    def _share_table(self) -> str:
+        what = "blocks" if self.percent_of == "channels" and self.strategy == "layer" else ""
+        rows = [
+            ["", "gone"],
+            [f"asked: {self.strategy}, of {what or self.percent_of}", f"{self.percent:.1%}"],
+            ["channels that it may cut", f"{self.shares.channels:.1%}"],
+            ["parameters", f"{self.shares.parameters:.1%}"],
+            ["operations", f"{self.shares.operations:.1%}"],
+            ["residual blocks", f"{self.shares.blocks:.1%}"],
+        ]
+        return _table(rows, "the cut")
+
+    def _table(self) -> str:
+        a, b = self.before, self.after
+        rows = [
+            ["", "before", "after", "after / before"],
+            ["parameters", f"{a.parameters:,}", f"{b.parameters:,}", _ratio(a, b, "parameters")],
+            ["operations", _giga(a.operations), _giga(b.operations), _ratio(a, b, "operations")],
+            [".weights", _mega(a.weights_bytes), _mega(b.weights_bytes),
+             _ratio(a, b, "weights_bytes")],
+            ["latency", f"{a.latency:.2f} ms", f"{b.latency:.2f} ms", _ratio(a, b, "latency")],
+        ]  # fmt: skip
+        quality = [["", "mAP@.5", "mAP@.5:.95"]] + [
+            [stage, f"{q.mean_ap:.4f}", f"{q.mean_ap_50_95:.4f}"] for stage, q in self.found.items()
+        ]
+        return f"{_table(rows, 'the network')}\n{_table(quality, 'on the validation photos')}"
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """A convolution before and after the cut; new and what follows are 0 where it is gone.
+
+    layer, new: its number. kernel: size, stride and groups. operations: for one image.
+    """
+
+    layer: int
+    new: int
+    kernel: str
+    channels: int
+    channels_now: int
+    parameters: int
+    parameters_now: int
+    operations: int
+    operations_now: int
+
+    def cells(self) -> list[str]:
+        """The row as text, in the order of the table's head."""
+        gone = not self.channels_now
+        return [
+            str(self.layer),
+            "-" if gone else str(self.new),
+            self.kernel,
+            str(self.channels),
+            "gone" if gone else str(self.channels_now),
+            f"{self.channels_now / self.channels:.0%}",
+            f"{self.parameters:,}",
+            f"{self.parameters_now:,}",
+            f"{self.operations / 1e6:.1f}",
+            f"{self.operations_now / 1e6:.1f}",
+        ]
+
+
+def layer_rows(before: NetDef, after: NetDef, plan: Plan) -> tuple[LayerRow, ...]:
+    """Every convolution of a network beside what the plan has left of it."""
+    _, moved = without_blocks(before, plan.blocks)
+    old, new = _costs(before), _costs(after)
+    rows = []
+    for layer, (channels, parameters, operations) in old.items():
+        place = moved.get(layer, 0)
+        now = new[place] if layer in moved else (0, 0, 0)
+        kernel = _kernel(before, layer)
+        rows.append(
+            LayerRow(layer, place, kernel, channels, now[0], parameters, now[1], operations, now[2])
+        )
+    return tuple(rows)
+
+
+def _kernel(netdef: NetDef, layer: int) -> str:
+    section = netdef.layers[layer]
+    size, step = section.integer("size", 1), section.integer("stride", 1)
+    text = f"{size}x{size}" + (f"/{step}" if step > 1 else "")
+    groups = section.integer("groups", 1)
+    if groups == 1:
+        return text
+    return text + (" depthwise" if groups == section.integer("filters") else f" {groups} groups")
+
+
+def _costs(netdef: NetDef) -> dict[int, tuple[int, int, int]]:
+    """By convolution: channels, parameters, operations."""
+    outputs = shapes(netdef)
+    found = {}
+    for index, section in enumerate(netdef.layers):
+        if section.kind == "convolutional":
+            source = netdef.sources(index)[0]
+            inputs = netdef.channels if source < 0 else outputs[source][0]
+            filters, height, width = outputs[index]
+            size, groups = section.integer("size", 1), section.integer("groups", 1)
+            weights = size**2 * inputs // groups * filters
+            each = 2 if section.flag("batch_normalize") else 1
+            found[index] = (filters, weights + each * filters, 2 * weights * height * width)
+    return found
+
+
+def size_of(model: Darknet, size: tuple[int, int], latency: float) -> Size:
+    """What a network costs for an input of (width, height) `size`."""
+    floats = sum(t.numel() for t in model.state_dict().values() if t.is_floating_point())
+    return Size(
+        count_parameters(model),
+        count_operations(model.netdef, size),
+        HEADER_BYTES + 4 * floats,
+        latency,
+    )
+
+
+@torch.inference_mode()
+def measure_latencies(
+    models: Sequence[Darknet], size: tuple[int, int], rounds: int
+) -> tuple[list[float], str]:
+    """Milliseconds that each network takes for one image of (width, height) `size`, and how they
+    were measured, as a line.
+
+    The networks take turns, so whatever else the machine does meets them alike; the median
+    leaves out what it does now and then. The networks alone: no decoding, no NMS.
+    """
+    device = next(models[0].parameters()).device
+    image = torch.rand(1, models[0].netdef.channels, size[1], size[0], device=device)
+    image = image.contiguous(memory_format=torch.channels_last)
+    times: list[list[float]] = [[] for _ in models]
+    for turn in range(WARM_UP + rounds):
+        for model, found in zip(models, times, strict=True):
+            _wait(device)
+            start = time.perf_counter()
+            model(image)
+            _wait(device)
+            if turn >= WARM_UP:
+                found.append(1000 * (time.perf_counter() - start))
+    where = f"{torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
+    method = (
+        f"latency: the network alone, one image of {size[0]}x{size[1]}, PyTorch float32, {where}; "
+        f"median of {rounds} rounds in which the networks took turns, after {WARM_UP} to warm up"
+    )
+    return [statistics.median(found) for found in times], method
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def plot_channels(rows: Sequence[LayerRow], path: Path) -> None:
+    """The channels of each convolution, before and after, as a PNG file."""
+    figure = Figure(figsize=(max(7.0, 0.16 * len(rows) + 2), 4.2), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    places = range(len(rows))
+    axes.bar(places, [row.channels for row in rows], color=PALE, label="before")
+    axes.bar(places, [row.channels_now for row in rows], color=INK, label="kept")
+    step = max(1, len(rows) // 40)
+    axes.set_xticks(places[::step], [str(row.layer) for row in rows[::step]], fontsize=7)
+    axes.set(xlabel="layer", ylabel="channels", xlim=(-0.8, len(rows) - 0.2))
+    axes.set_yscale("symlog", base=2, linthresh=1)
+    axes.grid(axis="y", color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    kept, whole = sum(row.channels_now for row in rows), sum(row.channels for row in rows)
+    axes.set_title(f"{kept} of {whole} channels kept", fontsize=10)
+    axes.legend(frameon=False, fontsize=8, ncols=2)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _table(rows: list[list[str]], title: str) -> str:
+    table = AsciiTable(rows, title)
+    table.justify_columns = dict.fromkeys(range(1, len(rows[0])), "right")
+    return table.table
+
+
+def _ratio(before: Size, after: Size, field: str) -> str:
+    values: tuple[Any, Any] = (getattr(before, field), getattr(after, field))
+    return f"{values[1] / values[0]:.3f}"
+
+
+def _giga(value: float) -> str:
+    return f"{value / 1e9:.3f} G"
+
+
+def _mega(value: float) -> str:
+    return f"{value / 2**20:.2f} MiB"
