@@ -223,8 +223,9 @@ def near_zero(model: Darknet, strategy: str) -> dict[int, float]:
 def equalise_(model: Darknet) -> None:
     """Bring the scales of all layers to one size, about 1, so that one pull means the same to all.
 
-    The network computes what it did. Kernels before batch normalisation, to which their size is
-    nothing, keep the one they had: the optimizer's steps are made for that.
+    The network computes what it did. Kernels before batch normalisation, to which their size means
+    nothing (where the variance is well over BN's epsilon), keep the one that they had, since the
+    optimizer's steps are made for that.
     """
     normalized = [n for n in model.layers if isinstance(n, Convolution) and n.bn is not None]
     before = [layer.conv.weight.norm() for layer in normalized]

@@ -1,0 +1,352 @@
+"""Is the right thing drawn to zero, once a step, and together with what must die with it?"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.blocks import Convolution
+from models.darknet import Darknet
+from models.loss import Loss
+from models.netdef import NetDef, parse
+from pruning.channels import find_channels
+from pruning.sparsity import DEAD, Sparsity, equalise_, find_bundles, near_zero, read, size
+from pruning.strategies import may_cut
+from tests.pruning.nets import config, photos, trained
+from utils.engine import Trainer, train_one_epoch
+from utils.errors import InputError
+from utils.schedule import SCALES, make_optimizer, running_mean, warmup_cosine
+from utils.types import Batch
+
+# A stem, a block on it whose inside is a depthwise convolution, a plain layer, a head.
+BLOCK = """
+[net]
+width=32
+height=32
+channels=3
+[convolutional]
+batch_normalize=1
+filters=4
+size=3
+stride=8
+pad=1
+activation=leaky
+[convolutional]
+batch_normalize=1
+filters=6
+size=1
+activation=leaky
+[convolutional]
+batch_normalize=1
+filters=6
+groups=6
+size=3
+pad=1
+activation=leaky
+[convolutional]
+batch_normalize=1
+filters=4
+size=1
+activation=linear
+[shortcut]
+from=-4
+activation=linear
+[convolutional]
+batch_normalize=1
+filters=8
+size=3
+pad=1
+activation=leaky
+[convolutional]
+filters=7
+size=1
+activation=linear
+[yolo]
+anchors=8,8
+classes=2
+"""
+STEPS = 10
+
+
+def network(seed: int = 0) -> Darknet:
+    return trained(parse(BLOCK), seed).train()
+
+
+def scales(model: Darknet, layer: int, what: str = "weight") -> Tensor:
+    convolution = model.layers[layer]
+    assert isinstance(convolution, Convolution)
+    return getattr(convolution.bn, what)
+
+
+def pull(model: Darknet, strategy: str = "slim", rate: float = 1.0, **more: object) -> Sparsity:
+    settings = {"decay": "constant", "proximal": True} | more
+    return Sparsity.of(model, strategy, rate, STEPS, **settings)  # type: ignore[arg-type]
+
+
+def set_(model: Darknet, values: dict[int, list[float]], what: str = "weight") -> None:
+    with torch.no_grad():
+        for layer, numbers in values.items():
+            scales(model, layer, what)[:] = torch.tensor(numbers)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "layers"),
+    [
+        ("normal", [[2], [5]]),
+        ("slim", [[0, 3], [2], [5]]),
+        ("shortcut", [[0, 3], [2], [5]]),
+        ("layer_channel", [[0, 3], [2], [5]]),
+        ("layer", [[3]]),
+    ],
+)
+def test_only_what_a_strategy_may_cut_is_drawn(strategy: str, layers: list[list[int]]) -> None:
+    bundles = find_bundles(parse(BLOCK), strategy)
+    assert sorted([layer for layer, _ in bundle.drawn] for bundle in bundles) == layers
+    model = network()
+    before = {n: scales(model, n).clone() for n in (0, 1, 2, 3, 5)}
+    pull(model, strategy, rate=0.01).shrink_(0, lr=1.0)
+    drawn = {layer for together in layers for layer in together}
+    for layer, old in before.items():
+        now = scales(model, layer)
+        assert (now.abs() < old.abs()).all() if layer in drawn else torch.equal(now, old)
+
+
+@pytest.mark.parametrize("name", ["yolov3-tiny", "yolov3-mobilenetv2"])
+@pytest.mark.parametrize("strategy", ["normal", "slim"])
+def test_every_channel_that_may_be_cut_is_drawn_once(name: str, strategy: str) -> None:
+    netdef = config(name, thinner=16)
+    channels = find_channels(netdef)
+    places: list[tuple[int, int]] = []
+    for bundle in find_bundles(netdef, strategy):
+        for layer, positions in (*bundle.drawn, *bundle.following):
+            places += [(layer, position) for position in positions.flatten().tolist()]
+    wanted = [
+        (member.layer, position)
+        for group in channels.groups
+        if may_cut(strategy, group)
+        for member in group.members
+        for position in member.positions.flatten().tolist()
+    ]
+    assert sorted(places) == sorted(wanted)
+
+
+def test_the_threshold_is_exact_and_what_is_below_is_zero() -> None:
+    model = network()
+    values = [0.5, -0.5, 0.1, -0.1, 0.2, -0.3, 1.0, 0.0]
+    set_(model, {5: values})
+    pull(model, rate=2.0).shrink_(0, lr=0.1)
+    wanted = torch.tensor([0.3, -0.3, 0, 0, 0, -0.1, 0.8, 0])
+    torch.testing.assert_close(scales(model, 5).detach(), wanted)
+    assert (scales(model, 5) == 0).tolist() == (wanted == 0).tolist()
+
+
+def test_coupled_channels_shrink_by_one_factor_and_die_together() -> None:
+    model = network()
+    set_(model, {0: [0.6, 0.03, 0.3, 0.0], 3: [-0.8, 0.04, 0.4, 0.5]})
+    before = torch.stack([scales(model, 0), scales(model, 3)]).detach().clone()
+    pull(model, rate=0.1).shrink_(0, lr=1.0)
+    after = torch.stack([scales(model, 0), scales(model, 3)]).detach()
+    left = 1 - 0.1 / before.square().mean(0).sqrt()
+    torch.testing.assert_close(after, before * left.clamp(min=0))
+    assert after[:, 1].tolist() == [0, 0]  # each alone is below the threshold, and so are both
+    assert (after[:, 0] != 0).all() and after[1, 3] != 0
+
+
+def test_members_of_a_set_never_die_alone() -> None:
+    """Drawn step by step against noise, scales of a shortcut's two layers reach zero at once."""
+    model, generator = network(), torch.Generator().manual_seed(0)
+    sparsity = pull(model, rate=0.3)
+    for step in range(60):
+        with torch.no_grad():
+            for layer in (0, 3):
+                scales(model, layer).add_(0.02 * torch.randn(4, generator=generator))
+        sparsity.shrink_(step, lr=0.1)
+        assert torch.equal(scales(model, 0) == 0, scales(model, 3) == 0)
+    assert (scales(model, 0) == 0).any()
+
+
+def test_what_a_depthwise_convolution_reads_dies_with_it() -> None:
+    model = network()
+    set_(model, {2: [0.05, 0.05, 1, 1, 1, 1]})
+    pull(model, rate=0.1).shrink_(0, lr=1.0)
+    for what in ("weight", "bias"):
+        assert (scales(model, 1, what) == 0).tolist() == [True, True, *[False] * 4]
+
+
+def test_the_subgradient_is_the_penaltys() -> None:
+    model = network()
+    sparsity = pull(model, rate=0.7, proximal=False)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    sparsity.add_gradient_(0)
+    coupled = torch.stack([scales(model, 0), scales(model, 3)])
+    penalty = 2**0.5 * coupled.norm(dim=0).sum() + scales(model, 2).abs().sum()
+    penalty = 0.7 * (penalty + scales(model, 5).abs().sum())
+    wanted = torch.autograd.grad(penalty, [scales(model, n) for n in (0, 2, 3, 5)])
+    for layer, gradient in zip((0, 2, 3, 5), wanted, strict=True):
+        torch.testing.assert_close(scales(model, layer).grad, gradient)
+    assert not scales(model, 1).grad.any()
+    untouched = [p for n, p in model.named_parameters() if not n.endswith("bn.weight")]
+    assert not any(p.grad.any() for p in untouched)
+    before = scales(model, 5).detach().clone()
+    sparsity.shrink_(0, lr=1.0)
+    assert torch.equal(scales(model, 5), before)
+
+
+@pytest.mark.parametrize(
+    ("decay", "early", "late"),
+    [("constant", 8, 8), ("global", 8, 0), ("local", 8, 6)],
+)
+def test_the_pull_is_let_go_after_half(decay: str, early: int, late: int) -> None:
+    """How many of eight scales, of which the largest make up 15 %, move by the full threshold."""
+    for step, wanted in ((STEPS // 2 - 1, early), (STEPS // 2, late)):
+        model = network()
+        set_(model, {5: [0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 30.0, 40.0]})
+        before = scales(model, 5).detach().clone()
+        pull(model, "normal", rate=0.1, decay=decay).shrink_(step, lr=1.0)
+        moved = before - scales(model, 5).detach()
+        assert int((moved > 0.09).sum()) == wanted
+        assert (moved > 0).all()
+
+
+def test_shifts_of_the_dying_come_to_exact_zero_and_others_stay() -> None:
+    model = network()
+    set_(model, {5: [0.0, DEAD / 2, 0.5, 1, 1, 1, 1, 1]})
+    set_(model, {5: [1.0] * 8}, "bias")
+    sparsity = pull(model, rate=0.0)
+    seen = []
+    for step in range(200):
+        sparsity.shrink_(step, lr=1e-3)
+        seen.append(scales(model, 5, "bias").detach().clone())
+    assert (seen[0][:2] < 1).all() and (seen[0][:2] > 0.9).all()
+    assert seen[-1].tolist() == [0, 0, *[1.0] * 6]
+
+
+def test_the_running_mean_keeps_zeros_and_nothing_else_changes() -> None:
+    model, averaged = network(0), network(1)
+    set_(model, {5: [0.1, 0.2, 1, 1, 1, 1, 1, 1]})
+    sparsity = pull(model, rate=0.3)
+    sparsity.shrink_(0, lr=1.0)
+    before = copy.deepcopy(averaged.state_dict())
+    sparsity.keep_zeros_(averaged)
+    alive = 0
+    for bundle in sparsity.bundles:
+        dead = size(read(model, bundle.drawn)) == 0
+        alive += int((~dead).sum())
+        assert torch.equal(size(read(averaged, bundle.drawn)) == 0, dead)
+        assert torch.equal(
+            read(averaged, bundle.drawn, "bias")[dead], read(model, bundle.drawn, "bias")[dead]
+        )
+    assert alive and not torch.equal(before["layers.5.bn.weight"], scales(averaged, 5))
+    changed = {n for n, t in averaged.state_dict().items() if not torch.equal(t, before[n])}
+    assert all(".bn.weight" in name or ".bn.bias" in name for name in changed)
+
+
+def test_figures_are_those_of_the_sets() -> None:
+    model = network()
+    set_(model, {0: [0, 0, 1, 1], 3: [0, 0.005, 1, 1], 2: [1.0] * 6, 5: [0.05] * 8})
+    figures = pull(model).figures()
+    assert figures["sparsity/below 0.01"] == pytest.approx(2 / 18)
+    assert figures["sparsity/below 0.1"] == pytest.approx(10 / 18)
+    assert pull(model).dead == pytest.approx(2 / 18)
+    assert figures["scales/90 %"] == 1 and figures["scales/30 %"] == pytest.approx(0.05)
+    assert near_zero(model, "slim") == {0: 0.5, 2: 0, 3: 0.5, 5: 0}
+
+
+@pytest.mark.parametrize("netdef", [config("yolov3-tiny", thinner=16), parse(BLOCK)])
+def test_equalising_changes_sizes_and_not_the_network(netdef: NetDef) -> None:
+    model = trained(netdef, 3).double()
+    images = photos(model.netdef).double()
+    kernels = [layer.conv.weight.norm() for layer in model.layers if isinstance(layer, Convolution)]
+    before = [raw.detach() for raw in model(images)]
+    equalise_(model)
+    for raw, old in zip(model(images), before, strict=True):
+        torch.testing.assert_close(raw, old, rtol=1e-3, atol=1e-3)
+    layers = [layer for layer in model.layers if isinstance(layer, Convolution)]
+    for layer, norm in zip(layers, kernels, strict=True):
+        if layer.bn:
+            gamma = layer.bn.weight.detach().abs()
+            assert 0.5 < float(gamma.square().sum() / gamma.sum()) < 2
+            assert layer.conv.weight.norm().item() == pytest.approx(norm.item())
+
+
+def test_frozen_layers_are_not_drawn() -> None:
+    model = network()
+    model.layers[5].requires_grad_(False)
+    drawn = {layer for bundle in pull(model).bundles for layer, _ in bundle.drawn}
+    assert drawn == {0, 2, 3}
+    model.requires_grad_(False)
+    with pytest.raises(InputError, match=r"freeze: .*pruned_id='slim'"):
+        pull(model)
+
+
+def test_a_network_with_nothing_to_cut_is_one_line() -> None:
+    head_only = (
+        "[net]"
+        + BLOCK.split("[net]")[1].split("[convolutional]")[0]
+        + "".join("[convolutional]" + part for part in BLOCK.split("[convolutional]")[-1:])
+    )
+    with pytest.raises(InputError, match="pruned_id='slim': the network has nothing"):
+        find_bundles(parse(head_only), "slim")
+    with pytest.raises(InputError, match="residual block"):
+        find_bundles(config("yolov3-tiny", thinner=16), "layer")
+
+
+def trainer(
+    folder: Path, accumulate: int, rate: float, kind: str = "sgd", **more: object
+) -> Trainer:
+    torch.manual_seed(0)
+    model = Darknet(parse(BLOCK))
+    optimizer = make_optimizer(kind, model, 0.01, 0.0, 0.0, scale_lr=0.1)
+    return Trainer(
+        model=model,
+        loss=Loss(model.heads),
+        optimizer=optimizer,
+        schedule=warmup_cosine(optimizer, STEPS, 1, 0, 1.0),
+        mean=running_mean(model, 0.998),
+        device=torch.device("cpu"),
+        amp=True,
+        accumulate=accumulate,
+        clip=1e-3,
+        run_folder=folder,
+        pull=pull(model, rate=rate, **more) if rate else None,
+    )
+
+
+def batches(netdef: NetDef, count: int) -> list[Batch]:
+    boxes, labels = torch.tensor([[4.0, 4, 14, 12], [10, 8, 30, 28]]), torch.tensor([0, 1])
+    where = torch.tensor([0, 1])
+    return [
+        Batch(photos(netdef, 2, seed), boxes, labels, where, ("a", "b"), ((32, 32),) * 2)
+        for seed in range(count)
+    ]
+
+
+@pytest.mark.parametrize("proximal", [True, False])
+@pytest.mark.parametrize("accumulate", [1, 2, 4])
+def test_the_pull_acts_once_a_step_after_clipping(
+    tmp_path: Path, accumulate: int, proximal: bool
+) -> None:
+    """Four batches. Gradients are clipped to nearly nothing, so the scales move by the pull."""
+    train = trainer(tmp_path, accumulate, rate=0.5, proximal=proximal)
+    before = scales(train.model, 5).detach().clone()
+    train_one_epoch(train, batches(train.model.netdef, 4), 4, "")
+    steps = 4 // accumulate
+    lr = train.optimizer.param_groups[SCALES]["lr"]
+    assert lr == pytest.approx(0.1)
+    wanted = before - steps * 0.5 * lr
+    torch.testing.assert_close(scales(train.model, 5).detach(), wanted, rtol=0, atol=2e-3)
+
+
+def test_zeros_of_a_training_are_zeros_of_the_network_that_is_saved(tmp_path: Path) -> None:
+    train = trainer(tmp_path, 1, rate=3.0, kind="adamw")
+    train_one_epoch(train, batches(train.model.netdef, 8), 8, "")
+    dead = scales(train.model, 5) == 0
+    assert dead.any()
+    assert torch.equal(scales(train.averaged, 5) == 0, dead)
+    followers = scales(train.model, 2) == 0
+    assert torch.equal(scales(train.averaged, 1) == 0, followers)
