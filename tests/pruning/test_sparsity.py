@@ -297,10 +297,15 @@ def test_a_network_with_nothing_to_cut_is_one_line() -> None:
 
 
 def trainer(
-    folder: Path, accumulate: int, rate: float, kind: str = "sgd", **more: object
+    folder: Path,
+    accumulate: int,
+    rate: float,
+    kind: str = "sgd",
+    model: Darknet | None = None,
+    **more: object,
 ) -> Trainer:
     torch.manual_seed(0)
-    model = Darknet(parse(BLOCK))
+    model = model or Darknet(parse(BLOCK))
     optimizer = make_optimizer(kind, model, 0.01, 0.0, 0.0, scale_lr=0.1)
     return Trainer(
         model=model,
