@@ -25,7 +25,6 @@ from pruning.bearing import bearing, bearing_table, borne
 from pruning.gradual import Gradual, cut_trainer
 from pruning.plots import plot_bearing, plot_scales
 from pruning.sparsity import Sparsity, equalise_, near_zero
-from pruning.strategies import Target
 from utils import errors
 from utils.anchors import fit_anchors, mean_best_iou, reachable_recall
 from utils.augment import multi_scale
@@ -151,7 +150,7 @@ def main(argv: list[str] | None = None) -> None:
                 break
     finish(run, p, validation, valid_loader)
     if p.sparse.is_pruned:
-        show_scales(run, p)
+        show_scales(run)
     if p.sparse.is_pruned and not gradual:
         calibration = ValidationDataset(train_photos, netdef.size, p.model.letterbox)
         unchanged = validation_loader(calibration, p.train.batch_size, p.data.workers)
@@ -282,17 +281,11 @@ def make_gradual(
     if p.train.freeze:
         raise InputError(f"freeze={p.train.freeze}: expected 0 with prune_while_training=True")
     gradual = Gradual.start(
-        netdef, p.cut.strategy, cut_target(p), p.train.epochs, p.sparse.cut_epochs
+        netdef, p.cut.strategy, p.cut.target, p.train.epochs, p.sparse.cut_epochs
     )
     if checkpoint:
         gradual.load_state(checkpoint["training"]["gradual"])
     return gradual
-
-
-def cut_target(p: TrainSettings) -> Target:
-    return Target(
-        p.cut.percent, p.cut.percent_of, p.cut.layer_keep, p.cut.round_to, p.cut.percent_blocks
-    )
 
 
 def cut_when_due(
@@ -514,10 +507,10 @@ def finish(
     print(f"pictures are in {run.folder}")
 
 
-def show_scales(run: Run, p: TrainSettings) -> None:
+def show_scales(run: Run) -> None:
     """Draw how the scales came to zero."""
     network = load_network(str(run.weights / "best.pt"), device="cpu")
-    dead = near_zero(network.model, p.cut.strategy)
+    dead = near_zero(network.model)
     plot_scales(read_history(run.folder / CSV_NAME), dead, run.folder / "scales.png")
 
 
@@ -533,7 +526,7 @@ def show_bearing(
     points = bearing(
         network.model,
         p.cut.strategy,
-        cut_target(p),
+        p.cut.target,
         lambda model: measure(p, model, loader, validation)[0].mean_ap,
         calibration,
     )

@@ -213,10 +213,13 @@ class Sparsity:
 
 
 @torch.no_grad()
-def near_zero(model: Darknet, strategy: str) -> dict[int, float]:
-    """By layer that a strategy may cut, the share of its scales that are near zero."""
-    layers = {layer for b in find_bundles(model.netdef, strategy) for layer, _ in b.drawn}
-    return {n: float((_norm(model, n).weight.abs() < DEAD).float().mean()) for n in sorted(layers)}
+def near_zero(model: Darknet) -> dict[int, float]:
+    """By convolution with batch normalisation, the share of its scales that are near zero."""
+    return {
+        index: float((layer.bn.weight.abs() < DEAD).float().mean())
+        for index, layer in enumerate(model.layers)
+        if isinstance(layer, Convolution) and layer.bn is not None
+    }
 
 
 @torch.no_grad()

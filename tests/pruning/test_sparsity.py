@@ -248,13 +248,14 @@ def test_the_running_mean_keeps_zeros_and_nothing_else_changes() -> None:
 
 def test_figures_are_those_of_the_sets() -> None:
     model = network()
-    set_(model, {0: [0, 0, 1, 1], 3: [0, 0.005, 1, 1], 2: [1.0] * 6, 5: [0.05] * 8})
+    ones = [1.0] * 6
+    set_(model, {0: [0, 0, 1, 1], 1: ones, 2: ones, 3: [0, 0.005, 1, 1], 5: [0.05] * 8})
     figures = pull(model).figures()
     assert figures["sparsity/below 0.01"] == pytest.approx(2 / 18)
     assert figures["sparsity/below 0.1"] == pytest.approx(10 / 18)
     assert pull(model).dead == pytest.approx(2 / 18)
     assert figures["scales/90 %"] == 1 and figures["scales/30 %"] == pytest.approx(0.05)
-    assert near_zero(model, "slim") == {0: 0.5, 2: 0, 3: 0.5, 5: 0}
+    assert near_zero(model) == {0: 0.5, 1: 0, 2: 0, 3: 0.5, 5: 0}
 
 
 @pytest.mark.parametrize("netdef", [config("yolov3-tiny", thinner=16), parse(BLOCK)])
@@ -302,7 +303,7 @@ def trainer(
     rate: float,
     kind: str = "sgd",
     model: Darknet | None = None,
-    **more: object,
+    proximal: bool = True,
 ) -> Trainer:
     torch.manual_seed(0)
     model = model or Darknet(parse(BLOCK))
@@ -318,7 +319,7 @@ def trainer(
         accumulate=accumulate,
         clip=1e-3,
         run_folder=folder,
-        pull=pull(model, rate=rate, **more) if rate else None,
+        pull=pull(model, rate=rate, proximal=proximal) if rate else None,
     )
 
 

@@ -1,0 +1,182 @@
+"""train.py where the network is made sparse, is cut on the way, or has a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import torch
+
+import train
+from models.darknet import Darknet, count_parameters
+from models.netdef import parse
+from pruning.sparsity import find_bundles, read, size
+from tests.pruning.test_sparsity import BLOCK
+from tests.test_train import figures, flags
+from utils.checkpoint import load_network, read_checkpoint
+from utils.demo_data import DemoSettings, make_demo
+from utils.engine import Trainer, train_one_epoch
+from utils.errors import InputError, run
+from utils.types import Batch
+
+NET = BLOCK.replace("filters=7", "filters=15").replace("classes=2", "classes=10")
+SPARSE = ["--is_pruned", "--lr", "0.01"]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with a tiny data set and a tiny network of every kind of channel."""
+    monkeypatch.chdir(tmp_path)
+    make_demo(tmp_path / "demo", DemoSettings(train=6, valid=4, side=64))
+    (tmp_path / "demo.names").write_text("".join(f"{digit}\n" for digit in range(10)))
+    (tmp_path / "demo.data").write_text(
+        "names = demo.names\ntrain = demo/train.txt\nvalid = demo/valid.txt\n"
+    )
+    (tmp_path / "tiny.cfg").write_text(NET)
+    return tmp_path
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
+    done: list[str] = []
+
+    def interrupted(
+        trainer: Trainer, batches: Iterable[Batch], steps: int, title: str
+    ) -> dict[str, float]:
+        if len(done) == epochs:
+            raise KeyboardInterrupt
+        done.append(title)
+        return train_one_epoch(trainer, batches, steps, title)
+
+    monkeypatch.setattr("train.train_one_epoch", interrupted)
+
+
+def expect_same_run(names: tuple[str, str]) -> None:
+    """The same weights, state and figures, to the bit."""
+    one, other = (read_checkpoint(f"weights/{name}/last.pt") for name in names)
+    assert one["cfg"] == other["cfg"]
+    for part in (("model",), ("training", "model")):
+        first, second = one, other
+        for key in part:
+            first, second = first[key], second[key]
+        for name, tensor in first.items():
+            assert torch.equal(tensor, second[name]), name
+    states = [c["training"]["optimizer"]["state"] for c in (one, other)]
+    for number, state in states[0].items():
+        for key, value in state.items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(states[1][number][key]))
+    rows = [figures(f"runs/{name}/metrics.csv") for name in names]
+    for row in (*rows[0], *rows[1]):
+        row.pop("speed/images_per_second")
+    assert rows[0] == rows[1]
+
+
+def test_a_sparse_run_ends_with_zeros_pictures_and_a_percent(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train.main(flags("--name", "sparse", *SPARSE, "--sparse_rate", "9", epochs=4))
+    said = capsys.readouterr().out
+    assert "It would bear percent=" in said and "slim" in said
+    left = {path.name for path in (project / "runs/sparse").iterdir()}
+    assert {"scales.png", "percent.png", "percent.txt", "curves_scales.png"} <= left
+    rows = figures("runs/sparse/metrics.csv")
+    assert 0 <= float(rows[0]["sparsity/below 0.01"]) <= float(rows[-1]["sparsity/below 0.01"])
+    assert float(rows[-1]["scales/90 %"]) < float(rows[0]["scales/90 %"])
+    saved = load_network("weights/sparse/best.pt", device="cpu").model
+    sizes = torch.cat([size(read(saved, b.drawn)) for b in find_bundles(saved.netdef, "slim")])
+    zeros = float((sizes == 0).float().mean())
+    assert zeros > 0 and zeros <= float(rows[-1]["sparsity/below 0.01"]) + 1e-6
+    last, best = (read_checkpoint(f"weights/sparse/{name}.pt") for name in ("last", "best"))
+    assert last["training"]["epoch"] == best["training"]["epoch"] == 4  # the sparsest, not mAP's
+
+
+@pytest.mark.parametrize("step", ["proximal", "subgradient"])
+def test_a_resumed_sparse_run_is_the_uninterrupted_one(
+    project: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    more = [*SPARSE, "--sparse_step", step, "--sparse_decay", "local", "--pruned_id", "1"]
+    train.main(flags("--name", "whole", *more, epochs=3))
+    interrupt_after(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        train.main(flags("--name", "halved", *more, epochs=3))
+    monkeypatch.setattr("train.train_one_epoch", train_one_epoch)
+    train.main(["--resume", "weights/halved/last.pt", "--workers", "0", "--no-visdom"])
+    expect_same_run(("whole", "halved"))
+
+
+def test_a_run_that_is_cut_on_the_way_ends_at_the_target_and_resumes_exactly(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = ["--prune_while_training", "--cut_epochs", "1", "3", "--percent", "0.5"]
+    train.main(flags("--name", "whole", *SPARSE, *cut, epochs=5))
+    said = capsys.readouterr().out
+    assert said.count("cut after epoch") == 2 and "It would bear" not in said
+    last = read_checkpoint("weights/whole/last.pt")
+    small, whole = parse(last["cfg"]), parse(NET).with_net_options(width=64, height=64)
+    counts = [
+        sum(layer.integer("filters") for layer in net.layers if layer.kind == "convolutional") - 15
+        for net in (small, whole)
+    ]
+    assert counts[0] / counts[1] == pytest.approx(0.5, abs=0.08)
+    opened = load_network("weights/whole/best.weights", device="cpu").model
+    assert count_parameters(opened) == count_parameters(Darknet(small))
+    for epochs in (1, 2, 3, 4):  # before, between and after the cuts
+        name = f"halved{epochs}"
+        interrupt_after(monkeypatch, epochs)
+        with pytest.raises(KeyboardInterrupt):
+            train.main(flags("--name", name, *SPARSE, *cut, epochs=5))
+        monkeypatch.setattr("train.train_one_epoch", train_one_epoch)
+        train.main(["--resume", f"weights/{name}/last.pt", "--workers", "0", "--no-visdom"])
+        expect_same_run(("whole", name))
+
+
+def test_blocks_are_cut_on_the_way_too(project: Path) -> None:
+    cut = ["--prune_while_training", "--cut_epochs", "1", "--percent", "0.9", "--pruned_id", "2"]
+    train.main(flags("--name", "layers", *SPARSE, *cut, epochs=2))
+    small = parse(read_checkpoint("weights/layers/last.pt")["cfg"])
+    assert not any(layer.kind == "shortcut" for layer in small.layers)
+
+
+def test_a_teacher_is_heard(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train.main(flags("--name", "large", epochs=1))
+    (project / "small.cfg").write_text(
+        Path("weights/large/best.cfg").read_text().replace("filters=8", "filters=3")
+    )
+    capsys.readouterr()
+    start = ["--pretrained", "--weights", "weights/large/best.pt", "--cfg", "small.cfg"]
+    for teacher in ("weights/large/best.pt", "weights/large/best.weights"):
+        train.main([*flags(*start, epochs=1), "--cfg", "small.cfg", "--teacher", teacher])
+        assert f"teacher {teacher}: " in capsys.readouterr().out
+    rows = figures("runs/small-demo/metrics.csv")
+    assert float(rows[0]["loss/teacher"]) > 0
+    plain = figures("runs/large/metrics.csv")
+    assert "loss/teacher" not in plain[0]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--prune_while_training"], "prune_while_training=True: expected False, or is_pruned"),
+        ([*SPARSE, "--prune_while_training", "--cut_epochs", "2"], "cut_epochs=(2,): expected"),
+        ([*SPARSE, "--prune_while_training", "--freeze", "1"], "freeze=1: expected 0"),
+        ([*SPARSE, "--sparse_rate", "-1"], "sparse_rate=-1.0: expected at least 0"),
+        (["--teacher", "no.pt"], "no.pt"),
+        (["--teacher", "other.weights"], "other.cfg"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    project: Path, argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code: object
+    try:
+        code = run(lambda: train.main(flags(*argv)))
+    except SystemExit as stop:  # how tyro ends
+        code = stop.code
+    assert code == 2
+    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert not (project / "weights").exists() and not (project / "runs").exists()
+
+
+def test_a_teacher_with_other_heads_is_one_line(project: Path, colour_weights: str) -> None:
+    with pytest.raises(InputError, match=r"teacher='.*colours\.weights': head 1 has classes 3"):
+        train.main(flags("--teacher", colour_weights))
