@@ -133,6 +133,7 @@ def main(argv: list[str] | None = None) -> None:
             figures = training_figures(train_one_epoch(trainer, batches, len(loader), title))
             progress.epoch = epoch + 1
             if trainer.pull:
+                trainer.pull.settle_(trainer.averaged)
                 figures |= trainer.pull.figures()
             if gradual and trainer.pull:
                 trainer = cut_when_due(gradual, trainer, progress, make)

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from models.blocks import Convolution
 from models.darknet import Darknet
@@ -16,12 +17,14 @@ from pruning.equalise import equalising_factors, rescale_
 from pruning.residual import expect_blocks
 from pruning.strategies import may_cut
 from utils.errors import InputError
+from utils.schedule import SCALES
 
 Decay = Literal["constant", "global", "local"]
 
 DECAYED = 0.01  # what is left of the pull, after half the training, where it decays
 LARGEST = 0.15  # the share of the largest scales, which alone a local decay spares
 DEAD = 0.01  # what a scale below this does is nothing beside the usual one, about 1
+ADAM_EPSILON = 1e-8
 SHIFT_DECAY = 0.95  # of a dying channel's shift, each step
 
 Place = tuple[int, Tensor]  # a layer, and positions [n, m] of its channels, int64
@@ -93,12 +96,19 @@ class Sparsity:
     """The pull on the scales of batch normalisation, after Network Slimming (Liu et al., ICCV
     2017): an L1 penalty, and a group lasso on scales that must die together.
 
-    A set of w scales γ pays rate · √w · ‖γ‖, which for a single scale is rate · |γ|; so scales of
-    coupled layers reach zero together. Two ways to follow it, each once a step of the optimizer:
+    A set of w scales γ pays rate · √w · ‖γ‖ of loss, which for a single scale is rate · |γ|; so
+    scales of coupled layers reach zero together. There are two ways to follow it, each once a step
+    of the optimizer:
 
     - subgradient: its derivative is added to the gradient, after clipping. Scales come near zero.
-    - proximal: the optimizer's step is followed by the penalty's own, a soft threshold of
-      rate · lr. Scales reach zero exactly.
+    - proximal: the optimizer's step is followed by the penalty's own, a soft threshold, in the
+      optimizer's metric: where AdamW divides gradients by their root mean square, so is the rate
+      (Yun et al., NeurIPS 2021, "Adaptive proximal gradient methods"). Then a scale dies, exactly,
+      if the loss rises by less than `rate` for each unit of scale that is lost, however small or
+      noisy its gradients are.
+
+    A layer's scales are only worth anything beside each other: as long as nothing else is done, a
+    penalty shrinks them all, at no cost. So `settle_` brings every layer back to its size.
 
     bundles: what is drawn. rate: the strength. steps: of the whole training. decay: after half of
     it the pull on all scales (`global`), or on the largest alone (`local`), is nearly let go.
@@ -136,19 +146,34 @@ class Sparsity:
             _add_gradient_(self.model, bundle.drawn, pull)
 
     @torch.no_grad()
-    def shrink_(self, step: int, lr: float) -> None:
-        """Where the pull is proximal: the soft threshold, after the optimizer's step at `lr`.
+    def shrink_(self, step: int, optimizer: Optimizer) -> None:
+        """Where the pull is proximal: the soft threshold, after the optimizer's step.
 
         In either case, what dies takes its shift along (see `_let_die_`).
         """
-        strengths = self._strengths(step)
-        for bundle, strength in zip(self.bundles, strengths, strict=True):
+        lr = optimizer.param_groups[SCALES]["lr"]
+        for bundle, strength in zip(self.bundles, self._strengths(step), strict=True):
             scales = read(self.model, bundle.drawn)
             if self.proximal:
-                left = (1 - lr * strength / size(scales).clamp(min=1e-12)).clamp(min=0)
+                threshold = lr * self._paced(bundle, strength, optimizer)
+                left = (1 - threshold / size(scales).clamp(min=1e-12)).clamp(min=0)
                 scales = scales * left[:, None]
                 write_(self.model, bundle.drawn, scales)
             self._let_die_(bundle, size(scales), lr)
+
+    def _paced(self, bundle: Bundle, strength: Tensor, optimizer: Optimizer) -> Tensor:
+        """How far the optimizer goes for a gradient of `strength`, [n], as a multiple of lr."""
+        norms = {layer: _norm(self.model, layer).weight for layer, _ in bundle.drawn}
+        if isinstance(optimizer, torch.optim.AdamW):
+            states = {layer: optimizer.state[weight] for layer, weight in norms.items()}
+            beta = optimizer.param_groups[SCALES]["betas"][1]
+            squares = [
+                states[layer]["exp_avg_sq"][positions] / (1 - beta ** states[layer]["step"])
+                for layer, positions in bundle.drawn
+            ]
+            # Not further than AdamW's own longest step.
+            return (strength / (size_of_squares(squares) + ADAM_EPSILON)).clamp(max=1.0)
+        return strength / (1 - optimizer.param_groups[SCALES]["momentum"])
 
     def _let_die_(self, bundle: Bundle, sizes: Tensor, lr: float) -> None:
         """Draw the shifts of sets that are dying to zero, and whatever follows dead ones.
@@ -165,6 +190,14 @@ class Sparsity:
         for what in ("weight", "bias"):
             followers = read(self.model, bundle.following, what)
             write_(self.model, bundle.following, followers.masked_fill(dead, 0), what)
+
+    def settle_(self, averaged: Darknet) -> None:
+        """Bring the scales of each layer back to one size; see `equalise_`.
+
+        To be called now and then, such as once an epoch: sizes change by some per cent then, and
+        what the optimizer remembers still fits.
+        """
+        equalise_(self.model, averaged)
 
     @torch.no_grad()
     def keep_zeros_(self, averaged: Darknet) -> None:
@@ -215,30 +248,41 @@ class Sparsity:
 @torch.no_grad()
 def near_zero(model: Darknet) -> dict[int, float]:
     """By convolution with batch normalisation, the share of its scales that are near zero."""
-    return {
-        index: float((layer.bn.weight.abs() < DEAD).float().mean())
-        for index, layer in enumerate(model.layers)
-        if isinstance(layer, Convolution) and layer.bn is not None
-    }
+    sizes = {n: _norm(model, n).weight.abs() for n, _ in _normalized(model)}
+    return {n: float((layer < DEAD).float().mean()) for n, layer in sizes.items()}
 
 
 @torch.no_grad()
-def equalise_(model: Darknet) -> None:
+def equalise_(model: Darknet, *like: Darknet) -> None:
     """Bring the scales of all layers to one size, about 1, so that one pull means the same to all.
 
     The network computes what it did. Kernels before batch normalisation, to which their size means
     nothing (where the variance is well over BN's epsilon), keep the one that they had, since the
-    optimizer's steps are made for that.
+    optimizer's steps are made for that. like: networks that are changed by the same factors, such
+    as a running mean of this one.
     """
-    normalized = [n for n in model.layers if isinstance(n, Convolution) and n.bn is not None]
-    before = [layer.conv.weight.norm() for layer in normalized]
-    rescale_(model, equalising_factors(model))
-    for layer, norm in zip(normalized, before, strict=True):
-        assert layer.bn is not None
-        factor = norm / layer.conv.weight.norm().clamp(min=1e-12)
-        layer.conv.weight *= factor
-        layer.bn.running_mean *= factor
-        layer.bn.running_var *= factor**2
+    factors = equalising_factors(model)
+    before = {index: layer.conv.weight.norm() for index, layer in _normalized(model)}
+    for network in (model, *like):
+        rescale_(network, factors)
+    kernels = {n: before[n] / layer.conv.weight.norm() for n, layer in _normalized(model)}
+    for network in (model, *like):
+        for index, layer in _normalized(network):
+            assert layer.bn is not None
+            layer.conv.weight *= kernels[index]
+            layer.bn.running_mean *= kernels[index]
+            layer.bn.running_var *= kernels[index] ** 2
+
+
+def _normalized(model: Darknet) -> list[tuple[int, Convolution]]:
+    """The convolutions with batch normalisation."""
+    layers = [(n, layer) for n, layer in enumerate(model.layers) if isinstance(layer, Convolution)]
+    return [(index, layer) for index, layer in layers if layer.bn is not None]
+
+
+def size_of_squares(squares: list[Tensor]) -> Tensor:
+    """[n, m] of each member → [n]: the root mean square of each set."""
+    return torch.cat(squares, 1).mean(1).sqrt()
 
 
 def size(scales: Tensor) -> Tensor:

@@ -25,7 +25,6 @@ from utils.errors import InputError
 from utils.files import write_text
 from utils.metrics import Metrics, compute_metrics
 from utils.nms import nms
-from utils.schedule import SCALES
 from utils.types import Batch, Detections, Targets
 
 
@@ -69,9 +68,11 @@ class Pull(Protocol):
 
     def add_gradient_(self, step: int) -> None: ...
 
-    def shrink_(self, step: int, lr: float) -> None: ...
+    def shrink_(self, step: int, optimizer: Optimizer) -> None: ...
 
     def keep_zeros_(self, averaged: Darknet) -> None: ...
+
+    def settle_(self, averaged: Darknet) -> None: ...
 
     def figures(self) -> dict[str, float]: ...
 
@@ -168,7 +169,7 @@ def _step(trainer: Trainer) -> None:
         trainer.pull.add_gradient_(step)
     trainer.optimizer.step()
     if trainer.pull:
-        trainer.pull.shrink_(step, trainer.optimizer.param_groups[SCALES]["lr"])
+        trainer.pull.shrink_(step, trainer.optimizer)
     trainer.optimizer.zero_grad(set_to_none=True)
     trainer.schedule.step()
     trainer.mean.update_parameters(trainer.model)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.blocks import Convolution
 from models.darknet import Darknet
@@ -87,6 +87,11 @@ def pull(model: Darknet, strategy: str = "slim", rate: float = 1.0, **more: obje
     return Sparsity.of(model, strategy, rate, STEPS, **settings)  # type: ignore[arg-type]
 
 
+def sgd(lr: float, momentum: float = 0.0) -> torch.optim.Optimizer:
+    """An optimizer whose step for a gradient of 1 is lr / (1 - momentum)."""
+    return make_optimizer("sgd", nn.BatchNorm2d(1), lr, momentum, 0.0, scale_lr=lr)
+
+
 def set_(model: Darknet, values: dict[int, list[float]], what: str = "weight") -> None:
     with torch.no_grad():
         for layer, numbers in values.items():
@@ -108,7 +113,7 @@ def test_only_what_a_strategy_may_cut_is_drawn(strategy: str, layers: list[list[
     assert sorted([layer for layer, _ in bundle.drawn] for bundle in bundles) == layers
     model = network()
     before = {n: scales(model, n).clone() for n in (0, 1, 2, 3, 5)}
-    pull(model, strategy, rate=0.01).shrink_(0, lr=1.0)
+    pull(model, strategy, rate=0.01).shrink_(0, sgd(1.0))
     drawn = {layer for together in layers for layer in together}
     for layer, old in before.items():
         now = scales(model, layer)
@@ -138,17 +143,54 @@ def test_the_threshold_is_exact_and_what_is_below_is_zero() -> None:
     model = network()
     values = [0.5, -0.5, 0.1, -0.1, 0.2, -0.3, 1.0, 0.0]
     set_(model, {5: values})
-    pull(model, rate=2.0).shrink_(0, lr=0.1)
+    pull(model, rate=2.0).shrink_(0, sgd(0.1))
     wanted = torch.tensor([0.3, -0.3, 0, 0, 0, -0.1, 0.8, 0])
     torch.testing.assert_close(scales(model, 5).detach(), wanted)
     assert (scales(model, 5) == 0).tolist() == (wanted == 0).tolist()
+
+
+def test_the_threshold_goes_as_far_as_the_optimizer_would() -> None:
+    """In AdamW's metric: further where gradients are small, but never more than a whole step."""
+    model = network()
+    optimizer = make_optimizer("adamw", model, 0.01, 0.9, 0.0, scale_lr=0.1)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    set_(model, {5: [1.0] * 8})
+    scales(model, 5).grad = torch.tensor([1.0, 2, 4, 8, 0.1, 0.01, 0, 0])
+    optimizer.step()
+    before = scales(model, 5).detach().clone()
+    pull(model, "normal", rate=0.5).shrink_(0, optimizer)
+    moved = before - scales(model, 5).detach()
+    steps = torch.tensor([0.5, 0.25, 0.125, 0.0625, 1, 1, 1, 1])
+    torch.testing.assert_close(moved, 0.1 * steps, rtol=1e-3, atol=1e-6)
+    model = network()
+    set_(model, {5: [1.0] * 8})
+    pull(model, "normal", rate=0.5).shrink_(0, sgd(0.1, momentum=0.75))
+    assert scales(model, 5).tolist() == pytest.approx([0.8] * 8)
+
+
+def test_settling_keeps_both_networks_and_their_zeros() -> None:
+    model, averaged = network(0).eval(), network(1).eval()
+    set_(model, {5: [0.1, 0.2, 1, 1, 1, 1, 1, 1]})
+    sparsity = pull(model, rate=0.5)
+    sparsity.shrink_(0, sgd(1.0))
+    sparsity.keep_zeros_(averaged)
+    images = photos(model.netdef)
+    with torch.no_grad():
+        before = [model(images)[0], averaged(images)[0]]
+        zeros = [scales(model, 5) == 0, scales(averaged, 5) == 0]
+        sparsity.settle_(averaged)
+        torch.testing.assert_close(model(images)[0], before[0], rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(averaged(images)[0], before[1], rtol=1e-3, atol=1e-3)
+    assert torch.equal(scales(model, 5) == 0, zeros[0]) and zeros[0].any()
+    assert torch.equal(scales(averaged, 5) == 0, zeros[1])
 
 
 def test_coupled_channels_shrink_by_one_factor_and_die_together() -> None:
     model = network()
     set_(model, {0: [0.6, 0.03, 0.3, 0.0], 3: [-0.8, 0.04, 0.4, 0.5]})
     before = torch.stack([scales(model, 0), scales(model, 3)]).detach().clone()
-    pull(model, rate=0.1).shrink_(0, lr=1.0)
+    pull(model, rate=0.1).shrink_(0, sgd(1.0))
     after = torch.stack([scales(model, 0), scales(model, 3)]).detach()
     left = 1 - 0.1 / before.square().mean(0).sqrt()
     torch.testing.assert_close(after, before * left.clamp(min=0))
@@ -164,7 +206,7 @@ def test_members_of_a_set_never_die_alone() -> None:
         with torch.no_grad():
             for layer in (0, 3):
                 scales(model, layer).add_(0.02 * torch.randn(4, generator=generator))
-        sparsity.shrink_(step, lr=0.1)
+        sparsity.shrink_(step, sgd(0.1))
         assert torch.equal(scales(model, 0) == 0, scales(model, 3) == 0)
     assert (scales(model, 0) == 0).any()
 
@@ -172,7 +214,7 @@ def test_members_of_a_set_never_die_alone() -> None:
 def test_what_a_depthwise_convolution_reads_dies_with_it() -> None:
     model = network()
     set_(model, {2: [0.05, 0.05, 1, 1, 1, 1]})
-    pull(model, rate=0.1).shrink_(0, lr=1.0)
+    pull(model, rate=0.1).shrink_(0, sgd(1.0))
     for what in ("weight", "bias"):
         assert (scales(model, 1, what) == 0).tolist() == [True, True, *[False] * 4]
 
@@ -193,7 +235,7 @@ def test_the_subgradient_is_the_penaltys() -> None:
     untouched = [p for n, p in model.named_parameters() if not n.endswith("bn.weight")]
     assert not any(p.grad.any() for p in untouched)
     before = scales(model, 5).detach().clone()
-    sparsity.shrink_(0, lr=1.0)
+    sparsity.shrink_(0, sgd(1.0))
     assert torch.equal(scales(model, 5), before)
 
 
@@ -207,7 +249,7 @@ def test_the_pull_is_let_go_after_half(decay: str, early: int, late: int) -> Non
         model = network()
         set_(model, {5: [0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 30.0, 40.0]})
         before = scales(model, 5).detach().clone()
-        pull(model, "normal", rate=0.1, decay=decay).shrink_(step, lr=1.0)
+        pull(model, "normal", rate=0.1, decay=decay).shrink_(step, sgd(1.0))
         moved = before - scales(model, 5).detach()
         assert int((moved > 0.09).sum()) == wanted
         assert (moved > 0).all()
@@ -220,7 +262,7 @@ def test_shifts_of_the_dying_come_to_exact_zero_and_others_stay() -> None:
     sparsity = pull(model, rate=0.0)
     seen = []
     for step in range(200):
-        sparsity.shrink_(step, lr=1e-3)
+        sparsity.shrink_(step, sgd(1e-3))
         seen.append(scales(model, 5, "bias").detach().clone())
     assert (seen[0][:2] < 1).all() and (seen[0][:2] > 0.9).all()
     assert seen[-1].tolist() == [0, 0, *[1.0] * 6]
@@ -230,7 +272,7 @@ def test_the_running_mean_keeps_zeros_and_nothing_else_changes() -> None:
     model, averaged = network(0), network(1)
     set_(model, {5: [0.1, 0.2, 1, 1, 1, 1, 1, 1]})
     sparsity = pull(model, rate=0.3)
-    sparsity.shrink_(0, lr=1.0)
+    sparsity.shrink_(0, sgd(1.0))
     before = copy.deepcopy(averaged.state_dict())
     sparsity.keep_zeros_(averaged)
     alive = 0
