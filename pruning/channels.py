@@ -66,8 +66,7 @@ class Channels:
 
     outputs: by layer, the number of the unit that each output channel belongs to; -1 is the image.
     groups: the units of all convolutions, each in one group. count: how many units there are.
-    Units are numbered in the order of their first channels, so those of a network with fewer
-    channels are numbered alike.
+    Units are numbered in the order of their first channels.
     """
 
     outputs: Mapping[int, Ints]

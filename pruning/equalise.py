@@ -116,7 +116,7 @@ def rescale_(model: Darknet, factors: Mapping[int, float]) -> None:
         by_filter = inputs.view(layer.conv.groups, 1, -1).expand(
             layer.conv.groups, len(kernel) // layer.conv.groups, kernel.shape[1]
         )
-        kernel *= by_filter.reshape(len(kernel), -1, 1, 1)
+        kernel *= by_filter.reshape(len(kernel), -1, 1, 1).to(kernel.dtype)
         factor = factors.get(index, 1.0)
         if index in factors:
             assert layer.bn is not None
@@ -126,7 +126,7 @@ def rescale_(model: Darknet, factors: Mapping[int, float]) -> None:
 
     walk = propagate(
         model.netdef,
-        torch.ones(model.netdef.channels, device=device),
+        torch.ones(model.netdef.channels, dtype=torch.float64, device=device),
         conv=conv,
         add=lambda index, inputs: inputs[0],
         cat=lambda index, inputs: torch.cat(inputs),

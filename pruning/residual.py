@@ -81,7 +81,7 @@ def _block(netdef: NetDef, index: int, readers: dict[int, set[int]]) -> Block | 
     first, second = netdef.sources(index)
     for branch, (trunk, end) in enumerate([(second, first), (first, second)]):
         inside = _between(netdef, trunk, end)
-        if not inside:
+        if not any(netdef.layers[layer].kind == "convolutional" for layer in inside):
             continue
         outside = {r for layer in inside for r in readers[layer]} - inside - {index}
         if outside:

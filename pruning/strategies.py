@@ -273,8 +273,9 @@ class _Costs:
         self._inputs = np.array([row["inputs"] for row in table])  # [rows, groups + 1]
         self._fixed = np.array([row["fixed"] for row in table])  # used where not 0, see `_row`
         self._outputs = np.array([row["outputs"] for row in table])
-        self._kernel, self._extra, self._pixels = (
-            np.array([row[key] for row in table], float) for key in ("kernel", "extra", "pixels")
+        self._kernel, self._extra, self._pixels, self._constant = (
+            np.array([row[key] for row in table], float)
+            for key in ("kernel", "extra", "pixels", "constant")
         )
 
     def _widths(self, units: Ints) -> Floats:
@@ -285,29 +286,28 @@ class _Costs:
     def _row(
         self, netdef: NetDef, channels: Channels, outputs: list[Any], index: int
     ) -> dict[str, Any] | None:
-        """One layer's weights: kernel · inputs · outputs, and `extra` for each output.
+        """One layer's weights: kernel · inputs · outputs, `extra` for each output, `constant`.
 
         fixed: what stands for the inputs of a convolution with groups, whose number never changes.
         """
         section = netdef.layers[index]
         widths = self._widths(channels.outputs[index])
+        row = {"inputs": widths * 0, "fixed": 0, "outputs": widths, "kernel": 0, "extra": 0,
+               "constant": 0, "pixels": outputs[index][1] * outputs[index][2]}  # fmt: skip
+        sources = netdef.sources(index)
         if section.kind == "shortcut":
-            if section.options.get("weights_type") != "per_channel":
-                return None
-            extra = len(netdef.sources(index))
-            return {"inputs": widths * 0, "fixed": 0, "outputs": widths, "kernel": 0,
-                    "extra": extra, "pixels": 0}  # fmt: skip
+            weights = section.options.get("weights_type", "none")
+            each = "extra" if weights == "per_channel" else "constant"
+            return None if weights == "none" else row | {each: len(sources)}
         if section.kind != "convolutional":
             return None
-        units = channels.outputs[netdef.sources(index)[0]]
+        units = channels.outputs[sources[0]]
         groups = section.integer("groups", 1)
-        return {
+        return row | {
             "inputs": self._widths(units),
             "fixed": len(units) // groups if groups > 1 else 0,
-            "outputs": widths,
             "kernel": section.integer("size", 1) ** 2,
             "extra": 2 if section.flag("batch_normalize") else 1,
-            "pixels": outputs[index][1] * outputs[index][2],
         }
 
     def counts(self, keep: Bools) -> Ints:
@@ -332,7 +332,7 @@ class _Costs:
         weights = self._kernel * inputs * outputs
         if measure == "operations":
             return 2 * weights * self._pixels
-        return weights + self._extra * outputs
+        return weights + self._extra * outputs + self._constant
 
 
 def _fit(costs: _Costs, worth: Mapping[int, Floats], budget: float, target: Target) -> Ints:

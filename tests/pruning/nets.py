@@ -40,7 +40,11 @@ def config(name: str, size: int = 64, thinner: int = 1) -> NetDef:
 
 
 def trained(netdef: NetDef, seed: int) -> Darknet:
-    """Any weights, with scales and shifts of every sign, and statistics that fit them."""
+    """Any weights, with scales and shifts of every sign, and statistics that fit them.
+
+    No variance is tiny, as that of a channel that is nearly constant would be: it would blow the
+    rounding of float32 up in every layer after it.
+    """
     torch.manual_seed(seed)
     model = Darknet(netdef)
     with torch.no_grad():
@@ -52,13 +56,19 @@ def trained(netdef: NetDef, seed: int) -> Darknet:
                     if tensor is not None:
                         tensor.uniform_(-1.5, 1.5)
     reestimate_bn_(model, [as_batch(photos(netdef, 4, seed))], 1)
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_var.clamp_(min=0.1)
     return model.eval()
 
 
 def photos(netdef: NetDef, count: int = 2, seed: int = 0) -> Tensor:
+    """Soft patches of colour with a little noise."""
     width, height = netdef.size
     generator = torch.Generator().manual_seed(seed)
-    return torch.rand(count, netdef.channels, height, width, generator=generator)
+    patches = torch.rand(count, netdef.channels, 5, 5, generator=generator)
+    noise = torch.rand(count, netdef.channels, height, width, generator=generator)
+    return 0.8 * F.interpolate(patches, (height, width), mode="bilinear") + 0.2 * noise
 
 
 def as_batch(images: Tensor) -> Batch:

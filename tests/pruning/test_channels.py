@@ -1,0 +1,123 @@
+"""Are the channels that live together those that must, and no others?"""
+
+import random
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.darknet import shapes
+from models.netdef import NetDef, parse
+from pruning.channels import Group, find_channels
+from tests.pruning.nets import config, random_net
+
+NET = "[net]\nwidth=32\nheight=32\nchannels=3\n"
+HEAD = "[convolutional]\nfilters=7\nsize=1\nactivation=linear\n[yolo]\nanchors=8,8\nclasses=2\n"
+
+
+def conv(filters: int, groups: int = 1, norm: int = 1) -> str:
+    return (
+        f"[convolutional]\nbatch_normalize={norm}\nfilters={filters}\ngroups={groups}\nsize=3\n"
+        "pad=1\nactivation=leaky\n"
+    )
+
+
+def net(*sections: str) -> NetDef:
+    return parse(NET + "".join(sections) + HEAD)
+
+
+def layers(group: Group) -> list[tuple[int, int]]:
+    """(layer, channels of each unit) of a group."""
+    return [(member.layer, member.positions.shape[1]) for member in group.members]
+
+
+def test_a_shortcut_unites_and_a_route_joins() -> None:
+    """Layers 0 and 1 stand for the halves of 3, which adds their concatenation."""
+    found = find_channels(
+        net(conv(4), conv(6), "[route]\nlayers=-1,-2\n", conv(10), "[shortcut]\nfrom=-2\n")
+    )
+    assert [layers(group) for group in found.groups] == [
+        [(0, 1), (3, 1)],
+        [(1, 1), (3, 1)],
+        [(5, 1)],
+    ]
+    first, second, head = found.groups
+    assert first.members[1].positions.ravel().tolist() == [6, 7, 8, 9]
+    assert second.members[1].positions.ravel().tolist() == list(range(6))
+    assert first.added and second.added and not head.added
+    assert not first.frozen and "[yolo]" in head.frozen
+
+
+def test_a_depthwise_convolution_shares_its_inputs_channels_and_scores_for_them() -> None:
+    (group, _) = find_channels(net(conv(4), conv(8, groups=4))).groups
+    assert layers(group) == [(0, 1), (1, 2)]
+    assert group.members[1].positions.tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert [member.layer for member in group.scored_by] == [1]
+
+
+def test_what_something_else_reads_too_scores_as_well() -> None:
+    found = find_channels(net(conv(4), conv(4, groups=4), "[route]\nlayers=-1,-2\n"))
+    assert [member.layer for member in found.groups[0].scored_by] == [0, 1]
+
+
+def test_the_groups_of_a_convolution_go_as_a_whole() -> None:
+    (group, _) = find_channels(net(conv(6), conv(4, groups=2))).groups
+    assert layers(group) == [(0, 3), (1, 2)]
+    assert len(group) == 2
+    assert [member.layer for member in group.scored_by] == [0, 1]
+
+
+def test_a_grouped_route_freezes_what_it_slices() -> None:
+    (first, second, _) = find_channels(
+        net(conv(8), "[route]\nlayers=-1\ngroups=2\ngroup_id=1\n", conv(5))
+    ).groups
+    assert first.frozen == "layer 1 slices by position"
+    assert not second.frozen
+
+
+def test_pooling_upsampling_and_plain_routes_pass_channels_through() -> None:
+    through = "[maxpool]\nsize=2\nstride=2\n[upsample]\nstride=2\n[route]\nlayers=-1\n"
+    (group, _) = find_channels(net(conv(4), through, "[shortcut]\nfrom=0\n")).groups
+    assert len(group) == 4 and not group.frozen
+
+
+def test_reorg_freezes_what_it_rearranges() -> None:
+    (first, _) = find_channels(net(conv(8), "[reorg]\nstride=2\n")).groups
+    assert first.frozen == "layer 1 rearranges channels"
+
+
+def test_the_image_is_never_cut() -> None:
+    (group, _) = find_channels(net(conv(3, groups=3))).groups
+    assert group.frozen == "it is the image"
+
+
+def test_without_batch_normalisation_nothing_judges() -> None:
+    (group, _) = find_channels(net(conv(4, norm=0))).groups
+    assert not group.frozen and not group.scored_by
+    assert "no batch normalisation" in group.kept_because
+
+
+def test_tiny_is_prunable_before_maxpool_and_upsample_too() -> None:
+    """Every convolution but the heads."""
+    free = [g.members[0].layer for g in find_channels(config("yolov3-tiny")).groups if not g.frozen]
+    assert free == [0, 2, 4, 6, 8, 10, 12, 13, 14, 18, 21]
+
+
+@settings(max_examples=40, deadline=None)
+@given(rng=st.randoms(use_true_random=False))
+def test_every_channel_is_in_one_unit_of_one_group(rng: random.Random) -> None:
+    netdef = random_net(rng, 25)
+    found = find_channels(netdef)
+    units = np.concatenate([group.units for group in found.groups])
+    assert len(set(units.tolist())) == len(units)
+    for index, (channels, _, _) in enumerate(shapes(netdef)):
+        assert len(found.outputs[index]) == channels
+        if netdef.layers[index].kind == "convolutional":
+            members = [
+                (group, m) for group in found.groups for m in group.members if m.layer == index
+            ]
+            positions = np.concatenate([m.positions.ravel() for _, m in members])
+            assert sorted(positions.tolist()) == list(range(channels))
+            for group, member in members:
+                of_units = found.outputs[index][member.positions]
+                assert (of_units == group.units[:, None]).all()

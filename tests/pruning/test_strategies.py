@@ -1,0 +1,277 @@
+"""Do plans cut what their strategies say, as much as asked, and never too much?"""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.darknet import Darknet, count_operations, count_parameters
+from models.loss import Loss
+from models.netdef import NetDef
+from pruning.channels import find_channels
+from pruning.residual import residual_blocks
+from pruning.scores import SCORES, Scores, filter_l1, gamma, taylor
+from pruning.strategies import (
+    MEASURES,
+    STRATEGIES,
+    Target,
+    may_cut,
+    shares,
+    strategy_name,
+)
+from pruning.surgeon import cut
+from tests.pruning.nets import CONFIGS, as_batch, config, photos, random_net, trained
+from tests.pruning.test_channels import conv, net
+from tests.pruning.test_surgeon import CASES
+from utils.errors import InputError
+from utils.types import Batch
+
+
+def scores_of(netdef: NetDef, seed: int = 0) -> Scores:
+    rng = np.random.default_rng(seed)
+    return {
+        index: rng.random(section.integer("filters"))
+        for index, section in enumerate(netdef.layers)
+        if section.kind == "convolutional" and section.flag("batch_normalize")
+    }
+
+
+@pytest.mark.parametrize("percent_of", MEASURES)
+@pytest.mark.parametrize(("name", "strategy"), [c for c in CASES if c[1] != "layer"])
+def test_what_is_asked_is_met_within_a_point(name: str, strategy: str, percent_of: str) -> None:
+    netdef = config(name)
+    for percent, round_to in ((0.3, 1), (0.6, 8)):
+        target = Target(percent, percent_of, round_to=round_to)
+        plan = STRATEGIES[strategy](netdef, scores_of(netdef), target)
+        reached = getattr(shares(netdef, plan, strategy), percent_of)
+        assert percent - 1e-9 <= reached <= percent + 0.01
+
+
+@pytest.mark.parametrize(("name", "strategy"), CASES)
+def test_shares_are_what_the_cut_network_lacks(name: str, strategy: str) -> None:
+    netdef = config(name, thinner=8)
+    model = Darknet(netdef)
+    plan = STRATEGIES[strategy](netdef, scores_of(netdef), Target(0.5))
+    found, small = shares(netdef, plan, strategy), cut(model, plan)
+    assert found.parameters == pytest.approx(1 - count_parameters(small) / count_parameters(model))
+    operations = count_operations(small.netdef) / count_operations(netdef)
+    assert found.operations == pytest.approx(1 - operations)
+
+
+@pytest.mark.parametrize(("name", "strategy"), CASES)
+def test_layers_keep_their_least_and_multiples(name: str, strategy: str) -> None:
+    """However much is asked: the rest is reported as not reached."""
+    netdef = config(name)
+    plan = STRATEGIES[strategy](netdef, scores_of(netdef), Target(0.99, round_to=8))
+    channels = find_channels(netdef)
+    for index, section in enumerate(netdef.layers):
+        if section.kind == "convolutional" and section.flag("batch_normalize"):
+            kept = int(plan.keep[channels.outputs[index]].sum())
+            assert kept >= 0.1 * section.integer("filters")
+            assert kept % 8 == 0
+    if strategy != "layer_channel":  # whole blocks may go as well
+        assert shares(netdef, plan, strategy).channels <= 0.9
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_ties_are_no_trouble(strategy: str) -> None:
+    netdef = config("yolov3", thinner=8)
+    equal = {index: np.ones_like(values) for index, values in scores_of(netdef).items()}
+    plan = STRATEGIES[strategy](netdef, equal, Target(0.5))
+    reached = shares(netdef, plan, strategy)
+    assert (reached.blocks if strategy == "layer" else reached.channels) == pytest.approx(
+        0.5, abs=0.03
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rng=st.randoms(use_true_random=False),
+    percent=st.floats(0, 0.99),
+    round_to=st.sampled_from([1, 2, 8]),
+    keep=st.floats(0, 1),
+    measure=st.sampled_from(MEASURES),
+)
+def test_any_network_is_planned_and_cut(
+    rng: random.Random, percent: float, round_to: int, keep: float, measure: str
+) -> None:
+    """Either a plan that the surgeon takes, or one clear line."""
+    netdef = random_net(rng, 20)
+    model = Darknet(netdef)
+    for name, strategy in STRATEGIES.items():
+        try:
+            plan = strategy(netdef, scores_of(netdef), Target(percent, measure, keep, round_to))
+        except InputError as error:
+            assert "\n" not in str(error) and "expected" in str(error)
+            continue
+        small = cut(model, plan)
+        found = shares(netdef, plan, name)
+        assert found.parameters == pytest.approx(
+            1 - count_parameters(small) / count_parameters(model), abs=1e-9
+        )
+
+
+def test_normal_never_touches_a_chain_and_the_worst_go_first() -> None:
+    netdef = config("yolov3", thinner=8)
+    scores = scores_of(netdef)
+    plan = STRATEGIES["normal"](netdef, scores, Target(0.5))
+    channels = find_channels(netdef)
+    dead, alive = [], []
+    for group in channels.groups:
+        keep = plan.keep[group.units]
+        if group.added or group.frozen:
+            assert keep.all()
+            assert not may_cut("normal", group)
+            continue
+        (member,) = group.members
+        values = scores[member.layer][member.positions[:, 0]]
+        assert not keep.any() or not (~keep).any() or values[keep].min() >= values[~keep].max()
+        dead += values[~keep].tolist()
+        floor = keep.sum() <= np.ceil(0.1 * len(keep))
+        alive += [] if floor else values[keep].tolist()
+    assert max(dead) <= min(alive)
+
+
+def chain() -> tuple[NetDef, dict[int, np.ndarray]]:
+    """Layers 0 and 1 are added; of their ten channels, the first wants 0-4, the second 3-7."""
+    netdef = net(conv(10), conv(10), "[shortcut]\nfrom=-2\n")
+    wants = {0: np.full(10, 0.1), 1: np.full(10, 0.1)}
+    wants[0][:5] = 1
+    wants[1][3:8] = 1
+    return netdef, wants
+
+
+def test_slim_keeps_what_any_wants_and_shortcut_what_the_first_wants() -> None:
+    netdef, wants = chain()
+    slim = STRATEGIES["slim"](netdef, wants, Target(0.2))
+    assert slim.keep[3:13].tolist() == [True] * 8 + [False] * 2
+    shortcut = STRATEGIES["shortcut"](netdef, wants, Target(0.5))
+    assert shortcut.keep[3:13].tolist() == [True] * 5 + [False] * 5
+    with pytest.raises(InputError, match=r"'normal' may cut, found none: .*a shortcut adds it"):
+        STRATEGIES["normal"](netdef, wants, Target(0.5))
+
+
+def test_layer_removes_the_least_valuable_blocks() -> None:
+    netdef = config("yolov3-mobilenetv2", thinner=8)
+    blocks = residual_blocks(netdef)
+    scores = dict(scores_of(netdef))
+    for rank, block in enumerate(blocks):  # the later, the worse
+        (writer,) = block.writers
+        scores[writer] = np.full_like(scores[writer], 10.0 - rank)
+    plan = STRATEGIES["layer"](netdef, scores, Target(0.3))
+    assert plan.keep.all()
+    assert list(plan.blocks) == [block.shortcut for block in blocks[-3:]]
+    assert shares(netdef, plan, "layer").blocks == 0.3
+    least = STRATEGIES["layer"](netdef, scores, Target(0.0))
+    assert len(least.blocks) == 1
+
+
+def test_layer_comes_nearest_in_operations() -> None:
+    netdef = config("yolov3", thinner=8)
+    plan = STRATEGIES["layer"](netdef, scores_of(netdef), Target(0.3, "operations"))
+    assert shares(netdef, plan, "layer").operations == pytest.approx(0.3, abs=0.03)
+
+
+def test_layer_channel_does_both() -> None:
+    netdef = config("yolov3", thinner=8)
+    plan = STRATEGIES["layer_channel"](netdef, scores_of(netdef), Target(0.6, blocks=0.5))
+    found = shares(netdef, plan, "layer_channel")
+    assert found.blocks == pytest.approx(0.5, abs=0.03)
+    assert found.channels == pytest.approx(0.6, abs=0.01)
+
+
+@pytest.mark.parametrize("strategy", ["layer", "layer_channel"])
+@pytest.mark.parametrize("name", [n for n in CONFIGS if (n, "layer") not in CASES])
+def test_without_residual_blocks_one_line_says_so(name: str, strategy: str) -> None:
+    netdef = config(name)
+    with pytest.raises(
+        InputError, match=rf"{name}\.cfg: expected a residual block .* no \[shortcut\]"
+    ):
+        STRATEGIES[strategy](netdef, scores_of(netdef), Target(0.5))
+
+
+def test_names_and_numbers() -> None:
+    assert [strategy_name(n) for n in range(1, 6)] == [
+        "normal", "layer", "slim", "shortcut", "layer_channel",
+    ]  # fmt: skip
+    assert strategy_name("slim") == "slim"
+    for bad, line in (
+        ("latency", "not built yet"),
+        (6, "not built yet"),
+        ("slimm", "perhaps 'slim'"),
+    ):
+        with pytest.raises(InputError, match=line):
+            strategy_name(bad)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"percent": 1.0}, {"percent_of": "x"}, {"layer_keep": 2.0}, {"round_to": 0}]
+)
+def test_targets_out_of_range_are_refused(bad: dict) -> None:
+    with pytest.raises(InputError, match=next(iter(bad))):
+        Target(**{"percent": 0.5, **bad})
+
+
+def labelled(netdef: NetDef, seed: int) -> Batch:
+    boxes = torch.tensor([[5.0, 5, 40, 40], [20, 10, 50, 60]])
+    batch = as_batch(photos(netdef, 2, seed))
+    index = torch.tensor([0, 1])
+    return Batch(batch.images, boxes, index, index, ("a", "b"), ((64, 64),) * 2)
+
+
+def test_taylor_is_the_change_of_the_loss() -> None:
+    """Against the loss itself, with one channel's scale and shift a little smaller."""
+    netdef = config("yolov3-lite", thinner=8)
+    model = trained(netdef, 0).double()
+    loss, batch = Loss(model.heads), labelled(netdef, 1)
+    batch = Batch(batch.images.double(), *[getattr(batch, n) for n in (
+        "boxes", "labels", "image_index", "paths", "sizes")])  # fmt: skip
+    found = taylor(model, loss, [batch])
+    step = 1e-2  # the loss is taken in float32
+    with torch.no_grad():
+        for layer, channel in ((0, 1), (4, 2)):
+            norm = model.layers[layer].bn
+            old = norm.weight[channel].clone(), norm.bias[channel].clone()
+            values = []
+            for sign in (1, -1):
+                norm.weight[channel] = old[0] * (1 + sign * step)
+                norm.bias[channel] = old[1] * (1 + sign * step)
+                values.append(float(loss(model(batch.images), batch).total))
+            norm.weight[channel], norm.bias[channel] = old
+            change = (values[0] - values[1]) / (2 * step)
+            assert found[layer][channel] == pytest.approx(change**2, rel=0.05)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_scores_are_there_for_every_layer_that_has_a_scale() -> None:
+    netdef = config("yolov3-mobilenetv2", thinner=16)
+    model = trained(netdef, 0)
+    loss = Loss(model.heads)
+    for score, needs_batches in SCORES.values():
+        found = score(model, loss, [labelled(netdef, 0)]) if needs_batches else score(model)
+        assert {n: len(v) for n, v in found.items()} == {
+            n: len(v) for n, v in scores_of(netdef).items()
+        }
+        assert all((values >= 0).all() for values in found.values())
+
+
+def test_gamma_and_l1_do_not_depend_on_a_layers_scale() -> None:
+    model = trained(config("yolov3-lite", thinner=8), 0)
+    before = gamma(model), filter_l1(model)
+    with torch.no_grad():
+        model.layers[2].bn.weight *= 7
+        model.layers[2].conv.weight *= 3
+    after = gamma(model), filter_l1(model)
+    for old, new in zip(before, after, strict=True):
+        assert all(np.allclose(old[n], new[n], rtol=1e-5) for n in old)
+
+
+def test_weights_that_are_no_numbers_are_refused() -> None:
+    model = trained(config("yolov3-lite", thinner=8), 0)
+    with torch.no_grad():
+        model.layers[2].bn.weight[0] = float("nan")
+    with pytest.raises(InputError, match="its channels' scores are not finite"):
+        gamma(model)

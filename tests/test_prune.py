@@ -1,0 +1,143 @@
+"""prune.py and the scripts like it, from their flags to their files, on a handful of pictures."""
+
+import importlib
+import json
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+
+import prune
+import train
+from import_param import Cut, PruneSettings, load, prune_arguments
+from models.darknet import count_parameters
+from pruning.report import measure_latencies
+from pruning.strategies import STRATEGIES
+from tests.pruning.nets import config, trained
+from tests.test_train import project  # noqa: F401  # a fixture
+from utils.checkpoint import load_network, write_pair
+from utils.errors import InputError, run
+
+NAMES = tuple("0123456789")
+
+
+@pytest.fixture
+def weights(project: Path) -> str:  # noqa: F811
+    """A network with residual blocks, as a Darknet pair."""
+    netdef = config("yolov3-mobilenetv2", thinner=16).with_classes(10)
+    write_pair(Path("net"), trained(netdef, 0), netdef, NAMES)
+    return "net.weights"
+
+
+def flags(weights: str, *more: str) -> list[str]:
+    base = ["--weights", weights, "--data", "demo.data", "--workers", "0", "--device", "cpu"]
+    return [*base, "--latency_rounds", "1", "--batch_size", "2", *more]
+
+
+def test_a_cut_leaves_what_it_promises(weights: str, capsys: pytest.CaptureFixture[str]) -> None:
+    prune.main(flags(weights, "--name", "small", "--percent", "0.5", "--pruned_id", "5"))
+    said = capsys.readouterr().out
+    assert "asked: layer_channel, of channels" in said and "after BN re-estimation" in said
+    assert {path.name for path in Path("weights/small").iterdir()} == {
+        f"pruned.{suffix}" for suffix in ("cfg", "weights", "names", "pt")
+    }
+    assert {path.name for path in Path("runs/small").iterdir()} == {
+        "settings.json", "report.txt", "report.json", "channels.png",
+    }  # fmt: skip
+    report = json.loads(Path("runs/small/report.json").read_text())
+    pair = load_network("weights/small/pruned.weights", device="cpu")
+    ours = load_network("weights/small/pruned.pt", device="cpu")
+    whole = load_network(weights, device="cpu")
+    assert ours.names == pair.names == NAMES
+    assert report["after"]["parameters"] == count_parameters(pair.model)
+    assert report["before"]["parameters"] == count_parameters(whole.model)
+    for network, when in ((whole, "before"), (pair, "after")):
+        path = weights if when == "before" else "weights/small/pruned.weights"
+        assert report[when]["weights_bytes"] == Path(path).stat().st_size
+        assert sum(row["parameters" + ("_now" if when == "after" else "")]
+                   for row in report["layers"]) == count_parameters(network.model)  # fmt: skip
+    assert report["reached"] == pytest.approx(0.5, abs=0.02)
+    assert report["shares"]["blocks"] > 0
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        for a, b in zip(pair.model(x), ours.model(x), strict=True):
+            assert torch.equal(a, b)
+    cv2.dnn.readNetFromDarknet("weights/small/pruned.cfg", "weights/small/pruned.weights")
+
+
+def test_training_goes_on_from_what_was_cut(
+    weights: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prune.main(flags(weights, "--name", "small"))
+    for start in ("pruned.pt", "pruned.weights"):
+        train.main([
+            "--cfg", "weights/small/pruned.cfg", "--pretrained", "--weights",
+            f"weights/small/{start}", "--data", "demo.data", "--img_size", "0", "--epochs", "1",
+            "--batch_size", "2", "--workers", "0", "--no-visdom", "--name", start.replace(".", "-"),
+        ])  # fmt: skip
+        assert "not layer" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_each_script_does_its_strategy(
+    strategy: str, weights: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = importlib.import_module(f"{strategy}_prune")
+    score = "taylor" if strategy == "slim" else "l1"
+    script.main(flags(weights, "--percent", "0.3", "--score", score, "--bn_batches", "0"))
+    assert f"asked: {strategy}" in capsys.readouterr().out
+    assert Path(f"weights/net-{strategy}-30/pruned.pt").exists()
+    with pytest.raises(InputError, match=f"expected '{strategy}', which this script is for"):
+        script.main(flags(weights, "--pruned_id", "1" if strategy != "normal" else "2"))
+
+
+def test_what_was_not_reached_is_told(weights: str, capsys: pytest.CaptureFixture[str]) -> None:
+    prune.main(flags(weights, "--percent", "0.97"))
+    assert "note: percent=0.97: 0." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        (["--pruned_id", "6"], "not built yet"),
+        (["--pruned_id", "slimm"], "perhaps 'slim'"),
+        (["--percent", "1"], "percent=1.0: expected from 0 to below 1"),
+        (["--score", "l2"], "l2"),
+    ],
+)
+def test_bad_flags_are_told_and_end_with_2(
+    more: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        prune_arguments(more)
+    assert stop.value.code == 2
+    assert line in capsys.readouterr().err
+
+
+def test_a_net_without_blocks_and_a_set_of_other_classes_are_told(
+    weights: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    netdef = config("yolov3-lite", thinner=8)
+    write_pair(Path("lite"), trained(netdef.with_classes(10), 0), netdef.with_classes(10), NAMES)
+    write_pair(Path("two"), trained(netdef, 0), netdef, ("a", "b"))
+    for name, line in (("lite", "expected a residual block"), ("two", "expected the network's 2")):
+        argv = flags(f"{name}.weights", "--pruned_id", "layer")
+        assert run(lambda argv=argv: prune.main(argv)) == 2
+        assert line in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+def test_numbers_and_names_are_one_setting() -> None:
+    names = ("normal", "layer", "slim", "shortcut", "layer_channel")
+    for number, name in enumerate(names, 1):
+        assert load(PruneSettings, ["--pruned_id", str(number)]).cut.strategy == name
+        assert load(PruneSettings, ["--pruned_id", name]).cut.strategy == name
+    assert Cut(pruned_id=2).strategy == "layer"
+
+
+def test_a_smaller_network_takes_less_time() -> None:
+    small, large = (trained(config("yolov3-lite", thinner=n), 0) for n in (16, 1))
+    (short, long), method = measure_latencies((small, large), (256, 256), 5)
+    assert short < long
+    assert "256x256" in method and "median of 5 rounds" in method
