@@ -163,12 +163,9 @@ class Sparsity:
 
     def _paced(self, bundle: Bundle, strength: Tensor, optimizer: Optimizer) -> Tensor:
         """How far the optimizer goes for a gradient of `strength`, [n], as a multiple of lr."""
-        norms = {layer: _norm(self.model, layer).weight for layer, _ in bundle.drawn}
         if isinstance(optimizer, torch.optim.AdamW):
-            states = {layer: optimizer.state[weight] for layer, weight in norms.items()}
-            beta = optimizer.param_groups[SCALES]["betas"][1]
             squares = [
-                states[layer]["exp_avg_sq"][positions] / (1 - beta ** states[layer]["step"])
+                _mean_square(optimizer, _norm(self.model, layer).weight)[positions]
                 for layer, positions in bundle.drawn
             ]
             # Not further than AdamW's own longest step.
@@ -280,6 +277,15 @@ def _normalized(model: Darknet) -> list[tuple[int, Convolution]]:
     return [(index, layer) for index, layer in layers if layer.bn is not None]
 
 
+def _mean_square(optimizer: torch.optim.AdamW, weight: Tensor) -> Tensor:
+    """The running mean of a parameter's squared gradients; 0 where no loss depends on it."""
+    state = optimizer.state[weight]
+    if "exp_avg_sq" not in state:
+        return torch.zeros_like(weight)
+    beta = optimizer.param_groups[SCALES]["betas"][1]
+    return state["exp_avg_sq"] / (1 - beta ** state["step"])
+
+
 def size_of_squares(squares: list[Tensor]) -> Tensor:
     """[n, m] of each member → [n]: the root mean square of each set."""
     return torch.cat(squares, 1).mean(1).sqrt()
@@ -293,7 +299,7 @@ def size(scales: Tensor) -> Tensor:
 def read(model: Darknet, places: tuple[Place, ...], what: str = "weight") -> Tensor:
     """The scales (or `bias`, the shifts) at `places`: [n, all m]."""
     parts = [getattr(_norm(model, layer), what)[positions] for layer, positions in places]
-    return torch.cat(parts, 1) if parts else torch.zeros(1, 0)
+    return torch.cat(parts, 1) if parts else next(model.parameters()).new_zeros(1, 0)
 
 
 def write_(model: Darknet, places: tuple[Place, ...], values: Tensor, what: str = "weight") -> None:

@@ -374,6 +374,15 @@ def batches(netdef: NetDef, count: int) -> list[Batch]:
     ]
 
 
+def test_a_layer_that_no_head_depends_on_dies(tmp_path: Path) -> None:
+    idle = "[convolutional]\nbatch_normalize=1\nfilters=5\nactivation=leaky\n[route]\nlayers=-2\n"
+    last = BLOCK.rindex("[convolutional]")
+    model = Darknet(parse(BLOCK[:last] + idle + BLOCK[last:]))
+    train = trainer(tmp_path, 1, rate=1e-6, kind="adamw", model=model)
+    train_one_epoch(train, batches(train.model.netdef, 4), 4, "")
+    assert scales(model, 6).tolist() == pytest.approx([1 - 4 * 0.1] * 5)  # by whole steps of lr
+
+
 @pytest.mark.parametrize("proximal", [True, False])
 @pytest.mark.parametrize("accumulate", [1, 2, 4])
 def test_the_pull_acts_once_a_step_after_clipping(
