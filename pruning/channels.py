@@ -182,37 +182,49 @@ class _Walk:
         return Channels(outputs, self._groups(units, outputs), len(unit_of_root))
 
     def _groups(self, units: Ints, outputs: Mapping[int, Ints]) -> tuple[Group, ...]:
-        positions: dict[int, dict[int, list[int]]] = {}  # unit → layer → channels
-        for layer, section in enumerate(self.netdef.layers):
-            if section.kind == "convolutional":
-                for position, unit in enumerate(outputs[layer].tolist()):
-                    positions.setdefault(unit, {}).setdefault(layer, []).append(position)
+        count = int(units.max()) + 1
+        added = np.zeros(count, bool)
+        added[units[list(self.added)]] = True
         frozen: dict[int, str] = {}
         for channel, reason in self.frozen.items():
             frozen.setdefault(int(units[channel]), reason)
-        added = {int(units[channel]) for channel in self.added}
-        alike: dict[object, list[int]] = {}
-        for unit, members in positions.items():
-            widths = tuple((layer, len(found)) for layer, found in members.items())
-            alike.setdefault((widths, unit in added, frozen.get(unit, "")), []).append(unit)
-        return tuple(
-            self._group(
-                np.array(group),
-                {
-                    layer: np.array([positions[unit][layer] for unit in group])
-                    for layer in positions[group[0]]
-                },
-                group[0] in added,
-                frozen.get(group[0], ""),
-            )
-            for group in alike.values()
-        )
+        reasons = list(dict.fromkeys(frozen.values()))
+        alike = added.astype(np.int64)  # units with one number are alike, by all that is seen yet
+        for unit, reason in frozen.items():
+            alike[unit] += 2 * (1 + reasons.index(reason))
+        layers = [n for n, s in enumerate(self.netdef.layers) if s.kind == "convolutional"]
+        for layer in layers:
+            alike = _told_apart(alike, np.bincount(outputs[layer], minlength=count))
+        found: dict[int, dict[int, Ints]] = {}  # group → layer → positions
+        for layer in layers:
+            numbers = alike[outputs[layer]]
+            for number in np.unique(numbers).tolist():
+                places = np.flatnonzero(numbers == number)
+                order = np.argsort(outputs[layer][places], kind="stable")
+                found.setdefault(number, {})[layer] = places[order]
+        groups = []
+        for number, positions in found.items():
+            members = np.flatnonzero(alike == number)
+            shaped = {n: places.reshape(len(members), -1) for n, places in positions.items()}
+            first = int(members[0])
+            groups.append(self._group(members, shaped, bool(added[first]), frozen.get(first, "")))
+        return tuple(groups)
 
     def _group(self, units: Ints, positions: Mapping[int, Ints], added: bool, frozen: str) -> Group:
         scaled = {n for n in positions if self.netdef.layers[n].flag("batch_normalize")}
         scoring = scaled & self.read_as_they_are or scaled
         members = tuple(Member(n, where, n in scoring) for n, where in positions.items())
         return Group(units, members, added, frozen)
+
+
+def _told_apart(alike: Ints, counts: Ints) -> Ints:
+    """Numbers that differ where they did, and where units have other counts of channels."""
+    touched = np.flatnonzero(counts)
+    pairs = alike[touched] * (int(counts.max()) + 1) + counts[touched]
+    _, numbers = np.unique(pairs, return_inverse=True)
+    told = alike.copy()
+    told[touched] = int(alike.max()) + 1 + numbers
+    return told
 
 
 def _cat(index: int, inputs: list[_Value]) -> _Value:
