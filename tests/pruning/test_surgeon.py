@@ -11,8 +11,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
+from models import netdef as cfg_files
 from models.darknet import Darknet, count_parameters
+from models.head import decode
 from models.netdef import NetDef, parse
 from pruning.channels import Bools, find_channels
 from pruning.residual import residual_blocks, without_blocks
@@ -38,7 +41,10 @@ from tests.pruning.nets import (
     random_plan,
     trained,
 )
+from utils.boxes import fit_image
 from utils.checkpoint import load_network, write_pair
+from utils.images import read_image
+from utils.nms import nms
 
 seeds = st.randoms(use_true_random=False)
 RESIDUAL = [name for name in CONFIGS if "shortcut" in {s.kind for s in config(name).layers}]
@@ -295,23 +301,51 @@ def test_the_state_of_training_goes_along(kind: type) -> None:
     new.step()
 
 
+def opencv_maps(cfg: Path, weights: Path, images: Tensor) -> list[Tensor]:
+    """The raw maps that OpenCV computes from a pair."""
+    network = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
+    network.setInput(images.numpy())
+    heads = cfg_files.load(cfg).heads
+    return [torch.from_numpy(m) for m in network.forward([f"conv_{index - 1}" for index in heads])]
+
+
+@pytest.mark.parametrize("classes", [1, 2])
 @pytest.mark.parametrize("name", ["yolov3-tiny", "yolov3-mobilenetv2"])
-def test_opencv_reads_the_cut_pair(name: str, tmp_path: Path) -> None:
-    netdef = config(name, thinner=4)
+def test_opencv_reads_the_cut_pair(name: str, classes: int, tmp_path: Path) -> None:
+    netdef = config(name, thinner=4).with_classes(classes)
     model = trained(netdef, 0)
     strategy = "slim" if name == "yolov3-tiny" else "layer_channel"
-    plan = STRATEGIES[strategy](netdef, gamma(model), Target(0.5))
-    small = cut(model, plan)
-    cfg, weights = write_pair(tmp_path / "pruned", small, small.netdef, ("a", "b"))
-    network = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
+    small = cut(model, STRATEGIES[strategy](netdef, gamma(model), Target(0.5)))
+    cfg, weights = write_pair(tmp_path / "pruned", small, small.netdef, ("a", "b")[:classes])
     images = photos(netdef, 1)
-    network.setInput(images.numpy())
-    heads = [f"conv_{index - 1}" for index in small.netdef.heads]
+    opened = load_network(str(weights), device="cpu").model
+    assert opened.netdef == small.netdef
     with torch.no_grad():
-        ours = load_network(str(weights), device="cpu").model(images)
-    theirs = [torch.from_numpy(output) for output in network.forward(heads)]
-    assert error(theirs, ours) < 1e-4
-    assert load_network(str(weights), device="cpu").model.netdef == small.netdef
+        assert error(opencv_maps(cfg, weights, images), opened(images)) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["yolov3-tiny", "mobilenetv2-nano"])
+def test_opencv_finds_the_same_with_a_cut_real_network(
+    name: str, shared: Path, tmp_path: Path
+) -> None:
+    """Boxes, scores and classes on the shared photos, whatever the cut has made of them."""
+    weights = next((shared / "weights" / name).glob("*.weights"))
+    network = load_network(str(weights), device="cpu")
+    model = network.model
+    plan = STRATEGIES["slim"](model.netdef, gamma(model), Target(0.1))
+    small = cut(model, plan)
+    pair = write_pair(tmp_path / "pruned", small, small.netdef, network.names)
+    for path in sorted((shared / "photos").glob("*.jpg")):
+        images = fit_image(read_image(path), network.size, False)[None]
+        with torch.no_grad():
+            ours, theirs = small(images), opencv_maps(*pair, images)
+        assert error(theirs, ours) < 1e-4
+        (a,), (b,) = (
+            nms(decode(maps, small.heads, network.size), 0.01, 0.45, 100) for maps in (ours, theirs)
+        )
+        assert torch.equal(a.labels, b.labels) and len(a)
+        torch.testing.assert_close(a.boxes, b.boxes, rtol=0, atol=0.1)
+        torch.testing.assert_close(a.scores, b.scores, rtol=0, atol=1e-3)
 
 
 NETS = (
