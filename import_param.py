@@ -144,7 +144,7 @@ class Cut:
     percent: float = 0.7  # the share to cut, 0 to below 1
     percent_of: Literal["channels", "parameters", "operations"] = "channels"  # a share of what
     layer_keep: float = 0.1  # the share of its channels that every layer keeps at least
-    round_to: int = 1  # a layer keeps a multiple of so many channels, or all
+    round_to: int = 8  # a layer keeps a multiple of so many channels, or all; 8 is fast on a CPU
     percent_blocks: float = 0.25  # the share of residual blocks that layer_channel removes
 
     def __post_init__(self) -> None:

@@ -338,9 +338,10 @@ class _Costs:
 def _fit(costs: _Costs, worth: Mapping[int, Floats], budget: float, target: Target) -> Ints:
     """How many units each group keeps so that the cost is within the budget, or as near as may be.
 
-    Units go in the order of their worth, but never more of a group than `layer_keep` allows, and
-    each group's count is brought to the nearest multiple: as few go as the budget asks for. What
-    rounding left of the budget is given back to the groups that lost the most valuable units.
+    Units go in the order of their worth, but never more of a group than `layer_keep` allows. Each
+    group's count is rounded up, so that rounding never costs a unit that is worth more than the
+    last one that went: as few go as the budget asks for. What a last step left of the budget is
+    given back to the groups that lost the most valuable units.
     """
     steps = [_step(group, target.round_to) for group in costs.groups]
     least = [
@@ -352,7 +353,7 @@ def _fit(costs: _Costs, worth: Mapping[int, Floats], budget: float, target: Targ
     def counts(cut: int) -> Ints:
         raw = costs.sizes - np.bincount(order[:cut], minlength=len(costs.sizes))
         found = zip(raw.tolist(), costs.sizes.tolist(), steps, least, strict=True)
-        return np.array([_nearest(c, n, step, low) for c, n, step, low in found])
+        return np.array([min(n, max(low, _up(c, step))) for c, n, step, low in found])
 
     def fits(found: Ints) -> bool:
         return costs.count(found, target.percent_of) <= budget * (1 + 1e-12)
@@ -403,15 +404,8 @@ def _fill(
 
 def _step(group: Group, round_to: int) -> int:
     """How many units make a multiple of `round_to` channels in every layer of a group."""
-    return max(round_to // math.gcd(round_to, m.positions.shape[1]) for m in group.members)
+    return math.lcm(*(round_to // math.gcd(round_to, m.positions.shape[1]) for m in group.members))
 
 
 def _up(count: int, step: int) -> int:
     return -(-count // step) * step
-
-
-def _nearest(count: int, size: int, step: int, least: int) -> int:
-    below = count // step * step
-    above = min(size, below + step)
-    nearest = below if count - below < above - count else above
-    return max(nearest, least)
