@@ -144,7 +144,7 @@ class Cut:
     percent: float = 0.7  # the share to cut, 0 to below 1
     percent_of: Literal["channels", "parameters", "operations"] = "channels"  # a share of what
     layer_keep: float = 0.1  # the share of its channels that every layer keeps at least
-    round_to: int = 8  # a layer keeps a multiple of so many channels, or all; 8 is fast on a CPU
+    round_to: int = 0  # layers keep a multiple of so many channels; 0 = 8, less in narrow layers
     percent_blocks: float = 0.25  # the share of residual blocks that layer_channel removes
 
     def __post_init__(self) -> None:
@@ -153,7 +153,7 @@ class Cut:
             self,
             percent=(0 <= self.percent < 1, "from 0 to below 1"),
             layer_keep=(0 <= self.layer_keep <= 1, "from 0 to 1"),
-            round_to=(self.round_to >= 1, "at least 1"),
+            round_to=(self.round_to >= 0, "at least 0"),
             percent_blocks=(0 <= self.percent_blocks <= 1, "from 0 to 1"),
         )
 

@@ -76,6 +76,14 @@ def test_layers_keep_their_least_and_multiples(name: str, strategy: str) -> None
         assert shares(netdef, plan, strategy).channels <= 0.9
 
 
+def test_narrow_layers_have_finer_steps_unless_told_otherwise() -> None:
+    netdef = config("yolov3-tiny", thinner=2)  # 8, 16, 32, 64, ... channels
+    channels = find_channels(netdef)
+    for round_to, least in ((0, [2, 4, 8, 8]), (8, [8, 8, 8, 8])):
+        plan = STRATEGIES["slim"](netdef, scores_of(netdef), Target(0.99, round_to=round_to))
+        assert [plan.keep[channels.outputs[layer]].sum() for layer in (0, 2, 4, 6)] == least
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_ties_are_no_trouble(strategy: str) -> None:
     netdef = config("yolov3", thinner=8)
@@ -208,7 +216,7 @@ def test_names_and_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"percent": 1.0}, {"percent_of": "x"}, {"layer_keep": 2.0}, {"round_to": 0}]
+    "bad", [{"percent": 1.0}, {"percent_of": "x"}, {"layer_keep": 2.0}, {"round_to": -1}]
 )
 def test_targets_out_of_range_are_refused(bad: dict) -> None:
     with pytest.raises(InputError, match=next(iter(bad))):
