@@ -25,7 +25,7 @@ from utils.errors import InputError
 Floats = NDArray[np.float64]
 MEASURES = ("channels", "parameters", "operations")
 # With as many operations, multiples of 8 take 0.7 to 0.9 of the time that any widths take on a CPU
-# (measured: PyTorch, AMD EPYC, yolov3-tiny and -mobilenetv2 at 320×320), and larger ones hardly less.
+# (measured: PyTorch, AMD EPYC, yolov3-tiny and -mobilenetv2 at 320×320); larger ones hardly less.
 # Where a layer has few channels, a quarter of them is a coarse enough step.
 FAST_STEP = 8
 COARSEST = 4
