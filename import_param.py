@@ -198,7 +198,7 @@ class Sparse:
     """Training that makes a network sparse, for prune.py to cut or cut on the way."""
 
     is_pruned: bool = False  # draw what `pruned_id` may cut to zero while training
-    sparse_rate: float = 2e-4  # loss that a channel must save to live; more = sparser
+    sparse_rate: float = 2.5e-4  # loss that a channel must save to live; more = sparser
     sparse_step: Literal["proximal", "subgradient"] = "proximal"  # to exact zeros, or near zero
     sparse_decay: Literal["constant", "global", "local"] = "constant"  # let go after half, or not
     prune_while_training: bool = False  # cut during the training, until `percent` is met
