@@ -122,7 +122,7 @@ class Loss:
 
     box_gain: float = 0.2  # of the box loss (CIoU)
     objectness_gain: float = 1.0  # of the objectness loss
-    class_gain: float = 0.1  # of the class loss
+    class_gain: float = 0.1  # of the class loss, a sum over classes
     anchor_ratio: float = 4.0  # an anchor fits an object at most this many times wider or higher
 
     def __post_init__(self) -> None:

@@ -64,8 +64,8 @@ class Loss:
     `scale_x_y=2` the nearest one across and the nearest one up or down, with 1 none.
 
     The box loss is CIoU (Zheng et al., AAAI 2020). The target of objectness is the IoU with the
-    object, 0 where no object is answered for. Classes are independent (a sigmoid each), also when
-    there is only one.
+    object, 0 where no object is answered for. Classes are independent (a sigmoid each, their losses
+    added), also when there is only one.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class Loss:
             [
                 box_loss.sum() / count,
                 objectness,
-                class_loss.sum() / (count * head.classes),
+                class_loss.sum() / count,
                 right.sum().float(),
                 claims.float(),
                 box_loss.new_tensor(len(found.target)),
