@@ -79,7 +79,7 @@ def write(
 ) -> None:
     """Everything that was measured, into `folder`; files of an earlier test are replaced."""
     names = definition.names
-    ids = coco_files.ids_of(photos.photos, names, definition.sources(p.test.split))
+    ids = coco_files.ids_of(photos.photos, len(names))
     detections = coco_json(found, ids.images, ids.categories)
     truth = coco_files.ground_truth(photos.photos, names, ids)
     import_param.save(p, folder / "settings.json")
