@@ -21,6 +21,8 @@ from utils.augment import Augmentation
 from utils.errors import InputError
 from utils.files import write_text
 
+COCO_IOUS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))  # the overlaps COCO knows
+
 
 def expect(group: object, **wanted: tuple[bool, str]) -> None:
     """Refuse the named values that are out of range."""
@@ -37,7 +39,7 @@ class Model:
     pretrained: bool = False  # start from `weights`; otherwise from random numbers
     weights: str = ""  # .pt of ours, Darknet's .weights or a cut-off file, a torchvision .pth
     img_size: int = 224  # input width and height, pixels; 0 = the .cfg's own
-    letterbox: bool = False  # keep the photos' aspect; otherwise stretch them, as Darknet does
+    letterbox: Literal["auto", "yes", "no"] = "auto"  # keep the photos' aspect; auto = as the .cfg
     fit_anchors: bool = True  # fit anchors to the data set where the heads are trained anew
     scale_x_y: float = 2.0  # reach of a cell's centre where the heads are trained anew; 0 = .cfg's
     device: str = "auto"  # cpu, cuda, cuda:1, ...; auto = the graphics card where there is one
@@ -89,7 +91,7 @@ class Train:
     multi_scale: float = 0.0  # each batch's size is changed by up to this share
     close_mosaic: int = 5  # last epochs, without mosaics
     freeze: int = 0  # this many first layers keep their weights
-    patience: int = 0  # stop after so many epochs without a better mAP; 0 = never
+    patience: int = 0  # stop after so many evaluations without a better mAP; 0 = never
     eval_every: int = 1  # epochs between evaluations
     seed: int = 0  # of everything random
 
@@ -139,13 +141,13 @@ class Loss:
 class Detect:
     """Finding objects in photos and videos."""
 
-    source: str = "data/demo/images"  # photo, folder or glob; video file, webcam number or stream
+    source: str = "data/demo/images"  # photo, folder, glob in quotes; video, camera number, stream
     output: str = "runs/detect"  # folder for the annotated pictures or video
     conf_thres: float = 0.25  # lowest score (objectness times class probability) to keep
     nms_thres: float = 0.45  # of two boxes of a class that overlap more (IoU), the worse goes
     max_detections: int = 300  # at most so many boxes a photo
     classes: tuple[str, ...] = ()  # names or numbers of the classes to keep; none = all
-    batch_size: int = 1  # photos at once
+    batch_size: int = 1  # photos or frames at once
     show: bool = True  # a window for videos, where there is a display
     save_txt: bool = False  # a .txt a photo: class, centre and size as shares of the photo, score
     save_json: bool = False  # one detections.json: file, class, score, box in pixels
@@ -190,7 +192,11 @@ class Evaluate:
     def __post_init__(self) -> None:
         expect(
             self,
-            iou_thres=(0 < self.iou_thres < 1, "between 0 and 1"),
+            iou_thres=(
+                self.iou_thres in COCO_IOUS if self.rule == "coco" else 0 < self.iou_thres < 1,
+                f"one of {COCO_IOUS}" if self.rule == "coco" else "between 0 and 1",
+            ),
+            plus_one=(not (self.plus_one and self.rule == "coco"), "no, as rule is coco"),
             conf_thres=(0 <= self.conf_thres <= 1, "from 0 to 1"),
             nms_thres=(0 <= self.nms_thres <= 1, "from 0 to 1"),
             max_detections=(self.max_detections >= 0, "at least 0"),
@@ -203,6 +209,7 @@ class Test:
 
     data: str = "data/demo.data"  # the data set
     split: Literal["valid", "train"] = "valid"  # which of its photos
+    bad_labels: Literal["drop", "refuse"] = "drop"  # what to do with labels that cannot be right
     output: str = "runs/test"  # folder for curves, tables and detections
     batch_size: int = 8  # photos at once
     workers: int = 2  # processes that load photos

@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     check_classes(network, definition)
     photos = load_split(definition, p.test.split)
     print(photos.report.text())
+    photos.report.accept(p.test.bad_labels)
 
     validation = ValidationDataset(photos, network.size, network.letterbox)
     loader = validation_loader(validation, p.test.batch_size, p.test.workers)

@@ -44,6 +44,10 @@ class Augmentation:
             if not 0 <= value <= highest:
                 raise InputError(f"{field.name}={value}: expected 0 to {highest:g}")
 
+    def without_flips(self) -> "Augmentation":
+        """The same, for data whose mirror images are something else: digits, letters, signs."""
+        return replace(self, flip_horizontal=0.0, flip_vertical=0.0)
+
     @staticmethod
     def off() -> "Augmentation":
         return Augmentation(**{field.name: 0.0 for field in fields(Augmentation)})
