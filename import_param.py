@@ -76,13 +76,13 @@ class Train:
 
     name: str = ""  # of the run's folders in runs/ and weights/; empty = from the .cfg and .data
     resume: str = ""  # a last.pt to go on from; its own settings are used
-    epochs: int = 30  # passes over the training photos
+    epochs: int = 40  # passes over the training photos
     batch_size: int = 8  # photos a step
     accumulate: int = 1  # batches whose gradients make one step of the optimizer
     optimizer: Literal["adamw", "sgd"] = "adamw"  # sgd wants another learning rate, about 0.01
-    lr: float = 5e-3  # learning rate at its highest
+    lr: float = 3e-3  # learning rate at its highest
     final_lr: float = 0.05  # learning rate at the end, as a share of lr
-    warmup_epochs: float = 2.0  # epochs in which the learning rate rises from nothing
+    warmup_epochs: float = 5.0  # epochs in which the learning rate rises from nothing
     momentum: float = 0.937  # of SGD; AdamW's first beta
     weight_decay: float = 5e-4  # on the convolutions' kernels only
     clip: float = 10.0  # largest norm of the gradient; 0 = any
@@ -122,7 +122,7 @@ class Train:
 class Loss:
     """The weights of the loss's parts."""
 
-    box_gain: float = 0.2  # of the box loss (CIoU)
+    box_gain: float = 0.5  # of the box loss (CIoU)
     objectness_gain: float = 1.0  # of the objectness loss
     class_gain: float = 0.1  # of the class loss, a sum over classes
     anchor_ratio: float = 4.0  # an anchor fits an object at most this many times wider or higher

@@ -71,7 +71,7 @@ class Loss:
     def __init__(
         self,
         heads: Sequence[Head],
-        box_gain: float = 0.2,
+        box_gain: float = 0.5,
         objectness_gain: float = 1.0,
         class_gain: float = 0.1,
         anchor_ratio: float = 4.0,
