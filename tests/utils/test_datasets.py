@@ -1,6 +1,5 @@
 """Training sees the same photos whatever the number of workers, validation sees all in order."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -168,28 +167,3 @@ def test_ignored_objects_are_targets_but_not_trained_on(tmp_path: Path) -> None:
     batch = validation.collate([validation[0]])
     assert batch.labels.tolist() == [1]
     assert batch.boxes.shape == (1, 4)
-
-
-@pytest.mark.slow
-def test_augmentation_is_fast_enough(shared: Path, tmp_path: Path) -> None:
-    """At least 150 samples a second on one core, from decoded photos of 640 × 480."""
-    import time
-
-    import cv2
-
-    paths = sorted((shared / "data/bccd/JPEGImages").glob("*.jpg"))[:100]
-    records = [
-        read_labels(p, p.parents[1] / "Annotations" / f"{p.stem}.xml", ("RBC", "WBC", "Platelets"))
-        for p in paths
-    ]
-    found = check(records, ("RBC", "WBC", "Platelets"), cache_mb=200, progress=False)
-    dataset = training(found, net=(320, 320))
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(0)
-    start = time.process_time()
-    for index in range(100):
-        dataset[(0, index)]
-    rate = 100 / (time.process_time() - start)
-    cv2.setNumThreads(threads)
-    print(f"{rate:.0f} samples a second, {os.cpu_count()} cores")
-    assert rate > 150
