@@ -80,7 +80,7 @@ class Train:
     batch_size: int = 8  # photos a step
     accumulate: int = 1  # batches whose gradients make one step of the optimizer
     optimizer: Literal["adamw", "sgd"] = "adamw"  # sgd wants another learning rate, about 0.01
-    lr: float = 3e-3  # learning rate at its highest
+    lr: float = 2e-3  # learning rate at its highest
     final_lr: float = 0.05  # learning rate at the end, as a share of lr
     warmup_epochs: float = 5.0  # epochs in which the learning rate rises from nothing
     momentum: float = 0.937  # of SGD; AdamW's first beta
