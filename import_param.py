@@ -60,13 +60,15 @@ class Data:
     data: str = "data/demo.data"  # what to train and validate on
     bad_labels: Literal["drop", "refuse"] = "drop"  # what to do with labels that cannot be right
     cache_mb: int = 2048  # memory for decoded photos, MB
-    workers: int = 2  # processes that load and augment; 0 = none beside the training itself
+    workers: int = (
+        -1
+    )  # processes that load and augment; 0 = none; -1 = none on two cores, else some
 
     def __post_init__(self) -> None:
         expect(
             self,
             cache_mb=(self.cache_mb >= 0, "at least 0"),
-            workers=(self.workers >= 0, "at least 0"),
+            workers=(self.workers >= -1, "at least 0, or -1 to choose"),
         )
 
 
@@ -212,13 +214,13 @@ class Test:
     bad_labels: Literal["drop", "refuse"] = "drop"  # what to do with labels that cannot be right
     output: str = "runs/test"  # folder for curves, tables and detections
     batch_size: int = 8  # photos at once
-    workers: int = 2  # processes that load photos
+    workers: int = -1  # processes that load photos; 0 = none; -1 = none on 2 cores, else some
 
     def __post_init__(self) -> None:
         expect(
             self,
             batch_size=(self.batch_size >= 1, "at least 1"),
-            workers=(self.workers >= 0, "at least 0"),
+            workers=(self.workers >= -1, "at least 0, or -1 to choose"),
         )
 
 
