@@ -19,7 +19,7 @@ PLOTS = {
     "metrics": ("Precision and recall", "", True),
     "mAP": ("Mean average precision", "mAP", True),
     "AP": ("Average precision of each class", "AP", True),
-    "training": ("Precision and recall of training, cell by cell", "", True),
+    "training": ("Training, cell by cell", "", True),
     "speed": ("Training speed", "images per second", False),
 }
 DOTTED_UNTIL = 40  # with fewer points than this, each is marked: one point makes no line
