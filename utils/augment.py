@@ -65,7 +65,7 @@ class View:
     @staticmethod
     def fitted(size: tuple[int, int], net: tuple[int, int], letterbox: bool) -> "View":
         fit = Fit.of(size, net, letterbox)
-        return View(fit.scale_x, fit.scale_y, fit.left, fit.top)
+        return View(fit.scale_x, fit.scale_y, int(fit.left), int(fit.top))  # as it is painted
 
     def then(self, scale: float, shift_x: float, shift_y: float) -> "View":
         """This view, enlarged by `scale` from the origin and then shifted by pixels."""
