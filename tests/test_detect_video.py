@@ -189,7 +189,11 @@ def test_ctrl_c_completes_the_video(
     number: int,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
+    # A shell's background jobs ignore SIGINT, and Python then leaves it so.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     source = clip(tmp_path / "clip", frames=2000)
     output = tmp_path / "out"
     flags = ["--weights", colour_weights, "--source", source, "--output", str(output), "--no-show"]
