@@ -31,7 +31,7 @@ from utils.draw import draw_caption, draw_detections, undrawable
 from utils.errors import InputError, run
 from utils.overlap import Background, Stopwatch
 from utils.results import Found, Picture, Results, output_folder
-from utils.video import RealTime, Source, VideoFile, stoppable
+from utils.video import RealTime, Source, VideoFile
 from utils.window import Window, open_window
 
 STAGES = ("read", "resize", "network", "NMS", "draw", "write", "show")
@@ -126,7 +126,6 @@ def process(
     """
     ending = CTRL_C
     with (
-        stoppable(),
         contextlib.suppress(KeyboardInterrupt),
         found,
         frames,  # closed before `found`, which may be waiting for it

@@ -22,6 +22,8 @@ from utils.augment import Augmentation
 from utils.errors import InputError
 from utils.files import write_text
 
+COCO_IOUS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))  # the overlaps COCO knows
+
 
 def expect(group: object, **wanted: tuple[bool, str]) -> None:
     """Refuse the named values that are out of range."""
@@ -38,7 +40,7 @@ class Model:
     pretrained: bool = False  # start from `weights`; otherwise from random numbers
     weights: str = ""  # .pt of ours, Darknet's .weights or a cut-off file, a torchvision .pth
     img_size: int = 224  # input width and height, pixels; 0 = the .cfg's own
-    letterbox: bool = False  # keep the photos' aspect; otherwise stretch them, as Darknet does
+    letterbox: Literal["auto", "yes", "no"] = "auto"  # keep the photos' aspect; auto = as the .cfg
     fit_anchors: bool = True  # fit anchors to the data set where the heads are trained anew
     scale_x_y: float = 2.0  # reach of a cell's centre where the heads are trained anew; 0 = .cfg's
     device: str = "auto"  # cpu, cuda, cuda:1, ...; auto = the graphics card where there is one
@@ -59,13 +61,15 @@ class Data:
     data: str = "data/demo.data"  # what to train and validate on
     bad_labels: Literal["drop", "refuse"] = "drop"  # what to do with labels that cannot be right
     cache_mb: int = 2048  # memory for decoded photos, MB
-    workers: int = 2  # processes that load and augment; 0 = none beside the training itself
+    workers: int = (
+        -1
+    )  # processes that load and augment; 0 = none; -1 = none on two cores, else some
 
     def __post_init__(self) -> None:
         expect(
             self,
             cache_mb=(self.cache_mb >= 0, "at least 0"),
-            workers=(self.workers >= 0, "at least 0"),
+            workers=(self.workers >= -1, "at least 0, or -1 to choose"),
         )
 
 
@@ -75,13 +79,13 @@ class Train:
 
     name: str = ""  # of the run's folders in runs/ and weights/; empty = from the .cfg and .data
     resume: str = ""  # a last.pt to go on from; its own settings are used
-    epochs: int = 30  # passes over the training photos
+    epochs: int = 40  # passes over the training photos
     batch_size: int = 8  # photos a step
     accumulate: int = 1  # batches whose gradients make one step of the optimizer
-    optimizer: Literal["adamw", "sgd"] = "adamw"  # sgd wants about ten times the learning rate
-    lr: float = 1e-3  # learning rate at its highest
+    optimizer: Literal["adamw", "sgd"] = "adamw"  # sgd wants another learning rate, about 0.01
+    lr: float = 2e-3  # learning rate at its highest
     final_lr: float = 0.05  # learning rate at the end, as a share of lr
-    warmup_epochs: float = 2.0  # epochs in which the learning rate rises from nothing
+    warmup_epochs: float = 5.0  # epochs in which the learning rate rises from nothing
     momentum: float = 0.937  # of SGD; AdamW's first beta
     weight_decay: float = 5e-4  # on the convolutions' kernels only
     clip: float = 10.0  # largest norm of the gradient; 0 = any
@@ -90,7 +94,7 @@ class Train:
     multi_scale: float = 0.0  # each batch's size is changed by up to this share
     close_mosaic: int = 5  # last epochs, without mosaics
     freeze: int = 0  # this many first layers keep their weights
-    patience: int = 0  # stop after so many epochs without a better mAP; 0 = never
+    patience: int = 0  # stop after so many evaluations without a better mAP; 0 = never
     eval_every: int = 1  # epochs between evaluations
     seed: int = 0  # of everything random
 
@@ -121,9 +125,9 @@ class Train:
 class Loss:
     """The weights of the loss's parts."""
 
-    box_gain: float = 0.2  # of the box loss (CIoU)
+    box_gain: float = 0.5  # of the box loss (CIoU)
     objectness_gain: float = 1.0  # of the objectness loss
-    class_gain: float = 0.1  # of the class loss
+    class_gain: float = 0.1  # of the class loss, a sum over classes
     anchor_ratio: float = 4.0  # an anchor fits an object at most this many times wider or higher
 
     def __post_init__(self) -> None:
@@ -224,7 +228,7 @@ class Distill:
     teacher_cfg: str = ""  # its .cfg; empty = the one beside its .weights with the same name
     teacher_objectness: float = 1.0  # weight of its objectness
     teacher_classes: float = 0.1  # weight of its classes
-    teacher_boxes: float = 0.2  # weight of its boxes, where they beat the network's own
+    teacher_boxes: float = 0.5  # weight of its boxes, where they beat the network's own
 
     def __post_init__(self) -> None:
         expect(
@@ -239,13 +243,13 @@ class Distill:
 class Detect:
     """Finding objects in photos and videos."""
 
-    source: str = "data/demo/images"  # photo, folder or glob; video file, webcam number or stream
+    source: str = "data/demo/images"  # photo, folder, glob in quotes; video, camera number, stream
     output: str = "runs/detect"  # folder for the annotated pictures or video
     conf_thres: float = 0.25  # lowest score (objectness times class probability) to keep
     nms_thres: float = 0.45  # of two boxes of a class that overlap more (IoU), the worse goes
     max_detections: int = 300  # at most so many boxes a photo
     classes: tuple[str, ...] = ()  # names or numbers of the classes to keep; none = all
-    batch_size: int = 1  # photos at once
+    batch_size: int = 1  # photos or frames at once
     show: bool = True  # a window for videos, where there is a display
     save_txt: bool = False  # a .txt a photo: class, centre and size as shares of the photo, score
     save_json: bool = False  # one detections.json: file, class, score, box in pixels
@@ -290,7 +294,11 @@ class Evaluate:
     def __post_init__(self) -> None:
         expect(
             self,
-            iou_thres=(0 < self.iou_thres < 1, "between 0 and 1"),
+            iou_thres=(
+                self.iou_thres in COCO_IOUS if self.rule == "coco" else 0 < self.iou_thres < 1,
+                f"one of {COCO_IOUS}" if self.rule == "coco" else "between 0 and 1",
+            ),
+            plus_one=(not (self.plus_one and self.rule == "coco"), "no, as rule is coco"),
             conf_thres=(0 <= self.conf_thres <= 1, "from 0 to 1"),
             nms_thres=(0 <= self.nms_thres <= 1, "from 0 to 1"),
             max_detections=(self.max_detections >= 0, "at least 0"),
@@ -303,15 +311,16 @@ class Test:
 
     data: str = "data/demo.data"  # the data set
     split: Literal["valid", "train"] = "valid"  # which of its photos
+    bad_labels: Literal["drop", "refuse"] = "drop"  # what to do with labels that cannot be right
     output: str = "runs/test"  # folder for curves, tables and detections
     batch_size: int = 8  # photos at once
-    workers: int = 2  # processes that load photos
+    workers: int = -1  # processes that load photos; 0 = none; -1 = none on 2 cores, else some
 
     def __post_init__(self) -> None:
         expect(
             self,
             batch_size=(self.batch_size >= 1, "at least 1"),
-            workers=(self.workers >= 0, "at least 0"),
+            workers=(self.workers >= -1, "at least 0, or -1 to choose"),
         )
 
 

@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     check_classes(network, definition)
     photos = load_split(definition, p.test.split)
     print(photos.report.text())
+    photos.report.accept(p.test.bad_labels)
 
     validation = ValidationDataset(photos, network.size, network.letterbox)
     loader = validation_loader(validation, p.test.batch_size, p.test.workers)
@@ -79,7 +80,7 @@ def write(
 ) -> None:
     """Everything that was measured, into `folder`; files of an earlier test are replaced."""
     names = definition.names
-    ids = coco_files.ids_of(photos.photos, names, definition.sources(p.test.split))
+    ids = coco_files.ids_of(photos.photos, len(names))
     detections = coco_json(found, ids.images, ids.categories)
     truth = coco_files.ground_truth(photos.photos, names, ids)
     import_param.save(p, folder / "settings.json")

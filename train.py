@@ -29,6 +29,7 @@ from utils import errors
 from utils.anchors import fit_anchors, mean_best_iou, reachable_recall
 from utils.augment import multi_scale
 from utils.checkpoint import (
+    check_for_photos,
     check_size,
     choose_device,
     load_network,
@@ -39,7 +40,7 @@ from utils.checkpoint import (
     write_pair,
 )
 from utils.data_check import PhotoSet, load_split, shared_photos
-from utils.data_file import read_data
+from utils.data_file import DataDefinition, read_data
 from utils.datasets import (
     DetectionDataset,
     EpochSampler,
@@ -74,12 +75,12 @@ class Progress:
     stale: int = 0
 
     def judge(self, metrics: Metrics, shrinking: bool) -> bool:
-        """Whether this is the best so far. While a network is drawn to zero, the last state is:
-        earlier ones are better only because less of them is gone."""
-        best = shrinking or metrics.mean_ap > self.best
-        self.best = metrics.mean_ap if best else self.best
-        self.stale = 0 if best else self.stale + 1
-        return best
+        """Take note of an evaluation; whether it is the best so far. While a network is drawn to
+        zero, the last state is: earlier ones are better only because less of them is gone."""
+        better = shrinking or metrics.mean_ap > self.best
+        self.best = metrics.mean_ap if better else self.best
+        self.stale = 0 if better else self.stale + 1
+        return better
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -87,27 +88,27 @@ def main(argv: list[str] | None = None) -> None:
     device = choose_device(p.model.device)
     torch.manual_seed(p.train.seed)
 
-    train_photos, valid_photos = load_photos(p)
+    definition, train_photos, valid_photos = load_photos(p)
     names = train_photos.names
     model = build_network(p, train_photos, checkpoint)
     netdef = model.netdef
     freeze_(model, p.train.freeze)
     teacher = load_teacher(p, netdef)
     gradual = make_gradual(p, netdef, checkpoint)
-    run = open_run(p)
+    run = open_run(p, checkpoint)
     print(f"{run.name}: {describe(model)}, on {device}; see {run.folder}, {run.weights}")
 
     training = DetectionDataset(
         train_photos,
         netdef.size,
-        p.model.letterbox,
-        p.augmentation,
+        netdef.letterbox,
+        p.augmentation if definition.mirror else p.augmentation.without_flips(),
         p.train.seed,
         mosaic_until=p.train.epochs - p.train.close_mosaic,
     )
     sampler = EpochSampler(len(training), p.train.seed)
     loader = training_loader(training, sampler, p.train.batch_size, p.data.workers)
-    validation = ValidationDataset(valid_photos, netdef.size, p.model.letterbox)
+    validation = ValidationDataset(valid_photos, netdef.size, netdef.letterbox)
     valid_loader = validation_loader(validation, p.train.batch_size, p.data.workers)
 
     def make(model: Darknet) -> Trainer:
@@ -131,21 +132,22 @@ def main(argv: list[str] | None = None) -> None:
             batches = sized(loader, p.train.multi_scale, p.train.seed, epoch, stride(netdef))
             title = f"epoch {epoch + 1}/{p.train.epochs}"
             figures = training_figures(train_one_epoch(trainer, batches, len(loader), title))
-            progress.epoch = epoch + 1
+            progress.epoch, better = epoch + 1, False
             if trainer.pull:
                 trainer.pull.settle_(trainer.averaged)
                 figures |= trainer.pull.figures()
             if gradual and trainer.pull:
                 trainer = cut_when_due(gradual, trainer, progress, make)
-            best = False
             if progress.epoch % p.train.eval_every == 0 or progress.epoch == p.train.epochs:
                 metrics, found = measure(p, trainer.averaged, valid_loader, validation)
-                best = progress.judge(metrics, shrinking=trainer.pull is not None)
+                better = progress.judge(metrics, shrinking=trainer.pull is not None)
                 figures |= validation_figures(metrics, names)
-                monitor.images(progress.epoch, "validation", examples(validation, found, names))
+                if monitor.address:
+                    pictures = examples(validation, found, names)
+                    monitor.images(progress.epoch, "validation", pictures)
                 print(f"{title}\n{figures_table(figures)}\n{format_metrics(metrics, names)}")
             monitor.log(progress.epoch, figures)
-            save(run, p, names, trainer, progress, gradual, best)
+            save(run, p, names, trainer, progress, gradual, better)
             if p.train.patience and progress.stale >= p.train.patience:
                 print(f"stopped: no better mAP in {progress.stale} evaluations")
                 break
@@ -153,7 +155,7 @@ def main(argv: list[str] | None = None) -> None:
     if p.sparse.is_pruned:
         show_scales(run)
     if p.sparse.is_pruned and not gradual:
-        calibration = ValidationDataset(train_photos, netdef.size, p.model.letterbox)
+        calibration = ValidationDataset(train_photos, netdef.size, netdef.letterbox)
         unchanged = validation_loader(calibration, p.train.batch_size, p.data.workers)
         show_bearing(run, p, validation, valid_loader, unchanged)
 
@@ -184,16 +186,16 @@ def resumed(p: TrainSettings) -> tuple[TrainSettings, dict[str, Any] | None]:
     )
 
 
-def open_run(p: TrainSettings) -> Run:
+def open_run(p: TrainSettings, checkpoint: dict[str, Any] | None) -> Run:
     """The folders of this run: new ones, or with `resume` those of the run that goes on."""
-    if p.train.resume:
-        return Run(Path(p.train.resume).resolve().parent.name)
+    if checkpoint:
+        return Run(checkpoint["training"]["run"])
     run = new_run(p.train.name, f"{Path(p.model.cfg).stem}-{Path(p.data.data).stem}")
     import_param.save(p, run.folder / "settings.json")
     return run
 
 
-def load_photos(p: TrainSettings) -> tuple[PhotoSet, PhotoSet]:
+def load_photos(p: TrainSettings) -> tuple[DataDefinition, PhotoSet, PhotoSet]:
     """The photos to train and to validate on, checked; what is wrong with them is printed."""
     make_if_demo(p.data.data)
     definition = read_data(p.data.data)
@@ -203,9 +205,13 @@ def load_photos(p: TrainSettings) -> tuple[PhotoSet, PhotoSet]:
     for photos in (train_photos, valid_photos):
         print(photos.report.text())
         photos.report.accept(p.data.bad_labels)
+    if not sum(valid_photos.report.objects):
+        raise InputError(
+            f"{p.data.data}: no object in the photos to validate on: no mAP to measure"
+        )
     if both := shared_photos(train_photos, valid_photos):
         print(f"note: {len(both)} photos to validate on are trained on too, such as {both[0]}")
-    return train_photos, valid_photos
+    return definition, train_photos, valid_photos
 
 
 def build_network(p: TrainSettings, photos: PhotoSet, checkpoint: dict[str, Any] | None) -> Darknet:
@@ -216,13 +222,13 @@ def build_network(p: TrainSettings, photos: PhotoSet, checkpoint: dict[str, Any]
     netdef = cfg_files.load(p.model.cfg)
     for note in netdef.notes:
         print(f"note: {note}")
-    if not netdef.heads:
-        raise InputError(f"cfg={p.model.cfg!r}: expected at least one [yolo] section")
+    check_for_photos(netdef)
     state: dict[str, torch.Tensor] = {}
     if p.model.pretrained:
         state, netdef = read_pretrained(p.model.weights, netdef)
     netdef = netdef.with_classes(len(photos.names))
-    netdef = netdef.with_net_options(letter_box=int(p.model.letterbox))
+    if p.model.letterbox != "auto":
+        netdef = netdef.with_net_options(letter_box=int(p.model.letterbox == "yes"))
     if p.model.img_size:
         netdef = netdef.with_net_options(width=p.model.img_size, height=p.model.img_size)
     check_size(netdef, netdef.size)
@@ -242,7 +248,7 @@ def with_new_heads(p: TrainSettings, netdef: NetDef, photos: PhotoSet) -> NetDef
     """Heads whose anchors and reach are chosen anew, since no weights depend on the old ones."""
     if p.model.scale_x_y:
         netdef = netdef.with_head_options(scale_x_y=f"{p.model.scale_x_y:g}")
-    sizes = photos.sizes(netdef.size, p.model.letterbox)
+    sizes = photos.sizes(netdef.size, netdef.letterbox)
     ratio = p.loss.anchor_ratio
     before = [
         pair for index in netdef.heads for pair in cfg_files.head_anchors(netdef.layers[index])
@@ -385,12 +391,13 @@ def save(
     trainer: Trainer,
     progress: Progress,
     gradual: Gradual | None,
-    best: bool,
+    better: bool,
 ) -> None:
-    """Write last.pt, and where this epoch is the best so far best.pt and the Darknet pair."""
+    """Write last.pt, and where this epoch is better than all before best.pt and Darknet's pair."""
     mean, netdef = trainer.averaged, trainer.model.netdef
     training = {
         **dataclasses.asdict(progress),
+        "run": run.name,
         "model": trainer.model.state_dict(),
         "optimizer": trainer.optimizer.state_dict(),
         "schedule": trainer.schedule.state_dict(),
@@ -399,7 +406,7 @@ def save(
     }
     settings = dataclasses.asdict(p)
     paths = [run.weights / "last.pt"]
-    if best:
+    if better:
         paths.append(run.weights / "best.pt")
         write_pair(run.weights / "best", mean, netdef, names)
     for path in paths:
@@ -435,7 +442,7 @@ def measure(
         model,
         loader,
         validation.targets,
-        letterbox=p.model.letterbox,
+        letterbox=validation.letterbox,
         **dataclasses.asdict(p.evaluate),
     )
 

@@ -1,6 +1,9 @@
 """What one section of a .cfg becomes: a module, with Darknet's arithmetic."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +15,15 @@ from models.netdef import Section
 # OpenCV's logits within 1e-4, with 1e-5 it differs by up to 0.17 where variances are small.
 BN_EPSILON = 1e-6
 
+
+class Logistic(nn.Module):
+    """The sigmoid, in float32: bfloat16 has no number between 0.996 and 1, and a [yolo] with
+    `new_coords` must get back the logit."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.float() if x.dtype in (torch.bfloat16, torch.float16) else x).sigmoid()
+
+
 # In place where the gradient needs only the result: what they get is always a layer's own new map.
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "linear": nn.Identity,
@@ -21,7 +33,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "mish": nn.Mish,
     "swish": nn.SiLU,
     "silu": nn.SiLU,
-    "logistic": nn.Sigmoid,
+    "logistic": Logistic,
     "tanh": nn.Tanh,
     "elu": nn.ELU,
     "selu": nn.SELU,
@@ -43,13 +55,41 @@ def strides(section: Section, default: int = 1) -> tuple[int, int]:
     )
 
 
+@dataclass(frozen=True)
+class Window:
+    """What slides over a map, in pixels. padding: what is added in all to each axis.
+
+    (vertical, horizontal) steps.
+    """
+
+    size: int
+    padding: int
+    dilation: int
+    steps: tuple[int, int]
+
+    @property
+    def extent(self) -> int:
+        return (self.size - 1) * self.dilation + 1
+
+    @staticmethod
+    def of(section: Section) -> Window:
+        """The window of a [convolutional] or of a pooling over windows."""
+        steps = strides(section)
+        if section.kind != "convolutional":
+            size = section.integer("size", max(steps), at_least=1)
+            return Window(size, section.integer("padding", size - 1, at_least=0), 1, steps)
+        size = section.integer("size", 1, at_least=1)
+        half = size // 2 if section.flag("pad") else section.integer("padding", 0, at_least=0)
+        dilation = section.integer("dilation", 1, at_least=1)
+        return Window(size, 2 * half * dilation, dilation, steps)  # Darknet widens padding, too
+
+
 class Convolution(nn.Module):
     """Convolution, then batch normalisation or a bias, then an activation."""
 
     def __init__(self, section: Section, channels: int) -> None:
         super().__init__()
-        size = section.integer("size", 1, at_least=1)
-        pad = size // 2 if section.flag("pad") else section.integer("padding", 0, at_least=0)
+        window = Window.of(section)
         filters = section.integer("filters", 1, at_least=1)
         groups = section.integer("groups", 1, at_least=1)
         if channels % groups or filters % groups:
@@ -61,10 +101,10 @@ class Convolution(nn.Module):
         self.conv = nn.Conv2d(
             channels,
             filters,
-            size,
-            strides(section),
-            pad,
-            section.integer("dilation", 1, at_least=1),
+            window.size,
+            window.steps,
+            window.padding // 2,
+            window.dilation,
             groups,
             bias=not normalize,
         )
@@ -74,8 +114,14 @@ class Convolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
         if self.bn is not None:
-            x = self.bn(x)
+            # A batch of one value a channel (one photo, a 1x1 map) has no variance to learn from.
+            alone = self.training and x.numel() == x.shape[1]
+            x = _with_running_statistics(self.bn, x) if alone else self.bn(x)
         return self.activation(x)
+
+
+def _with_running_statistics(bn: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    return F.batch_norm(x, bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps)
 
 
 class Pool(nn.Module):
@@ -83,9 +129,8 @@ class Pool(nn.Module):
 
     def __init__(self, section: Section) -> None:
         super().__init__()
-        self.stride = strides(section)
-        self.size = section.integer("size", max(self.stride), at_least=1)
-        self.padding = section.integer("padding", self.size - 1, at_least=0)
+        window = Window.of(section)
+        self.size, self.padding, self.stride = window.size, window.padding, window.steps
         self.mean = section.kind == "local_avgpool"
 
     def forward(self, x: Tensor) -> Tensor:
@@ -183,6 +228,13 @@ class Reorg(nn.Module):
         return x.permute(0, 3, 5, 1, 2, 4).reshape(b, c * s * s, h // s, w // s)
 
 
+def dropout_probability(section: Section) -> float:
+    probability = section.number("probability", 0.5)
+    if not 0 <= probability <= 1:
+        raise section.error("expected a number from 0 to 1", "probability")
+    return probability
+
+
 def build(section: Section, inputs: int, channels: int) -> nn.Module:
     """The module of one section that reads `inputs` layers, the first with `channels` channels."""
     if section.kind == "convolutional":
@@ -200,7 +252,7 @@ SIMPLE: dict[str, Callable[[Section], nn.Module]] = {
     "sam": Scale,
     "upsample": Upsample,
     "reorg": Reorg,
-    "dropout": lambda section: nn.Dropout(section.number("probability", 0.5)),
+    "dropout": lambda section: nn.Dropout(dropout_probability(section)),
     "route": lambda section: nn.Identity(),  # `propagate` concatenates
     "yolo": lambda section: nn.Identity(),  # models.head decodes
 }

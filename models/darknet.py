@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from models.blocks import Convolution, build, strides
+from models.blocks import Convolution, Window, build
 from models.head import Head
 from models.netdef import NetDef, Section
 
@@ -75,10 +75,7 @@ def shapes(netdef: NetDef, size: tuple[int, int] | None = None) -> list[Shape]:
 
     def conv(index: int, shape: Shape) -> Shape:
         section = layers[index]
-        kernel = section.integer("size", 1, at_least=1)
-        pad = kernel // 2 if section.flag("pad") else section.integer("padding", 0, at_least=0)
-        kernel = (kernel - 1) * section.integer("dilation", 1, at_least=1) + 1
-        return _windows(section, shape, kernel, 2 * pad, section.integer("filters", 1, at_least=1))
+        return _slide(section, shape, section.integer("filters", 1, at_least=1))
 
     def add(index: int, inputs: list[Shape]) -> Shape:
         section = layers[index]
@@ -111,9 +108,7 @@ def shapes(netdef: NetDef, size: tuple[int, int] | None = None) -> list[Shape]:
         section = layers[index]
         c, h, w = shape
         if section.kind in ("maxpool", "local_avgpool"):
-            kernel = section.integer("size", max(strides(section)), at_least=1)
-            padding = section.integer("padding", kernel - 1, at_least=0)
-            return _windows(section, shape, kernel, padding, c)
+            return _slide(section, shape, c)
         if section.kind == "avgpool":
             return c, 1, 1
         if section.kind == "upsample":
@@ -138,14 +133,16 @@ def shapes(netdef: NetDef, size: tuple[int, int] | None = None) -> list[Shape]:
     return list(propagate(netdef, image, conv=conv, add=add, cat=cat, part=part, other=other))
 
 
-def _windows(section: Section, shape: Shape, kernel: int, padding: int, channels: int) -> Shape:
-    """The shape after sliding a window with `padding` pixels added in all to each axis."""
+def _slide(section: Section, shape: Shape, channels: int) -> Shape:
+    """The shape after a convolution's or a pooling's window has slid over a map."""
+    window = Window.of(section)
     _, h, w = shape
-    down, right = strides(section)
-    out = (channels, (h + padding - kernel) // down + 1, (w + padding - kernel) // right + 1)
-    if min(out[1:]) < 1 or min(h, w) + padding < kernel:
-        raise section.error(f"window {kernel}x{kernel} does not fit into {_x(shape)}", "size")
-    return out
+    down, right = window.steps
+    free = (h + window.padding - window.extent, w + window.padding - window.extent)
+    if min(free) < 0:
+        size = f"{window.extent}x{window.extent}"
+        raise section.error(f"window {size} does not fit into {_x(shape)}", "size")
+    return channels, free[0] // down + 1, free[1] // right + 1
 
 
 def _x(shape: Shape) -> str:
@@ -156,7 +153,7 @@ def stride(netdef: NetDef) -> int:
     """Input pixels per cell of the coarsest head: input sizes should be multiples of it."""
     side = 1024  # a size that every stride in use divides, whatever the .cfg's own
     outputs = shapes(netdef, (side, side))
-    return max((side // outputs[index][1] for index in netdef.heads), default=1)
+    return max((max(1, side // outputs[index][1]) for index in netdef.heads), default=1)
 
 
 class Darknet(nn.Module):
@@ -177,6 +174,12 @@ class Darknet(nn.Module):
             sources = netdef.sources(index)
             self.layers.append(build(section, len(sources), outputs[sources[0]][0]))
         self.heads = tuple(Head.of(netdef.layers[index]) for index in netdef.heads)
+        for index, head in zip(netdef.heads, self.heads, strict=True):
+            if head.classes != self.heads[0].classes:
+                first = netdef.layers[netdef.heads[0]].lines.get("classes", 0)
+                raise netdef.layers[index].error(
+                    f"expected {self.heads[0].classes}, as on line {first}", "classes"
+                )
 
     def forward(self, images: Tensor) -> list[Tensor]:
         values = propagate(
@@ -202,8 +205,9 @@ class Darknet(nn.Module):
             before = self.layers[index - 1]
             if index not in layers or not isinstance(before, Convolution):
                 continue
-            assert before.conv.bias is not None
-            bias = before.conv.bias.detach().view(len(head.anchors), -1)
+            shift = before.conv.bias if before.bn is None else before.bn.bias
+            assert shift is not None
+            bias = shift.detach().view(len(head.anchors), -1)
             bias.zero_()
             bias[:, 4] = torch.logit(torch.tensor(prior))
             bias[:, 5:] = torch.logit(torch.tensor(1 / max(2, head.classes)))

@@ -37,7 +37,7 @@ class Distillation:
         loss: Loss,
         objectness_gain: float = 1.0,
         class_gain: float = 0.1,
-        box_gain: float = 0.2,
+        box_gain: float = 0.5,
     ) -> None:
         self.teacher = teacher.eval().requires_grad_(False)
         self.loss = loss
@@ -64,7 +64,7 @@ def _head_loss(head: Head, raw: Tensor, taught: Tensor, found: Assigned, batch: 
 
     objectness = balance(size, cells) * divergence(ours[..., 4], theirs[..., 4]).mean()
     weight = theirs[..., 4].sigmoid()  # [B, A, h, w]
-    classes = weight * divergence(ours[..., 5:], theirs[..., 5:]).mean(-1)
+    classes = weight * divergence(ours[..., 5:], theirs[..., 5:]).sum(-1)
 
     objects = batch.boxes[found.target]  # [P, 4]
     own = answers(head, found.of(ours), found, size, cells)

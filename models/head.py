@@ -63,7 +63,7 @@ class Head:
         """Logits of w, h → the box's width and height in anchors."""
         if self.new_coords:
             return (wh.sigmoid() * 2) ** 2
-        return wh.clamp(max=20).exp()  # e^20 anchors is no box; inf would poison the loss
+        return wh.clamp(-10, 20).exp()  # beyond is no box; 0 and inf would poison the loss
 
     def decode(self, raw: Tensor, size: tuple[int, int]) -> Predictions:
         """The raw map of a network whose input was (width, height) `size`."""

@@ -14,9 +14,9 @@ from models.head import Head
 from utils.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from utils.types import Batch
 
-# Finer maps have more cells, nearly all empty: their mean objectness loss is smaller, their few
-# objects count for less. A map's share rises fourfold with each halving of its stride.
-OBJECTNESS_BALANCE = {8: 4.0, 16: 1.0, 32: 0.4, 64: 0.1}
+# By stride in pixels. Finer maps have more cells, nearly all empty: in their mean, the loss of the
+# few with an object would count for less. YOLOv5's values for three heads, continued.
+OBJECTNESS_BALANCE = {4: 16.0, 8: 4.0, 16: 1.0, 32: 0.4, 64: 0.1}
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Losses:
     teacher: how far the network is from its teacher (see models.distill), 0 without one.
     precision: of the predictions with objectness over 0.5, the share that is right.
     recall: of the predictions that answer for an object, the share that is right, where right
-    means objectness over 0.5, the true class on top, and IoU over 0.5. Both count predictions
+    means objectness over 0.5, the true class on top, and CIoU over 0.5. Both count predictions
     of single cells before NMS: they show whether training moves, not what detection reaches.
     """
 
@@ -69,15 +69,15 @@ class Loss:
     centre answers, and each neighbour from which the head can reach the centre: with
     `scale_x_y=2` the nearest one across and the nearest one up or down, with 1 none.
 
-    The box loss is CIoU (Zheng et al., AAAI 2020). The target of objectness is the IoU with the
-    object, 0 where no object is answered for. Classes are independent (a sigmoid each), also when
-    there is only one.
+    The box loss is CIoU (Zheng et al., AAAI 2020). The target of objectness is the CIoU with the
+    object, not below 0, and 0 where no object is answered for. Classes are independent (a sigmoid
+    each, their losses added), also when there is only one.
     """
 
     def __init__(
         self,
         heads: Sequence[Head],
-        box_gain: float = 0.2,
+        box_gain: float = 0.5,
         objectness_gain: float = 1.0,
         class_gain: float = 0.1,
         anchor_ratio: float = 4.0,
@@ -137,12 +137,12 @@ class Loss:
         box_loss = complete_box_iou_loss(  # [P]
             answers(head, ours, found, size, (w, h)), batch.boxes[found.target]
         )
-        iou = (1 - box_loss.detach()).clamp(min=0)
+        ciou = (1 - box_loss.detach()).clamp(min=0)
 
         cells = logits.shape[:4]
         place = ((found.image * cells[1] + found.anchor) * h + found.row) * w + found.column
         # Where one cell and anchor answers for two objects, the better overlap is its target.
-        wanted = logits.new_zeros(cells.numel()).scatter_reduce(0, place, iou, "amax").view(cells)
+        wanted = logits.new_zeros(cells.numel()).scatter_reduce(0, place, ciou, "amax").view(cells)
         objectness = balance(size, (w, h)) * F.binary_cross_entropy_with_logits(
             logits[..., 4], wanted
         )
@@ -154,14 +154,14 @@ class Loss:
         claims = (logits[..., 4].detach() > 0).sum()
         right = (
             (ours[:, 4].detach() > 0)
-            & (iou > 0.5)
+            & (ciou > 0.5)
             & (ours[:, 5:].detach().argmax(-1) == batch.labels[found.target])
         )
         return torch.stack(
             [
                 box_loss.sum() / count,
                 objectness,
-                class_loss.sum() / (count * head.classes),
+                class_loss.sum() / count,
                 right.sum().float(),
                 claims.float(),
                 box_loss.new_tensor(len(found.target)),
@@ -171,7 +171,8 @@ class Loss:
 
 def balance(size: tuple[int, int], cells: tuple[int, int]) -> float:
     """The share of a head's objectness loss, for an input and a map of (width, height) each."""
-    return OBJECTNESS_BALANCE.get(round(size[1] / cells[1]), 1.0)
+    stride = size[1] / cells[1]
+    return OBJECTNESS_BALANCE[min(OBJECTNESS_BALANCE, key=lambda known: abs(known - stride))]
 
 
 def cell_size(size: tuple[int, int], cells: tuple[int, int], like: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ ALIASES = {"network": "net", "conv": "convolutional", "max": "maxpool", "avg": "
 # The keys that mean something for inference, by section. Darknet's own training keys stand in
 # TRAINING_KEYS: they are kept and written back, but do not change what a network computes.
 KEYS = {
+    "net": {"width", "height", "channels", "letter_box"},
     "convolutional": {
         "batch_normalize", "filters", "size", "stride", "stride_x", "stride_y", "pad", "padding",
         "dilation", "groups", "activation",
@@ -37,6 +38,20 @@ KEYS = {
 }  # fmt: skip
 
 TRAINING_KEYS = {
+    "net": {
+        "batch", "subdivisions", "time_steps", "track", "augment_speed", "inputs", "learning_rate",
+        "learning_rate_min", "burn_in", "max_batches", "policy", "step", "steps", "scale", "scales",
+        "seq_scales", "gamma", "power", "momentum", "decay", "adam", "b1", "b2", "B1", "B2", "eps",
+        "batches_per_cycle", "batches_cycle_mult", "sequential_subdivisions", "try_fix_nan",
+        "loss_scale", "dynamic_minibatch", "optimized_memory", "workspace_size_limit_MB",
+        "max_crop", "min_crop", "flip", "blur", "gaussian_noise", "mixup", "cutmix", "mosaic",
+        "mosaic_bound", "contrastive", "contrastive_jit_flip", "contrastive_color",
+        "unsupervised", "label_smooth_eps", "resize_step", "attention", "adversarial_lr",
+        "max_chart_loss", "angle", "aspect", "saturation", "exposure", "hue", "ema_alpha",
+        "use_cuda_graph", "show_receptive_field", "weights_reject_freq", "equidistant_point",
+        "badlabels_rejection_percentage", "num_sigmas_reject_badlabels", "rotate", "crop",
+        "hue_shift", "letter_box_fill", "max_batches_per_epoch",
+    },
     "convolutional": {
         "learning_rate_scale", "burnin_update", "train_only_bn", "dontload", "dontloadscales",
         "dontsave", "stopbackward", "onlyforward", "assisted_excitation", "wait_stream",
@@ -187,7 +202,10 @@ class NetDef:
         """The absolute indices of the layers that a layer reads; -1 is the image."""
         section = self.layers[index]
         if section.kind == "route":
-            return tuple(self._absolute(index, "layers", n) for n in section.integers("layers"))
+            numbers = section.integers("layers")
+            if not numbers:
+                raise section.error("expected at least one layer", "layers")
+            return tuple(self._absolute(index, "layers", n) for n in numbers)
         if section.kind in SECOND_INPUT:
             key = SECOND_INPUT[section.kind]
             others = section.integers(key)
@@ -297,8 +315,12 @@ def parse(text: str, path: str = "cfg") -> NetDef:
         raise InputError(f"{path}:1: expected a [net] section first")
     if len(sections) == 1:
         raise InputError(f"{path}:1: expected layers after the [net] section")
-    notes = [note for section in sections[1:] for note in _check_keys(section)]
+    for section in sections[1:]:
+        if section.kind == "net":
+            raise section.error("expected one of it, before all layers")
+    notes = [note for section in sections for note in _check_keys(section)]
     netdef = NetDef(sections[0], tuple(sections[1:]), tuple(notes))
+    _check_net(netdef)
     _check_sources(netdef)
     return netdef
 
@@ -344,6 +366,20 @@ def _check_keys(section: Section) -> list[str]:
                 f"not used{hint}"
             )
     return notes
+
+
+LARGEST = 1_000_000  # pixels a side, filters, classes: more can only be a slip of the hand
+
+
+def _check_net(netdef: NetDef) -> None:
+    """Read [net] now, so that a mistake in it is told at once, and refuse absurd sizes anywhere."""
+    netdef.net.flag("letter_box")
+    if max(*netdef.size, netdef.channels) > LARGEST:
+        raise netdef.net.error(f"expected a width, height and channels of at most {LARGEST}")
+    for section in netdef.layers:
+        for key in ("filters", "classes", "size", "stride", "padding", "dilation"):
+            if key in section.options and section.integer(key, at_least=0) > LARGEST:
+                raise section.error(f"expected at most {LARGEST}", key)
 
 
 def _check_sources(netdef: NetDef) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.blocks import Convolution, Shortcut
@@ -104,6 +105,7 @@ def read_weights(path: str | Path, netdef: NetDef) -> tuple[dict[str, Tensor], H
             )
         for name, tensor in tensors:
             values = floats[position : position + tensor.numel()].copy()
+            _check_values(values, name, index, path)
             state[f"layers.{index}.{name}"] = torch.from_numpy(values).view(tensor.shape)
             position += tensor.numel()
     if position < len(floats):
@@ -111,6 +113,17 @@ def read_weights(path: str | Path, netdef: NetDef) -> tuple[dict[str, Tensor], H
     if not state:
         raise InputError(f"{path}: no layer in it: expected up to {_total(skeleton)} floats")
     return state, header
+
+
+def _check_values(values: NDArray[np.float32], name: str, index: int, path: str | Path) -> None:
+    """A file of the right length can still be another network's, or damaged."""
+    if not np.isfinite(values).all():
+        raise InputError(f"{path}: layer {index}: {name} holds values that are no finite numbers")
+    if name == "bn.running_var" and (values < 0).any():
+        raise InputError(
+            f"{path}: layer {index}: a variance of {values.min():g}: expected none below 0; "
+            "is the file another network's?"
+        )
 
 
 def _total(model: Darknet) -> int:

@@ -17,7 +17,7 @@ from utils.types import Batch
 
 PERCENTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 LOSS = 0.02  # of mAP that a cut may cost before fine-tuning to count as borne
-BATCHES = 12  # to re-estimate batch normalisation with
+BATCHES = 32  # to re-estimate batch normalisation with
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from models.blocks import Convolution
 from models.darknet import Darknet
 from models.netdef import parse
 from utils.checkpoint import write_pair
+
+# A machine that others use can be slow at any moment.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 ROOT = Path(__file__).resolve().parent.parent
 COLOURS = ("red", "green", "blue")

@@ -1,6 +1,7 @@
 """detect_video.py, from its flags to its files."""
 
 import http.server
+import itertools
 import json
 import os
 import signal
@@ -10,12 +11,14 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 import detect_video
+from utils.draw import draw_detections
 from utils.errors import run
 from utils.types import Image
 from utils.video import Source, VideoFile
@@ -181,19 +184,27 @@ def test_a_stream_that_vanishes_ends_with_what_was_done(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_completes_the_video(
-    tmp_path: Path, colour_weights: str, number: int, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    colour_weights: str,
+    number: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
+    # A shell's background jobs ignore SIGINT, and Python then leaves it so.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     source = clip(tmp_path / "clip", frames=2000)
     output = tmp_path / "out"
     flags = ["--weights", colour_weights, "--source", source, "--output", str(output), "--no-show"]
+    drawn = itertools.count(1)
 
-    def stop() -> None:
-        while not list(output.glob(".clip*")):
-            time.sleep(0.01)
-        time.sleep(0.2)
-        os.kill(os.getpid(), number)
+    def draw_and_stop(*arguments: Any) -> Image:
+        if next(drawn) == 50:
+            os.kill(os.getpid(), number)
+        return draw_detections(*arguments)
 
-    threading.Thread(target=stop, daemon=True).start()
+    monkeypatch.setattr("detect_video.draw_detections", draw_and_stop)
     assert run(lambda: detect_video.main([*flags, "--save-json"])) == 130
     frames = length(output / "clip.mp4")
     assert 0 < frames < 2000

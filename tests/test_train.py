@@ -147,6 +147,38 @@ def test_a_loss_that_is_no_number_names_the_files(project: Path) -> None:
     assert listed and all(Path(name).is_file() for name in listed)
 
 
+def test_best_is_an_epoch_that_was_measured(project: Path) -> None:
+    train.main(flags("--name", "rare", "--eval_every", "2", epochs=3))
+    measured = [float(row["mAP/mAP@.5"]) for row in figures("runs/rare/metrics.csv")[1:]]
+    best = read_checkpoint("weights/rare/best.pt")["training"]
+    assert best["epoch"] == 2 + measured.index(max(measured))
+    assert best["best"] == pytest.approx(max(measured))
+
+
+def test_a_validation_without_objects_is_refused_at_once(project: Path) -> None:
+    for label in (project / "demo/labels/valid").iterdir():
+        label.write_text("")
+    with pytest.raises(InputError, match=r"demo\.data: no object in the photos to validate on"):
+        train.main(flags())
+    assert not (project / "runs").exists()
+
+
+def test_weights_that_end_in_nowhere_are_not_saved(project: Path) -> None:
+    more = ["--lr", "1e39", "--epochs", "1", "--warmup_epochs", "0", "--batch_size", "8"]
+    with pytest.raises(InputError, match=r"no longer finite|the loss is"):
+        train.main(flags("--name", "wild", *more))
+    assert not (project / "weights/wild/last.pt").exists()
+
+
+def test_the_cfg_says_whether_photos_keep_their_aspect(project: Path) -> None:
+    text = (project / "tiny.cfg").read_text().replace("width=32", "letter_box=1\nwidth=32")
+    (project / "tiny.cfg").write_text(text)
+    train.main(flags("--name", "boxed", epochs=1))
+    assert load_network("weights/boxed/best.pt", device="cpu").letterbox
+    train.main(flags("--name", "plain", "--letterbox", "no", epochs=1))
+    assert not load_network("weights/plain/best.pt", device="cpu").letterbox
+
+
 def test_early_stop_freezing_and_accumulation(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,6 +44,10 @@ class Augmentation:
             if not 0 <= value <= highest:
                 raise InputError(f"{field.name}={value}: expected 0 to {highest:g}")
 
+    def without_flips(self) -> "Augmentation":
+        """The same, for data whose mirror images are something else: digits, letters, signs."""
+        return replace(self, flip_horizontal=0.0, flip_vertical=0.0)
+
     @staticmethod
     def off() -> "Augmentation":
         return Augmentation(**{field.name: 0.0 for field in fields(Augmentation)})
@@ -61,7 +65,7 @@ class View:
     @staticmethod
     def fitted(size: tuple[int, int], net: tuple[int, int], letterbox: bool) -> "View":
         fit = Fit.of(size, net, letterbox)
-        return View(fit.scale_x, fit.scale_y, fit.left, fit.top)
+        return View(fit.scale_x, fit.scale_y, int(fit.left), int(fit.top))  # as it is painted
 
     def then(self, scale: float, shift_x: float, shift_y: float) -> "View":
         """This view, enlarged by `scale` from the origin and then shifted by pixels."""

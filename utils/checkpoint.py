@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from utils.errors import InputError
 from utils.files import atomic, write_text
 
 FORMAT = 1
+KEYS = {"format", "cfg", "names", "model", "settings", "training"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,11 @@ def save_checkpoint(
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint of ours, onto the CPU. Raises InputError for any other file."""
     content = _torch_load(path)
-    if not isinstance(content, dict) or content.get("format") != FORMAT or "cfg" not in content:
+    if (
+        not isinstance(content, dict)
+        or content.get("format") != FORMAT
+        or not content.keys() >= KEYS
+    ):
         raise InputError(f"{path}: expected a checkpoint of this project (format {FORMAT})")
     return content
 
@@ -87,8 +93,9 @@ def _torch_load(path: str | Path) -> Any:
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: not a file that torch can load safely: {reason}") from error
+        raise InputError(
+            f"{path}: damaged, or not a file of tensors that torch.save wrote"
+        ) from error
 
 
 def read_pretrained(path: str | Path, netdef: NetDef) -> tuple[dict[str, Tensor], NetDef]:
@@ -182,8 +189,9 @@ def load_network(
         model = Darknet(netdef)
         state = checkpoint["model"]
         own_names = tuple(checkpoint["names"])
-    if not model.heads:
-        raise InputError(f"{path}: its network has no [yolo] layer: it finds no objects")
+    for note in netdef.notes:
+        print(f"note: {note}", file=sys.stderr)
+    check_for_photos(netdef)
     filled = fill_(model, state)
     if filled.missing:
         raise InputError(f"{path}: holds only a part of the network: {filled}")
@@ -195,6 +203,14 @@ def load_network(
         size,
         netdef.letterbox if letterbox == "auto" else letterbox == "yes",
     )
+
+
+def check_for_photos(netdef: NetDef) -> None:
+    """Refuse a network that finds no objects, or not on colour photos."""
+    if not netdef.heads:
+        raise netdef.net.error("expected at least one [yolo] section after it")
+    if netdef.channels != 3:
+        raise netdef.net.error("expected 3: photos are read as RGB", "channels")
 
 
 def check_size(netdef: NetDef, size: tuple[int, int]) -> None:

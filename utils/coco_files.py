@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from utils.data_check import Photo
-from utils.readers import coco_ids
 
 
 @dataclass(frozen=True)
@@ -20,21 +18,20 @@ class Ids:
     categories: tuple[int, ...]
 
 
-def ids_of(photos: Sequence[Photo], names: Sequence[str], sources: Sequence[Path]) -> Ids:
-    """The ids that COCO's own files give, where all `sources` are such; else 1, 2, 3, ..."""
-    if all(source.suffix == ".json" for source in sources):
-        image_of: dict[str, int] = {}
-        category_of: dict[str, int] = {}
-        for source in sources:
-            images, categories = coco_ids(source, names)
-            image_of |= images
-            category_of |= categories
-        if len(category_of) == len(names):
-            return Ids(
-                tuple(image_of[photo.path.name] for photo in photos),
-                tuple(category_of[name] for name in names),
-            )
-    return Ids(tuple(range(1, len(photos) + 1)), tuple(range(1, len(names) + 1)))
+def ids_of(photos: Sequence[Photo], classes: int) -> Ids:
+    """The ids that the photos' own COCO files give; else 1, 2, 3, ... for photos and classes.
+
+    The files' ids are taken only where every photo has one, no two have the same, and all the
+    files give the classes the same ids. Otherwise none is, so that what is written never fits a
+    file of another numbering by half.
+    """
+    images = tuple(photo.image_id for photo in photos if photo.image_id is not None)
+    categories = {photo.category_ids for photo in photos}
+    if len(set(images)) == len(photos) and len(categories) == 1:
+        (own,) = categories
+        if own is not None:
+            return Ids(images, own)
+    return Ids(tuple(range(1, len(photos) + 1)), tuple(range(1, classes + 1)))
 
 
 def ground_truth(photos: Sequence[Photo], names: Sequence[str], ids: Ids) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from utils.boxes import Fit
-from utils.data_file import DataDefinition
+from utils.data_file import DataDefinition, is_file
 from utils.errors import InputError
 from utils.images import SIDEWAYS, read_photo
 from utils.readers import Problem, Record, read_source
@@ -43,6 +43,7 @@ TOLD = {
     "listed again": "photos that count more than once",
 }
 KINDS = {**BAD, **TOLD}
+FAR = 1e9  # beyond it no number, of pixels or shares, is a place near any photo
 OVERSHOOT = 0.5  # pixels by which rounding may carry a box over the edge without a word
 GREY = ("1", "L", "LA", "La", "P", "PA")
 DEEP = ("I", "F")
@@ -55,6 +56,7 @@ class Photo:
 
     size: (width, height). boxes: float32 [N, 4]. labels: int64 [N].
     ignore: bool [N], VOC's `difficult` or COCO's crowd. area: float32 [N], pixels.
+    image_id, category_ids: the source's own, see `readers.Record`.
     """
 
     path: Path
@@ -63,6 +65,8 @@ class Photo:
     labels: NDArray[np.int64]
     ignore: NDArray[np.bool_]
     area: NDArray[np.float32]
+    image_id: int | None = None
+    category_ids: tuple[int, ...] | None = None
 
     def targets(self) -> Targets:
         return Targets(*map(torch.from_numpy, (self.boxes, self.labels, self.ignore, self.area)))
@@ -101,7 +105,8 @@ class Report:
             found = [problem for problem in self.problems if problem.kind == kind]
             lines += [f"    {problem.where}: {problem.what}" for problem in found[:first]]
             lines += [f"    … and {len(found) - first} more"] if len(found) > first else []
-        return "\n".join(lines)
+        # a file's name may hold bytes that are no text, which printing would refuse
+        return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
 
     def _classes(self, most: int = 20) -> str:
         """Objects per class; of many classes, those with the fewest."""
@@ -210,7 +215,7 @@ def _examine(record: Record, classes: int) -> tuple[Photo | None, Image, list[Pr
     nothing = np.zeros((0, 0, 3), np.uint8)
     if record.broken:
         return None, nothing, list(record.problems)
-    if not record.image.is_file():
+    if not is_file(record.image):
         of = f" (named by {record.label_file})" if record.label_file else ""
         return None, nothing, [Problem("missing photo", str(record.image), f"no such file{of}")]
     try:
@@ -244,7 +249,7 @@ def _told(record: Record, mode: str, orientation: int, size: tuple[int, int]) ->
 
 def _pixels(record: Record, size: tuple[int, int], orientation: int) -> NDArray[np.float64]:
     """The record's boxes as xyxy in pixels of the upright photo, [N, 4]."""
-    boxes = record.boxes
+    boxes = record.boxes.clip(-FAR, FAR)  # so that nothing overflows; `_judge` refuses them
     if record.shares:
         centre, half = boxes[:, :2], boxes[:, 2:] / 2
         return np.concatenate([centre - half, centre + half], axis=1) * np.array([*size, *size])
@@ -285,16 +290,17 @@ def _judge(
     finite = np.isfinite(record.boxes).all(axis=1)
     safe = np.where(np.isfinite(boxes), boxes, 0.0)
     cut = np.clip(safe, 0, [width, height, width, height])
-    flaws = {  # the first that holds is the one told
-        "not a finite number": ~finite,
-        "class out of range": (record.labels < 0) | (record.labels >= classes),
-        "zero area": (safe[:, 2:] <= safe[:, :2]).any(axis=1),
-        "outside the photo": (cut[:, 2:] <= cut[:, :2]).any(axis=1),
-        "duplicate": _repeated(safe, record.labels),
-    }
+    flaws = [  # the first that holds is the one told
+        ("not a finite number", ~finite),
+        ("class out of range", (record.labels < 0) | (record.labels >= classes)),
+        ("outside the photo", (np.abs(record.boxes) > FAR).any(axis=1)),
+        ("zero area", (safe[:, 2:] <= safe[:, :2]).any(axis=1)),
+        ("outside the photo", (cut[:, 2:] <= cut[:, :2]).any(axis=1)),
+        ("duplicate", _repeated(safe, record.labels)),
+    ]
     sound = np.ones(len(boxes), bool)
     problems = []
-    for kind, flawed in flaws.items():
+    for kind, flawed in flaws:
         problems += [
             _label_problem(kind, record, i, size) for i in np.flatnonzero(flawed & sound).tolist()
         ]
@@ -313,6 +319,8 @@ def _judge(
         labels=record.labels[sound],
         ignore=record.ignore[sound],
         area=np.where(np.isfinite(stated), stated, own).astype(np.float32),
+        image_id=record.image_id,
+        category_ids=record.category_ids,
     )
     return photo, problems
 

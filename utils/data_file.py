@@ -1,15 +1,19 @@
 """What does a `.data` file say: which classes there are, and where the photos lie?"""
 
 import difflib
+import os.path
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from utils.errors import InputError
 
-KEYS = ("classes", "names", "train", "valid", "images", "format")
+KEYS = ("classes", "names", "train", "valid", "images", "format", "mirror")
 DARKNETS_OWN = ("backup", "eval", "results", "labels", "difficult", "map", "top", "test")  # unused
 FORMATS = ("auto", "yolo", "voc")
+ANSWERS = {"yes": True, "no": False}
+COMMENT = re.compile(r"(?:^|\s)[#;].*")  # a path may hold such a character within a word
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,7 @@ class DataDefinition:
     train, valid: sources that `utils.readers.read_source` understands.
     images: folders to look for photos in, for sources that name them apart from their labels.
     format: of label files beside photos: "yolo" (.txt), "voc" (.xml) or "auto" (either).
+    mirror: whether a mirrored object is still the same object; not so for digits and signs.
     lines: the line on which each key stands.
     """
 
@@ -30,6 +35,7 @@ class DataDefinition:
     valid: tuple[Path, ...]
     images: tuple[Path, ...]
     format: str
+    mirror: bool
     lines: Mapping[str, int]
 
     def sources(self, split: str) -> tuple[Path, ...]:
@@ -38,19 +44,22 @@ class DataDefinition:
         if not sources:
             raise InputError(f"{self.path}: no '{split} =' line: expected the path of its photos")
         for source in sources:
-            if not source.exists():
+            if not exists(source):
                 raise _absent(self.path, self.lines[split], split, str(source))
         return sources
 
 
 def read_data(path: str | Path) -> DataDefinition:
-    """Read a `.data` file: lines of `key = value`, `#` and `;` begin a comment.
+    """Read a `.data` file: lines of `key = value`.
 
-    `train`, `valid` and `images` take several paths joined with commas. A relative path is looked
-    for beside the `.data` file first and then in the working directory, which is where Darknet
-    looks; the photos of a list file are found in the same way from the list's folder. Darknet's
-    keys that mean nothing here (`backup`, `eval`, …) are accepted and ignored. Whether the photos
-    are there is asked when they are wanted: detection needs no more than the names.
+    `#` and `;` begin a comment at the start of a line or after a space. `train`, `valid` and
+    `images` take several paths joined with commas; a path that has a comma of its own stands
+    alone: where the whole value exists, it is one path. A relative path is looked for beside the
+    `.data` file first and then in the working directory, which is where Darknet looks; the photos
+    of a list file are found in the same way from the list's folder. `mirror = no` says that
+    mirrored objects are other objects, so that training must not flip; the default is `yes`.
+    Darknet's keys that mean nothing here (`backup`, `eval`, …) are accepted and ignored. Whether
+    the photos are there is asked when they are wanted: detection needs no more than the names.
     """
     path = Path(path)
     lines = _key_values(path)
@@ -58,17 +67,18 @@ def read_data(path: str | Path) -> DataDefinition:
         raise InputError(f"{path}: no 'names =' line: expected the path of a file of class names")
     names_line, names_path = lines["names"]
     names_file = resolve(names_path, path.parent)
-    if not names_file.exists():
+    if not exists(names_file):
         raise _absent(path, names_line, "names", names_path)
     names = read_names(names_file)
     _check_classes(path, lines, names)
     paths = {key: _paths(path, lines, key) for key in ("train", "valid", "images")}
-    line, format = lines.get("format", (0, "auto"))
-    if format not in FORMATS:
-        raise InputError(f"{path}:{line}: format={format!r}: expected one of {', '.join(FORMATS)}")
-    numbers = {key: number for key, (number, _) in lines.items()}
     return DataDefinition(
-        path, names, paths["train"], paths["valid"], paths["images"], format, numbers
+        path=path,
+        names=names,
+        **paths,
+        format=_one_of(path, lines, "format", FORMATS, "auto"),
+        mirror=ANSWERS[_one_of(path, lines, "mirror", tuple(ANSWERS), "yes")],
+        lines={key: number for key, (number, _) in lines.items()},
     )
 
 
@@ -106,17 +116,32 @@ def resolve(text: str, folder: Path) -> Path:
 
     Beside the file first, then in the working directory; where neither exists, the first.
     """
-    path = Path(text).expanduser()
+    path = expand(text)
     beside = folder / path  # an absolute path stays itself
-    return path if not beside.exists() and path.exists() else beside
+    return path if not exists(beside) and exists(path) else beside
+
+
+def expand(text: str | Path) -> Path:
+    """A path with `~` as the home folder. A file may as well be named `~a.jpg`."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111  pathlib's raises where no user is `a.jpg`
+
+
+def exists(path: str | Path) -> bool:
+    """Whether there is such a file or folder; a name that is too long for any is that of none."""
+    return os.path.exists(path)  # noqa: PTH110  pathlib's raises for such a name
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether there is such a file; see `exists`."""
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def _key_values(path: Path) -> dict[str, tuple[int, str]]:
     """key → (line number, value)."""
     found: dict[str, tuple[int, str]] = {}
     for number, line in enumerate(read_lines(path), 1):
-        text = line.strip()
-        if not text or text[0] in "#;":
+        text = COMMENT.sub("", line).strip()
+        if not text:
             continue
         key, equals, value = (part.strip() for part in text.partition("="))
         if not equals or not value:
@@ -141,8 +166,25 @@ def _check_classes(path: Path, lines: dict[str, tuple[int, str]], names: tuple[s
 
 
 def _paths(path: Path, lines: dict[str, tuple[int, str]], key: str) -> tuple[Path, ...]:
-    texts = (text.strip() for text in lines.get(key, (0, ""))[1].split(","))
+    _, value = lines.get(key, (0, ""))
+    whole = resolve(value, path.parent)
+    if value and exists(whole):
+        return (whole,)
+    texts = (text.strip() for text in value.split(","))
     return tuple(resolve(text, path.parent) for text in texts if text)
+
+
+def _one_of(
+    path: Path,
+    lines: dict[str, tuple[int, str]],
+    key: str,
+    known: tuple[str, ...],
+    default: str,
+) -> str:
+    line, value = lines.get(key, (0, default))
+    if value not in known:
+        raise InputError(f"{path}:{line}: {key}={value!r}: expected one of {', '.join(known)}")
+    return value
 
 
 def _absent(path: Path, line: int, key: str, text: str) -> InputError:

@@ -4,6 +4,7 @@ Training: what happens to a photo is drawn from a generator seeded by (seed, epo
 run is the same with any number of worker processes, and after a resume.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -154,7 +155,19 @@ def validation_loader(
     )
 
 
-def _worker_options(workers: int) -> dict[str, Any]:
+def choose_workers(asked: int, cores: int) -> int:
+    """How many worker processes to use; `asked` itself, or for -1 what suits so many cores.
+
+    On two cores the network's own threads need both: without workers yolov3-lite trains at 180
+    images a second, with one at 144, with two at 153 (224 px, batches of 8).
+    """
+    if asked >= 0:
+        return asked
+    return 0 if cores <= 2 else min(8, cores // 2)
+
+
+def _worker_options(asked: int) -> dict[str, Any]:
+    workers = choose_workers(asked, os.cpu_count() or 1)
     return {
         "num_workers": workers,
         "persistent_workers": workers > 0,

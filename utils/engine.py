@@ -129,7 +129,10 @@ def train_one_epoch(
         for step, batch in enumerate(progress, start=1):
             batch = batch.to(trainer.device)
             losses = _losses(trainer, batch)
-            (losses.total / trainer.accumulate).backward()
+            before = (step - 1) // trainer.accumulate * trainer.accumulate
+            (
+                losses.total / min(trainer.accumulate, steps - before)
+            ).backward()  # the last are fewer
             if step % trainer.accumulate == 0 or step == steps:
                 _step(trainer)
             sums += torch.stack([getattr(losses, part).detach().float().cpu() for part in PARTS])
@@ -138,6 +141,7 @@ def train_one_epoch(
                 {part: f"{value / step:.3f}" for part, value in zip(PARTS, sums, strict=True)}
             )
     means = {part: float(value) / steps for part, value in zip(PARTS, sums, strict=True)}
+    _check_weights(trainer)
     means["lr"] = trainer.optimizer.param_groups[0]["lr"]
     return {**means, "images_per_second": images / (time.perf_counter() - start)}
 
@@ -158,6 +162,16 @@ def _losses(trainer: Trainer, batch: Batch) -> Losses:
             f"a lower lr than {trainer.optimizer.param_groups[0]['lr']:.2g} may help"
         )
     return losses
+
+
+def _check_weights(trainer: Trainer) -> None:
+    """A step can end in nowhere though its loss was finite; nothing of that must be saved."""
+    for name, parameter in trainer.averaged.named_parameters():
+        if not parameter.isfinite().all():
+            raise InputError(
+                f"{name} is no longer finite after an epoch at "
+                f"lr={trainer.optimizer.param_groups[0]['lr']:.2g}: a lower one may help"
+            )
 
 
 def _step(trainer: Trainer) -> None:

@@ -1,10 +1,13 @@
 """How bad input is told: one line, exit code 2, no traceback."""
 
+import contextlib
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
 
-class InputError(ValueError):
+class InputError(Exception):
     """Something that a user gave is wrong: a file, a line of it, or a value.
 
     The message is one line that names the place, the value and what was wanted, such as
@@ -13,9 +16,10 @@ class InputError(ValueError):
 
 
 def run(main: Callable[[], None]) -> int:
-    """Run a script's `main` and return its exit code: 0, 2 for bad input, 130 for Ctrl-C."""
+    """Run a script's `main`; its exit code: 0, 2 for bad input, 130 for Ctrl-C or SIGTERM."""
     try:
-        main()
+        with stoppable():
+            main()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -23,3 +27,20 @@ def run(main: Callable[[], None]) -> int:
         print("stopped", file=sys.stderr)
         return 130
     return 0
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Let SIGTERM (a service that is stopped, `timeout`) end the work as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals belong to the main thread
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

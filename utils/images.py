@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
+from utils.data_file import expand, is_file
 from utils.errors import InputError
 from utils.types import Image
 
@@ -60,10 +61,10 @@ def find_images(pattern: str | Path) -> list[Path]:
     Sorted by path. A single file is taken whatever its suffix, of the rest only pictures are.
     Raises InputError where nothing is found.
     """
-    path = Path(pattern).expanduser()
-    if path.is_file():
+    path = expand(pattern)
+    if is_file(path):
         return [path]
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112  Path.is_dir raises for a name that is too long
         found = sorted(p for p in path.rglob("*") if is_image(p) and p.is_file())
         if not found:
             raise InputError(f"{pattern}: no pictures in this folder ({_suffixes()})")

@@ -19,6 +19,8 @@ PLOTS = {
     "metrics": ("Precision and recall", "", True),
     "mAP": ("Mean average precision", "mAP", True),
     "AP": ("Average precision of each class", "AP", True),
+    "training": ("Training, cell by cell", "", True),
+    "speed": ("Training speed", "images per second", False),
 }
 DOTTED_UNTIL = 40  # with fewer points than this, each is marked: one point makes no line
 LEGEND_ROWS = 20

@@ -2,7 +2,8 @@
 
 Every source becomes a list of `Record`s. A source is
 
-- a text file that lists photos, one a line (Darknet): labels lie beside each photo or in the
+- a text file that lists photos, one a line (Darknet), where a line that begins with `#` is a
+  comment and a photo of such a name is written `./#1.jpg`: labels lie beside each photo or in the
   folder `labels` next to `images` or `JPEGImages`, as YOLO `.txt`; or as VOC `.xml`, beside it or
   in `Annotations`;
 - a folder of photos, with labels found in the same way (subfolders are searched);
@@ -12,7 +13,8 @@ Every source becomes a list of `Record`s. A source is
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+import reprlib
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from utils.data_file import read_lines, resolve
+from utils.data_file import exists, is_file, read_lines, resolve
 from utils.errors import InputError
 from utils.images import SUFFIXES, is_image
 
@@ -36,6 +38,13 @@ DARKNET_SPELLING = {
     "potted plant": "pottedplant",
     "tv": "tvmonitor",
 }
+
+LARGEST_CLASS = 10**9  # what is larger is a mistake, and might not fit into an int64
+LARGEST_AREA = 1e18  # pixels; it still fits into a float32
+
+
+class Malformed(Exception):
+    """A label cannot be read; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +65,14 @@ class Record:
         height as shares of the photo's width and height.
     labels: int64 [N]. ignore: bool [N], VOC's `difficult` or COCO's crowd.
     area: float64 [N], pixels, COCO's own where it is given, else NaN.
-    lines: int64 [N], where each label stands: a line of `label_file`, or COCO's annotation id.
+    lines: int64 [N], where each label stands: a line of `label_file`, or for COCO an index into
+        its `annotations`.
     label_file: None where the photo has none.
     stated: the photo's (width, height) according to the labels, None where they do not say.
     problems: what could not be read as a label. broken: nothing of the label file could be read.
+    image_id: the id that COCO's file gives the photo, None where that is no integer.
+    category_ids: the ids that COCO's file gives the classes, None unless each has just one, which
+        is an integer.
     """
 
     image: Path
@@ -73,11 +86,14 @@ class Record:
     stated: tuple[int, int] | None = None
     problems: tuple[Problem, ...] = ()
     broken: bool = False
+    image_id: int | None = None
+    category_ids: tuple[int, ...] | None = None
 
     def where(self, index: int) -> str:
         """The place of one label, as file:line."""
-        coco = self.label_file is not None and self.label_file.suffix.lower() == ".json"
-        return f"{self.label_file}:{' annotation ' if coco else ''}{self.lines[index]}"
+        if self.label_file is not None and self.label_file.suffix.lower() == ".json":
+            return _annotation(self.label_file, int(self.lines[index]))
+        return f"{self.label_file}:{self.lines[index]}"
 
 
 @dataclass(frozen=True)
@@ -134,14 +150,14 @@ def read_yolo(image: Path, label_file: Path) -> Record:
     try:
         lines = read_lines(label_file)
     except InputError as error:
-        return _broken(image, label_file, str(error), shares=True)
+        return _broken(image, label_file, str(error).removeprefix(f"{label_file}: "), shares=True)
     marks, problems = [], []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             marks.append(_yolo_mark(line, number))
-        except ValueError as error:
+        except Malformed as error:
             problems.append(Problem("malformed label", f"{label_file}:{number}", str(error)))
     return _record(image, marks, label_file, shares=True, problems=problems)
 
@@ -157,16 +173,14 @@ def read_voc(image: Path, label_file: Path, names: Sequence[str]) -> Record:
     """
     try:
         root = _parse_xml(label_file)
-    except (expat.ExpatError, OSError, ValueError) as error:
+    except (expat.ExpatError, OSError, ValueError, LookupError) as error:  # the last: encoding="?"
         return _broken(image, label_file, f"no readable XML ({error})")
     marks, problems = [], []
     for item in root.iter("object"):
         line = int(item.get("line", 0))
         try:
             marks.append(_voc_mark(item, line, label_file, names))
-        except ValueError as error:
-            if isinstance(error, InputError):
-                raise
+        except Malformed as error:
             problems.append(Problem("malformed label", f"{label_file}:{line}", str(error)))
     return _record(image, marks, label_file, stated=_stated(root), problems=problems)
 
@@ -177,57 +191,45 @@ def read_coco(path: Path, names: Sequence[str], images: Sequence[Path] = ()) -> 
     Photos are looked for in `images`, then beside the file and in a folder `images` near it.
     """
     content = _load_coco(path)
+    photos = _coco_photos(path, content["images"])
     label_of = _coco_labels(path, content["categories"], names)
-    marks: dict[Any, list[Mark]] = {}
-    problems: dict[Any, list[Problem]] = {}
-    for photo in content["images"]:
-        if not isinstance(photo, dict) or not {"id", "file_name"} <= photo.keys():
-            raise InputError(f"{path}: images: {photo!r}: expected an 'id' and a 'file_name'")
-        marks[photo["id"]], problems[photo["id"]] = [], []
-    for count, annotation in enumerate(content["annotations"]):
-        number = annotation.get("id", count)
-        where = f"{path}: annotation {number}"
-        if annotation.get("image_id") not in marks:
-            raise InputError(f"{where}: image_id={annotation.get('image_id')}: no such image")
+    category_ids = _category_ids(label_of, len(names))
+    marks: dict[int | str, list[Mark]] = {number: [] for number in photos}
+    problems: dict[int | str, list[Problem]] = {number: [] for number in photos}
+    for index, annotation in enumerate(content["annotations"]):
+        where = _annotation(path, index)
+        photo, label = _coco_links(annotation, where, photos, label_of)
         try:
-            mark = _coco_mark(annotation, number, where, label_of)
-        except (TypeError, KeyError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            what = f"bbox={annotation.get('bbox')}: expected four numbers"
-            problems[annotation["image_id"]].append(Problem("malformed label", where, what))
-        else:
-            marks[annotation["image_id"]].append(mark)
+            marks[photo].append(_coco_mark(annotation, index, label))
+        except Malformed as error:
+            problems[photo].append(Problem("malformed label", where, str(error)))
     folders = [*images, path.parent, path.parent / "images", path.parent.parent / "images"]
     return [
         _record(
-            _locate(photo["file_name"], folders),
-            marks[photo["id"]],
+            _locate(entry["file_name"], folders),
+            marks[number],
             path,
-            stated=_size(photo.get("width"), photo.get("height")),
-            problems=problems[photo["id"]],
+            stated=_size(entry.get("width"), entry.get("height")),
+            problems=problems[number],
+            image_id=number if isinstance(number, int) else None,
+            category_ids=category_ids,
         )
-        for photo in content["images"]
+        for number, entry in photos.items()
     ]
-
-
-def coco_ids(path: Path, names: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:
-    """The ids that a COCO JSON gives: of photos by file name, of classes by our name for them."""
-    content = _load_coco(path)
-    label_of = _coco_labels(path, content["categories"], names)
-    images = {Path(photo["file_name"]).name: int(photo["id"]) for photo in content["images"]}
-    categories = {
-        names[label]: int(number) for number, label in label_of.items() if isinstance(label, int)
-    }
-    return images, categories
 
 
 # --- which photos, and which label file belongs to each ---------------------------------------
 
 
 def _of_list(source: Path, format: str) -> list[tuple[Path, Path | None]]:
-    photos = [resolve(line.strip(), source.parent) for line in read_lines(source) if line.strip()]
+    photos = [resolve(line, source.parent) for line in _entries(source)]
     return [(photo, label_file_of(photo, format)) for photo in photos]
+
+
+def _entries(source: Path) -> list[str]:
+    """The lines of a list that are neither empty nor a comment."""
+    lines = (line.strip() for line in read_lines(source))
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def _is_voc_split(source: Path) -> bool:
@@ -237,11 +239,11 @@ def _is_voc_split(source: Path) -> bool:
 def _of_split(source: Path, images: Sequence[Path]) -> list[tuple[Path, Path | None]]:
     """A VOC split: lines of `id`, or of `id 1` in the lists of one class."""
     root = next(p for p in source.parents if p.name == "ImageSets").parent
-    ids = [line.split()[0] for line in read_lines(source) if line.strip()]
+    ids = [line.split()[0] for line in _entries(source)]
     xmls = [root / "Annotations" / f"{_stem(name)}.xml" for name in ids]
     folders = [*images, root / "JPEGImages", root / "images"]
     return [
-        (_photo_named(_stem(name), folders), xml if xml.exists() else None)
+        (_photo_named(_stem(name), folders), xml if exists(xml) else None)
         for name, xml in zip(ids, xmls, strict=True)
     ]
 
@@ -272,7 +274,7 @@ def label_file_of(photo: Path, format: str = "auto") -> Path | None:
         candidates += [*_swapped(photo, "labels", ".txt"), photo.with_suffix(".txt")]
     if format != "yolo":
         candidates += [*_swapped(photo, "Annotations", ".xml"), photo.with_suffix(".xml")]
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if is_file(path)), None)
 
 
 def _swapped(photo: Path, folder: str, suffix: str) -> list[Path]:
@@ -288,13 +290,14 @@ def _swapped(photo: Path, folder: str, suffix: str) -> list[Path]:
 def _photo_named(stem: str, folders: Iterable[Path]) -> Path:
     """The picture of that stem in the first folder that has one, else where it was expected."""
     candidates = [folder / (stem + s) for folder in folders for s in (*SUFFIXES, ".JPG", ".PNG")]
-    return next((path for path in candidates if path.exists()), candidates[0])
+    return next((path for path in candidates if exists(path)), candidates[0])
 
 
 def _locate(name: str, folders: Sequence[Path]) -> Path:
+    """COCO's photo in one of the folders: by its path in all of them, then by its bare name."""
     name = name.replace("\\", "/")
-    candidates = [folder / part for folder in folders for part in (name, Path(name).name)]
-    return next((path for path in candidates if path.exists()), candidates[0])
+    candidates = [folder / part for part in (name, Path(name).name) for folder in folders]
+    return next((path for path in candidates if exists(path)), candidates[0])
 
 
 def _stem(name: str) -> str:
@@ -308,13 +311,13 @@ def _stem(name: str) -> str:
 def _yolo_mark(line: str, number: int) -> Mark:
     words = line.split()
     if len(words) != 5:
-        raise ValueError(f"{len(words)} values: expected 5, class centre_x centre_y width height")
+        raise Malformed(f"{len(words)} values: expected 5, class centre_x centre_y width height")
     try:
         label, *box = (float(word) for word in words)
     except ValueError:
-        raise ValueError(f"{line.strip()!r}: expected five numbers") from None
-    if not label.is_integer():
-        raise ValueError(f"class {words[0]}: expected an integer")
+        raise Malformed(f"{reprlib.repr(line.strip())}: expected five numbers") from None
+    if not label.is_integer() or abs(label) > LARGEST_CLASS:
+        raise Malformed(f"class {words[0]}: expected an integer below {LARGEST_CLASS}")
     return Mark(tuple(box), int(label), number)
 
 
@@ -326,23 +329,48 @@ def _voc_mark(item: Element, line: int, label_file: Path, names: Sequence[str]) 
     try:
         box = tuple(float(text or "") for text in texts)
     except ValueError:
-        raise ValueError(f"bndbox {texts}: expected four numbers") from None
+        raise Malformed(f"bndbox {texts}: expected four numbers") from None
     difficult = (item.findtext("difficult") or "0").strip().lower() in ("1", "true")
     return Mark(box, names.index(name), line, difficult)
 
 
-def _coco_mark(
-    annotation: dict[str, Any], number: int, where: str, label_of: dict[Any, int | str]
-) -> Mark:
-    label = label_of.get(annotation.get("category_id"), "?")
+def _coco_mark(annotation: dict[str, Any], index: int, label: int) -> Mark:
+    bbox, area = annotation.get("bbox"), annotation.get("area")
+    numbers = [_number(value) for value in bbox] if isinstance(bbox, list) else []
+    if len(numbers) != 4 or None in numbers:
+        raise Malformed(f"bbox={reprlib.repr(bbox)}: expected four numbers")
+    left, top, width, height = (number for number in numbers if number is not None)
+    own_area = math.nan if area is None else _number(area)
+    if own_area is None or own_area < 0 or own_area > LARGEST_AREA:
+        raise Malformed(f"area={reprlib.repr(area)}: expected a number of pixels")
+    for key in ("iscrowd", "ignore"):
+        if annotation.get(key) not in (0, 1, None):
+            raise Malformed(f"{key}={reprlib.repr(annotation[key])}: expected 0 or 1")
+    ignore = bool(annotation.get("iscrowd") or annotation.get("ignore"))
+    return Mark((left, top, left + width, top + height), label, index, ignore, own_area)
+
+
+def _coco_links(
+    annotation: Any,
+    where: str,
+    photos: dict[int | str, dict[str, Any]],
+    label_of: dict[int | str, int | str],
+) -> tuple[int | str, int]:
+    """The photo's id and the label of an annotation; an InputError where it has either not."""
+    if not isinstance(annotation, dict):
+        raise InputError(f"{where}: {reprlib.repr(annotation)}: expected an object")
+    photo, category = _id(annotation.get("image_id")), _id(annotation.get("category_id"))
+    if photo is None or photo not in photos:
+        said = reprlib.repr(annotation.get("image_id"))
+        raise InputError(f"{where}: image_id={said}: no such image")
+    if category is None or category not in label_of:
+        said = reprlib.repr(annotation.get("category_id"))
+        raise InputError(f"{where}: category_id={said}: no such category")
+    label = label_of[category]
     if isinstance(label, str):
-        raise InputError(
-            f"{where}: category {annotation.get('category_id')} ({label}): not among the names"
-        )
-    left, top, width, height = (float(value) for value in annotation["bbox"])
-    ignore = bool(annotation.get("iscrowd", 0) or annotation.get("ignore", 0))
-    area = float(annotation.get("area", math.nan))
-    return Mark((left, top, left + width, top + height), label, number, ignore, area)
+        said = f"category_id={reprlib.repr(category)} ({reprlib.repr(label)})"
+        raise InputError(f"{where}: {said}: not among the names")
+    return photo, label
 
 
 # --- small parts ----------------------------------------------------------------------------------
@@ -355,6 +383,8 @@ def _record(
     shares: bool = False,
     stated: tuple[int, int] | None = None,
     problems: Sequence[Problem] = (),
+    image_id: int | None = None,
+    category_ids: tuple[int, ...] | None = None,
 ) -> Record:
     return Record(
         image=image,
@@ -367,6 +397,8 @@ def _record(
         label_file=label_file,
         stated=stated,
         problems=tuple(problems),
+        image_id=image_id,
+        category_ids=category_ids,
     )
 
 
@@ -407,7 +439,7 @@ def _size(width: Any, height: Any) -> tuple[int, int] | None:
 def _load_coco(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: no readable JSON ({error})") from error
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
@@ -415,18 +447,83 @@ def _load_coco(path: Path) -> dict[str, Any]:
     return content
 
 
+def _coco_photos(path: Path, images: list[Any]) -> dict[int | str, dict[str, Any]]:
+    """Photo id → its entry, in the file's order; each entry has an id and a file_name."""
+    photos: dict[int | str, dict[str, Any]] = {}
+    for index, entry in enumerate(images):
+        number = _entry_id(entry, photos, f"{path}: images[{index}]", "file_name", str)
+        photos[number] = entry
+    if not photos:
+        raise InputError(f"{path}: no photos in it: expected some in the list 'images'")
+    return photos
+
+
 def _coco_labels(
-    path: Path, categories: list[dict[str, Any]], names: Sequence[str]
-) -> dict[Any, int | str]:
+    path: Path, categories: list[Any], names: Sequence[str]
+) -> dict[int | str, int | str]:
     """Category id → index into `names`, or the category's name where it is not among them."""
-    labels: dict[Any, int | str] = {}
-    for category in categories:
-        if not isinstance(category, dict) or not {"id", "name"} <= category.keys():
-            raise InputError(f"{path}: categories: {category!r}: expected an 'id' and a 'name'")
-        name = str(category["name"])
+    labels: dict[int | str, int | str] = {}
+    for index, entry in enumerate(categories):
+        number = _entry_id(entry, labels, f"{path}: categories[{index}]", "name", (str, int))
+        name = str(entry["name"])
         name = name if name in names else DARKNET_SPELLING.get(name, name)
-        labels[category["id"]] = names.index(name) if name in names else name
+        labels[number] = names.index(name) if name in names else name
     return labels
+
+
+def _category_ids(label_of: dict[int | str, int | str], classes: int) -> tuple[int, ...] | None:
+    """The one integer id of each class, None where that is not so."""
+    of_class: list[list[int | str]] = [[] for _ in range(classes)]
+    for number, label in label_of.items():
+        if isinstance(label, int):
+            of_class[label].append(number)
+    ids = tuple(found[0] for found in of_class if len(found) == 1 and isinstance(found[0], int))
+    return ids if len(ids) == classes else None
+
+
+def _entry_id(
+    entry: Any,
+    seen: Container[int | str],
+    where: str,
+    name: str,
+    kinds: type | tuple[type, ...],
+) -> int | str:
+    """The id of an entry of `images` or `categories` that is not in `seen` and has a `name`."""
+    if not isinstance(entry, dict):
+        raise InputError(f"{where}: {reprlib.repr(entry)}: expected an object")
+    number = _id(entry.get("id"))
+    if number is None:
+        said = reprlib.repr(entry.get("id"))
+        raise InputError(f"{where}: id={said}: expected an integer of 64 bits or a text")
+    if number in seen:
+        raise InputError(f"{where}: id={reprlib.repr(number)}: an earlier entry has it already")
+    if not isinstance(entry.get(name), kinds):
+        raise InputError(f"{where}: {name}={reprlib.repr(entry.get(name))}: expected a text")
+    return number
+
+
+def _id(value: Any) -> int | str | None:
+    """What COCO's entries are linked by, None for what cannot be. Some tools write "7" or 7.0."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if abs(value) < 2**63 else None  # evaluators hold ids in 64 bits
+    return value if isinstance(value, str) else None
+
+
+def _number(value: Any) -> float | None:
+    """A JSON number, None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        return math.inf
+
+
+def _annotation(path: Path, index: int) -> str:
+    """Where an annotation stands; ids are no help, they need be neither there nor unique."""
+    return f"{path}: annotations[{index}]"
 
 
 def _listed(names: Sequence[str]) -> str:

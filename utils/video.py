@@ -7,9 +7,7 @@ of text.
 
 import os
 import re
-import signal
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -205,23 +203,6 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         cv2.utils.logging.setLogLevel(level)
-
-
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Let SIGTERM (a service that is stopped, `timeout`) end the work as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals belong to the main thread
-        return
-
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _open(address: str, path: Path) -> cv2.VideoCapture:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.blocks import ACTIVATIONS, Pool, Shortcut
-from models.darknet import Darknet
+from models.blocks import ACTIVATIONS, Convolution, Pool, Shortcut
+from models.darknet import Darknet, shapes
 from models.netdef import Section, parse
 from models.weights import write_weights
 
@@ -117,3 +117,22 @@ def test_weighted_shortcuts_are_weighted_means(normalization: str) -> None:
     shortcut = Shortcut(section, inputs=2, channels=3)
     total = shortcut(torch.full((1, 3, 2, 2), 1.0), torch.full((1, 3, 2, 2), 3.0))
     torch.testing.assert_close(total, torch.full((1, 3, 2, 2), 2.0), rtol=1e-3, atol=1e-3)
+
+
+def test_dilation_widens_the_padding_as_in_darknet() -> None:
+    section = {"filters": "4", "size": "3", "pad": "1", "dilation": "2", "activation": "linear"}
+    layer = Convolution(Section("convolutional", section), 3)
+    assert layer(torch.rand(1, 3, 48, 48)).shape == (1, 4, 48, 48)
+    text = NET + "[convolutional]\n" + "".join(f"{k}={v}\n" for k, v in section.items())
+    assert shapes(parse(text))[0] == (4, 24, 32)
+
+
+def test_one_value_a_channel_does_not_stop_a_training() -> None:
+    layer = Convolution(Section("convolutional", {"filters": "4", "batch_normalize": "1"}), 3)
+    assert layer.train()(torch.rand(1, 3, 1, 1)).isfinite().all()
+
+
+def test_a_sigmoid_of_bfloat16_can_be_undone() -> None:
+    logits = torch.tensor([7.0, -7.0], dtype=torch.bfloat16)
+    again = torch.logit(ACTIVATIONS["logistic"]()(logits), eps=1e-7)
+    torch.testing.assert_close(again, logits.float(), rtol=1e-2, atol=0)

@@ -170,6 +170,17 @@ def test_five_steps_lower_the_loss() -> None:
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
+@pytest.mark.parametrize("extent", [-1000.0, -18.0, 1000.0])
+def test_vanishing_and_enormous_boxes_have_a_finite_loss(extent: float) -> None:
+    one = head()
+    cells = torch.zeros(2, 2, 8, 4, 4)
+    cells[:, :, 2:4] = extent
+    raw = cells.reshape(2, -1, 4, 4).requires_grad_()
+    total = Loss([one])([raw], OBJECTS).total
+    total.backward()
+    assert total.isfinite() and raw.grad.isfinite().all()
+
+
 def test_boxes_survive_the_change_of_format() -> None:
     boxes = torch.tensor([[10.0, 20.0, 4.0, 6.0]])
     assert cxcywh_to_xyxy(boxes).tolist() == [[8, 17, 12, 23]]

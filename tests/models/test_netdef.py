@@ -82,6 +82,12 @@ def test_text_and_sections_are_the_same_thing(layers: list[Section]) -> None:
         ("[yolo]", "[yolo", "x.cfg:18: '[yolo': expected a section"),
         ("size=3", "size=3\nxnor=1", "x.cfg:9: xnor='1': not supported"),
         ("size=3", "size=3\ngroups=2", "x.cfg:9: groups='2': expected a divisor of the 3 input"),
+        ("width=64", "width=9999999", "x.cfg:1: [net]: expected a width, height and channels"),
+        ("width=64", "letter_box=7", "x.cfg:2: letter_box='7': expected 0 or 1"),
+        ("filters=8", "filters=99999999", "x.cfg:7: filters='99999999': expected at most"),
+        ("[yolo]", "[net]\n[yolo]", "x.cfg:18: [net]: expected one of it, before all layers"),
+        ("[yolo]", "[dropout]\nprobability=2\n[yolo]", "x.cfg:19: probability='2': expected"),
+        ("[yolo]", "[route]\nlayers=,\n[yolo]", "x.cfg:19: layers=',': expected at least one"),
         ("width=64", "width=x", "x.cfg:2: width='x': expected an integer"),
         ("size=3\nstride=2\npad=1", "size=99", "size='99': window 99x99 does not fit into 3x32x64"),
         (
@@ -129,6 +135,17 @@ def test_a_key_that_nobody_knows_is_noted_with_the_nearest_name() -> None:
     assert definition.notes == (
         "x.cfg:7: filter: not a key of [convolutional], not used, did you mean 'filters'?",
     )
+
+
+def test_a_mistyped_key_of_net_is_noted_too() -> None:
+    definition = parse(SMALL.replace("width=64", "widht=64"), "x.cfg")
+    assert "x.cfg:2: widht: not a key of [net], not used, did you mean 'width'?" in definition.notes
+
+
+def test_heads_agree_on_the_classes() -> None:
+    second = "[route]\nlayers=0\n[convolutional]\nfilters=14\n" + SMALL[SMALL.index("[yolo]") :]
+    with pytest.raises(InputError, match=r"x\.cfg:30: classes='2': expected 3, as on line 21"):
+        _build(SMALL + second.replace("classes=3", "classes=2"))
 
 
 def test_comments_spaces_and_a_byte_order_mark_do_not_matter(tmp_path: Path) -> None:

@@ -84,6 +84,17 @@ def test_a_wrong_length_says_what_was_expected(size: int, message: str, tmp_path
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("value", "message"), [(float("nan"), "no finite numbers"), (-1.0, "a variance of -1")]
+)
+def test_values_that_no_network_has_are_refused(value: float, message: str, tmp_path: Path) -> None:
+    model = small()
+    model.layers[1].bn.running_var.fill_(value)
+    write_weights(tmp_path / "a.weights", model)
+    with pytest.raises(InputError, match=f"a.weights: layer 1: .*{message}"):
+        read_weights(tmp_path / "a.weights", model.netdef)
+
+
 @pytest.mark.parametrize("length", [0, 11, 14, 20])
 def test_a_file_without_layers_is_refused(length: int, tmp_path: Path) -> None:
     path = tmp_path / "a.weights"

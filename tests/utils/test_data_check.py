@@ -39,6 +39,9 @@ def kinds(found: PhotoSet) -> list[str]:
         ("0 nan .5 .1 .1", "not a finite number"),
         ("0 .5 .5 inf .1", "not a finite number"),
         ("0 1.5 .5 .1 .1", "outside the photo"),
+        ("0 1e300 .5 .1 .1", "outside the photo"),
+        ("0 1e308 1e308 1e308 1e308", "outside the photo"),
+        ("0 -1e308 .5 1e308 1e308", "outside the photo"),
         ("0 320 240 50 60", "outside the photo"),  # pixels where shares are wanted
         ("1 .5 .5 .1 .1", "duplicate"),
         ("1 .5 .5 .1", "malformed label"),
@@ -58,6 +61,16 @@ def test_bad_labels_are_found_and_only_they_are_left_out(
     with pytest.raises(InputError, match=rf"a\.txt:2: {kind}: ") as caught:
         found.report.accept("refuse")
     assert "\n" not in str(caught.value)
+
+
+def test_huge_corners_are_outside_without_a_warning(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg")
+    corners = "<xmin>-1e308</xmin><ymin>1e308</ymin><xmax>1e308</xmax><ymax>1.1e308</ymax>"
+    (tmp_path / "a.xml").write_text(
+        "<annotation><size><width>1e400</width><height>9</height></size>"
+        f"<object><name>cat</name><bndbox>{corners}</bndbox></object></annotation>"
+    )
+    assert kinds(checked(tmp_path)) == ["outside the photo"]
 
 
 def test_boxes_partly_outside_are_cut_and_told(tmp_path: Path) -> None:
@@ -173,6 +186,13 @@ def test_the_report_shows_the_first_few_places(tmp_path: Path) -> None:
     assert f"{tmp_path}/a.txt:4" in text
     assert f"{tmp_path}/a.txt:5" not in text
     assert "… and 2 more" in text
+
+
+def test_the_report_can_be_printed_whatever_files_are_called(tmp_path: Path) -> None:
+    photo(tmp_path / os.fsdecode(b"caf\xe9.jpg"))
+    text = checked(tmp_path).report.text()
+    assert r"caf\udce9.jpg" in text
+    text.encode("utf-8")
 
 
 def test_a_photo_listed_twice_is_told_and_counts_twice(tmp_path: Path) -> None:

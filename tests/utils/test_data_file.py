@@ -50,6 +50,35 @@ def test_photos_are_wanted_only_when_asked_for(folder: Path) -> None:
         data.sources("valid")
 
 
+def test_comments_end_lines_but_not_words(folder: Path) -> None:
+    text = "names=a.names # note = 1\ntrain=a#1.txt, b;2.txt ; old\n  ; rest\n#\n"
+    data = read_data(write(folder, text))
+    assert data.names == ("cat", "dog")
+    assert data.train == (folder / "a#1.txt", folder / "b;2.txt")
+
+
+def test_a_path_with_a_comma_stands_alone(folder: Path) -> None:
+    (folder / "cats, dogs").mkdir()
+    data = read_data(write(folder, "names=a.names\ntrain=cats, dogs\nvalid=cats, train.txt"))
+    assert data.train == (folder / "cats, dogs",)
+    assert data.valid == (folder / "cats", folder / "train.txt")
+
+
+def test_mirror_is_yes_unless_said(folder: Path) -> None:
+    assert read_data(write(folder, "names=a.names")).mirror is True
+    assert read_data(write(folder, "names=a.names\nmirror = yes")).mirror is True
+    assert read_data(write(folder, "names=a.names\nmirror = no # digits")).mirror is False
+
+
+def test_names_that_are_too_long_name_no_file(folder: Path) -> None:
+    long = "a" * 5000
+    with pytest.raises(InputError, match=r":1: names=aaa.*: no such file"):
+        read_data(write(folder, f"names={long}"))
+    data = read_data(write(folder, f"names=a.names\ntrain={long}"))
+    with pytest.raises(InputError, match=r":2: train=.*: no such file"):
+        data.sources("train")
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -60,6 +89,8 @@ def test_photos_are_wanted_only_when_asked_for(folder: Path) -> None:
         ("names=a.names\nvalidd=x", r":2: unknown key 'validd': perhaps 'valid'"),
         ("names=a.names\nnames=a.names", r":2: 'names' stands already on line 1"),
         ("names=a.names\ntrain", r":2: 'train': expected 'key = value'"),
+        ("names=a.names\ntrain= # none yet", r":2: 'train=': expected 'key = value'"),
+        ("names=a.names\nmirror=maybe", r":2: mirror='maybe': expected one of yes, no"),
         ("names=a.names\nformat=xml", r":2: format='xml': expected one of auto, yolo, voc"),
     ],
 )
@@ -96,6 +127,7 @@ def test_the_shipped_definitions_are_sound(name: str) -> None:
     data = read_data(ROOT / "data" / f"{name}.data")
     assert data.train
     assert data.valid
+    assert data.mirror == (name != "demo")
     assert len(data.names) == {"demo": 10, "voc": 20, "coco": 80, "custom": 2}[name]
 
 

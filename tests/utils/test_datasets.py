@@ -1,6 +1,5 @@
 """Training sees the same photos whatever the number of workers, validation sees all in order."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from utils.datasets import (
     DetectionDataset,
     EpochSampler,
     ValidationDataset,
+    choose_workers,
     collate,
     training_loader,
     validation_loader,
@@ -170,26 +170,9 @@ def test_ignored_objects_are_targets_but_not_trained_on(tmp_path: Path) -> None:
     assert batch.boxes.shape == (1, 4)
 
 
-@pytest.mark.slow
-def test_augmentation_is_fast_enough(shared: Path, tmp_path: Path) -> None:
-    """At least 150 samples a second on one core, from decoded photos of 640 × 480."""
-    import time
-
-    import cv2
-
-    paths = sorted((shared / "data/bccd/JPEGImages").glob("*.jpg"))[:100]
-    records = [
-        read_labels(p, p.parents[1] / "Annotations" / f"{p.stem}.xml", ("RBC", "WBC", "Platelets"))
-        for p in paths
-    ]
-    found = check(records, ("RBC", "WBC", "Platelets"), cache_mb=200, progress=False)
-    dataset = training(found, net=(320, 320))
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(0)
-    start = time.process_time()
-    for index in range(100):
-        dataset[(0, index)]
-    rate = 100 / (time.process_time() - start)
-    cv2.setNumThreads(threads)
-    print(f"{rate:.0f} samples a second, {os.cpu_count()} cores")
-    assert rate > 150
+@pytest.mark.parametrize(
+    ("asked", "cores", "workers"),
+    [(-1, 1, 0), (-1, 2, 0), (-1, 8, 4), (-1, 64, 8), (3, 2, 3), (0, 8, 0)],
+)
+def test_small_machines_load_photos_without_workers(asked: int, cores: int, workers: int) -> None:
+    assert choose_workers(asked, cores) == workers

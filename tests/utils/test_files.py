@@ -1,10 +1,12 @@
 """Is a file written whole or not at all, and bad input told in one line?"""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
-from utils.errors import InputError, run
+from utils.errors import InputError, run, stoppable
 from utils.files import atomic, write_bytes, write_text
 
 
@@ -51,3 +53,10 @@ def test_success_is_zero_and_a_bug_is_not_hidden() -> None:
     assert run(lambda: None) == 0
     with pytest.raises(ZeroDivisionError):
         run(lambda: fail(ZeroDivisionError()))
+
+
+def test_a_service_that_is_stopped_ends_as_by_ctrl_c() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), stoppable():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -115,3 +115,6 @@ def test_nothing_found_is_an_error(tmp_path: Path) -> None:
     for pattern, reason in [("", "no pictures in"), ("*.txt", "none a picture"), ("x", "no such")]:
         with pytest.raises(InputError, match=reason):
             find_images(tmp_path / pattern)
+    for impossible in ("a" * 5000, "~nobody.jpg"):
+        with pytest.raises(InputError, match="no such file, folder or pattern"):
+            find_images(impossible)

@@ -1,8 +1,6 @@
 """Frames in and out."""
 
 import math
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import pytest
 from utils import video
 from utils.errors import InputError
 from utils.types import Image
-from utils.video import RealTime, Source, VideoFile, believable_rate, choose_codec, stoppable
+from utils.video import RealTime, Source, VideoFile, believable_rate, choose_codec
 
 
 def frame(value: int, width: int = 64, height: int = 48) -> Image:
@@ -190,13 +188,6 @@ def test_a_live_video_runs_as_time_did() -> None:
 def test_a_long_gap_is_left_out_of_a_live_video() -> None:
     pace = RealTime(rate=10)
     assert [pace.copies(seconds) for seconds in (0.0, 0.1, 3600.0, 3600.1)] == [1, 1, 1, 1]
-
-
-def test_a_service_that_is_stopped_ends_as_by_ctrl_c() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), stoppable():
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_opencv_is_only_silent_for_a_while() -> None:
