@@ -542,7 +542,7 @@ def show_bearing(
     last = borne(points)
     text = (
         f"{bearing_table(points)}\nmAP on the validation photos after a cut by {p.cut.strategy} of "
-        f"that share of {p.cut.percent_of} and new BN statistics, not fine-tuned.\n"
+        f"that share of {p.cut.percent_of}, without and with new BN statistics, not fine-tuned.\n"
         f"It would bear percent={last.percent:g}: mAP {last.mean_ap:.4f}, "
         f"{points[0].mean_ap:.4f} uncut"
     )

@@ -63,7 +63,9 @@ def plot_bearing(points: Sequence[Point], strategy: str, path: str | Path) -> No
     figure = Figure(figsize=(7.5, 4.5), dpi=110, layout="constrained")
     axes = figure.subplots()
     percents = [point.percent for point in points]
-    axes.plot(percents, [point.mean_ap for point in points], marker="o", color=INK, label="mAP@.5")
+    new = [point.reestimated for point in points]
+    axes.plot(percents, new, marker="o", color=INK, label="mAP@.5, BN re-estimated")
+    axes.plot(percents, [point.as_cut for point in points], color=PALE, label="mAP@.5 as cut")
     whole = points[0]
     for label, left in (
         ("parameters left", [point.parameters / whole.parameters for point in points]),
