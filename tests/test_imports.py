@@ -1,4 +1,4 @@
-"""Do imports point one way: scripts → engine → models → types and boxes?"""
+"""Do imports point one way: scripts → pruning, engine → models → types and boxes?"""
 
 import ast
 from pathlib import Path
@@ -8,7 +8,8 @@ import pytest
 from tests.conftest import ROOT
 
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")}
-MODULES = sorted(path for folder in ("models", "utils") for path in (ROOT / folder).glob("*.py"))
+FOLDERS = ("models", "pruning", "utils")
+MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.py"))
 # The parts of utils that know networks; `models` must not know them.
 ABOVE_MODELS = {"utils.engine", "utils.checkpoint", "utils.detector"}
 # What models may use: nothing that knows a network, a data set or a setting.
@@ -23,13 +24,20 @@ def imports(path: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    own = {"models", "utils", *SCRIPTS}
+    own = {*FOLDERS, *SCRIPTS}
     return {name for name in found if name.split(".")[0] in own}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: f"{path.parent.name}.{path.stem}")
 def test_libraries_import_no_script(path: Path) -> None:
     assert not {name.split(".")[0] for name in imports(path)} & SCRIPTS
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in MODULES if p.parent.name != "pruning"], ids=lambda path: path.stem
+)
+def test_nothing_below_knows_pruning(path: Path) -> None:
+    assert not {name for name in imports(path) if name.split(".")[0] == "pruning"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*.py")), ids=lambda p: p.stem)

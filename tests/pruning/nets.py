@@ -109,7 +109,9 @@ def forward_padding_constants(model: Darknet, images: Tensor, keep: Bools) -> li
 
     def conv(index: int, x: Tensor) -> Tensor:
         layer = model.layers[index]
+        assert isinstance(layer, Convolution)
         pad = layer.conv.padding[0]
+        assert isinstance(pad, int)
         zeros = F.pad(x, (pad,) * 4)
         while pad:  # a map may be smaller than what is added to it
             x = F.pad(x, (1,) * 4, mode="replicate")

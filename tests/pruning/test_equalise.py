@@ -82,6 +82,7 @@ def test_statistics_are_those_of_the_batches_and_modes_are_kept() -> None:
     assert model.training and model.layers[1].training
     assert all(torch.equal(a, b) for a, b in zip(weights, model.parameters(), strict=True))
     norm = model.layers[0].bn
+    assert isinstance(norm, torch.nn.BatchNorm2d) and norm.num_batches_tracked is not None
     assert norm.momentum == 0.1 and int(norm.num_batches_tracked) == 2
     with torch.no_grad():
         maps = [model.layers[0].conv(batch.images) for batch in batches[:2]]
