@@ -11,7 +11,7 @@ import torch
 
 import prune
 import train
-from import_param import Cut, PruneSettings, load, prune_arguments
+from import_param import Cut, PruneSettings, load
 from models.darknet import count_parameters
 from pruning.report import measure_latencies
 from pruning.strategies import STRATEGIES
