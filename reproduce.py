@@ -33,6 +33,7 @@ from pruning.plots import plot_sizes
 from pruning.report import Size, measure_latencies, size_of
 from utils import errors
 from utils.checkpoint import load_network
+from utils.demo_data import make_if_demo
 from utils.files import write_text
 from utils.monitor import CSV_NAME, read_history
 
@@ -61,6 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     jobs = values.pop("jobs")
     name = p.name or f"{Path(p.data).stem}-{Path(p.cfg).stem}"
     rows = plan_rows(Recipe(**values | {"name": name}), cfg_files.load(p.cfg))
+    make_if_demo(p.data)  # not by two runs at once
     folder = Path("runs") / name
     run_steps(in_order(rows), Path(__file__).parent, folder / "logs", jobs)
 

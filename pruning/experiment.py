@@ -248,7 +248,7 @@ def run_steps(steps: Sequence[Step], scripts: Path, logs: Path, jobs: int) -> No
                 for step in ready[: jobs - len(running)]:
                     waiting.remove(step)
                     running[step.name] = _start(step, scripts, logs, jobs)
-                progress.set_postfix_str(", ".join(running))
+                    progress.set_postfix_str(", ".join(running))
                 time.sleep(POLL)
         finally:
             for process in running.values():
@@ -272,4 +272,6 @@ def _start(step: Step, scripts: Path, logs: Path, jobs: int) -> subprocess.Popen
 
 def _check(code: int, log: Path) -> None:
     if code:
-        raise InputError(f"{log}: the run ended with exit code {code}; its last lines say why")
+        text = log.read_text(encoding="utf-8", errors="replace").strip()
+        last = text.rpartition("\n")[2] or "nothing printed"
+        raise InputError(f"{log}: the run ended with exit code {code}: {last}")

@@ -8,8 +8,8 @@ import reproduce
 from models.darknet import Darknet
 from models.weights import write_weights
 from pruning.report import Size
-from tests.conftest import ROOT
 from tests.pruning.nets import config
+from tests.test_train import project  # noqa: F401  # a fixture
 
 LAST = reproduce.Result(
     "slim", Size(150_000, 2 * 10**9, 600_000, 2.5), {"before": 0.5, "after": 0.25}, (0.5, 0.7), ()
@@ -36,19 +36,15 @@ def test_the_csv_has_a_line_a_network() -> None:
 
 
 @pytest.mark.slow
-def test_the_whole_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data/demo.data").write_text((ROOT / "data/demo.data").read_text())
-    (tmp_path / "data/demo.names").write_text((ROOT / "data/demo.names").read_text())
+def test_the_whole_experiment(project: Path) -> None:  # noqa: F811
     netdef = config("yolov3-lite", thinner=8)
     Path("net.cfg").write_text(netdef.text())
     write_weights("net.weights", Darknet(netdef))
     reproduce.main([
-        *("--data", "data/demo.data", "--cfg", "net.cfg", "--weights", "net.weights"),
+        *("--data", "demo.data", "--cfg", "net.cfg", "--weights", "net.weights"),
         *("--name", "x", "--img_size", "64", "--sparse_epochs", "1", "--tune_epochs", "1"),
         *("--seeds", "1", "--jobs", "2"),
     ])  # fmt: skip
     table = Path("runs/x/table.md").read_text()
-    assert table.count("\n| ") == 11 and "took turns" in table
+    assert table.count("\n| ") == 10 and "took turns" in table
     assert Path("runs/x/sizes.png").stat().st_size > 10_000

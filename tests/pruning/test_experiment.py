@@ -111,6 +111,6 @@ def test_a_stopped_training_goes_on_and_one_without_a_checkpoint_starts_anew(scr
 
 
 def test_a_step_that_fails_is_named_with_its_log(scripts: Path) -> None:
-    with pytest.raises(InputError, match=r"logs/first\.log: the run ended with exit code 1"):
+    with pytest.raises(InputError, match=r"logs/first\.log: .* exit code 1: no luck"):
         run_steps(chain("--fail"), scripts, Path("logs"), jobs=2)
-    assert len(order()) == 1 and "no luck" in Path("logs/first.log").read_text()
+    assert len(order()) == 1
