@@ -84,7 +84,8 @@ class Gone:
         for layer, now in moved.items():
             units = before.outputs[layer][kept[layer]]
             keep[after.outputs[now]] = plan.keep[units]
-        new = [moved[block] for block in plan.blocks if block not in self.plan.blocks]
+        # A block inside one that went before is gone with it.
+        new = [moved[n] for n in plan.blocks if n in moved and n not in self.plan.blocks]
         return Plan(keep, tuple(sorted(new)))
 
 

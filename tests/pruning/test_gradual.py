@@ -18,6 +18,7 @@ from pruning.strategies import Target
 from pruning.surgeon import Plan, cut, transfer
 from tests.pruning.nets import config, trained
 from tests.pruning.test_sparsity import BLOCK, batches, trainer
+from tests.pruning.test_strategies import nested
 from utils.engine import Trainer, train_one_epoch
 from utils.errors import InputError
 
@@ -76,6 +77,18 @@ def test_what_a_layer_keeps_is_a_share_of_the_whole() -> None:
             assert layer.integer("filters") >= 0.2 * whole
     again, plan = gone.more(small.netdef, gamma(small), "slim", Target(0.8, layer_keep=0.2))
     assert plan.keep.all() and (again.plan.keep == gone.plan.keep).all()
+
+
+def test_a_block_inside_one_that_is_gone_is_not_cut_again() -> None:
+    """First the outer one (5) goes, with the inner one (3); then the one after them."""
+    gone, network = untouched(nested()), trained(nested(), 0)
+    with torch.no_grad():
+        network.layers[4].bn.weight[:] = 0.01
+    for percent, left in ((0.6, 1 / 3), (0.99, 0)):
+        gone, plan = gone.more(network.netdef, gamma(network), "layer", Target(percent))
+        network = cut(network, plan)
+        assert gone.share("layer", "channels") == pytest.approx(1 - left)
+    assert not any(section.kind == "shortcut" for section in network.netdef.layers)
 
 
 def gradual(percent: float = 0.5, epochs: int = 30, cuts: tuple[int, ...] = ()) -> Gradual:
