@@ -137,6 +137,22 @@ def test_the_target_is_met_in_time_in_any_case() -> None:
     assert cuts.met and cuts.gone.share("slim", "channels") == pytest.approx(0.5, abs=0.03)
 
 
+def test_the_target_counts_as_met_where_nothing_more_may_go() -> None:
+    """Of a whole network's operations, the residual blocks are but a part."""
+    cuts = Gradual.start(nested(), "layer", Target(0.99, "operations"), 30, (1, 2, 3))
+    network = trained(nested(), 0)
+    assert cuts.plan(1, network, dead=0.0) is not None and not cuts.met
+    plan = cuts.plan(2, cut(network, cuts.gone.plan), dead=0.0)
+    assert plan is not None and cuts.met
+    assert cuts.gone.share("layer", "channels") == 1
+
+
+def test_all_may_be_dead() -> None:
+    cuts = Gradual.start(parse(BLOCK), "slim", Target(0.5, "operations"), 30, ())
+    assert cuts.plan(1, model(), dead=1.0) is None
+    assert cuts.plan(2, model(), dead=1.0) is not None
+
+
 def test_the_state_comes_back() -> None:
     cuts, network = gradual(0.6, cuts=(2, 5, 9)), model()
     plan = cuts.plan(2, network, dead=0.3)
