@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -125,7 +125,8 @@ class Sparsity:
     def of(
         model: Darknet, strategy: str, rate: float, steps: int, decay: Decay, proximal: bool
     ) -> Sparsity:
-        """The pull on what a strategy may cut. Frozen layers are left as they are.
+        """The pull on what a strategy may cut. Frozen layers are left as they are, those too that
+        mean nothing once a layer that is not frozen is dead.
 
         Raises InputError where nothing is left to be drawn.
         """
@@ -133,7 +134,11 @@ class Sparsity:
         free = tuple(b for b in found if all(_trains(model, layer) for layer, _ in b.drawn))
         if not free:
             raise InputError(f"freeze: no layer that pruned_id={strategy!r} may cut is trained")
-        return Sparsity(model, free, rate, steps, decay, proximal)
+        bundles = tuple(
+            replace(b, following=tuple(place for place in b.following if _trains(model, place[0])))
+            for b in free
+        )
+        return Sparsity(model, bundles, rate, steps, decay, proximal)
 
     @torch.no_grad()
     def add_gradient_(self, step: int) -> None:
