@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -213,11 +214,18 @@ class Sparse:
     def __post_init__(self) -> None:
         expect(
             self,
-            sparse_rate=(self.sparse_rate >= 0, "at least 0"),
+            sparse_rate=(0 <= self.sparse_rate < math.inf, "a number, at least 0"),
             cut_epochs=(all(epoch >= 1 for epoch in self.cut_epochs), "epochs from 1"),
             prune_while_training=(
                 self.is_pruned or not self.prune_while_training,
                 "False, or is_pruned=True as well",
+            ),
+        )
+        expect(
+            self,
+            cut_epochs=(
+                self.prune_while_training or not self.cut_epochs,
+                "none, or prune_while_training=True as well",
             ),
         )
 
@@ -235,6 +243,7 @@ class Distill:
     def __post_init__(self) -> None:
         expect(
             self,
+            teacher_cfg=(bool(self.teacher) or not self.teacher_cfg, "none, or a teacher as well"),
             teacher_objectness=(self.teacher_objectness >= 0, "at least 0"),
             teacher_classes=(self.teacher_classes >= 0, "at least 0"),
             teacher_boxes=(self.teacher_boxes >= 0, "at least 0"),

@@ -93,6 +93,8 @@ def main(argv: list[str] | None = None) -> None:
     model = build_network(p, train_photos, checkpoint)
     netdef = model.netdef
     freeze_(model, p.train.freeze)
+    if p.sparse.is_pruned and not checkpoint:
+        make_pull(p, model, steps=1)  # refuses what cannot be drawn before a file is written
     teacher = load_teacher(p, netdef)
     gradual = make_gradual(p, netdef, checkpoint)
     run = open_run(p, checkpoint)

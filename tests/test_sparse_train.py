@@ -12,6 +12,7 @@ import train
 from models.darknet import Darknet, count_parameters
 from models.netdef import parse
 from pruning.sparsity import find_bundles, read, size
+from tests.pruning.nets import config
 from tests.pruning.test_sparsity import BLOCK
 from tests.test_train import figures, flags
 from utils.checkpoint import load_network, read_checkpoint
@@ -161,7 +162,15 @@ def test_a_teacher_is_heard(project: Path, capsys: pytest.CaptureFixture[str]) -
         (["--prune_while_training"], "prune_while_training=True: expected False, or is_pruned"),
         ([*SPARSE, "--prune_while_training", "--cut_epochs", "2"], "cut_epochs=(2,): expected"),
         ([*SPARSE, "--prune_while_training", "--freeze", "1"], "freeze=1: expected 0"),
-        ([*SPARSE, "--sparse_rate", "-1"], "sparse_rate=-1.0: expected at least 0"),
+        ([*SPARSE, "--cut_epochs", "1"], "cut_epochs=(1,): expected none, or prune_while_training"),
+        (
+            [*SPARSE, "--pruned_id", "normal", "--cfg", "lite.cfg", "--freeze", "11"],
+            "freeze: no layer",
+        ),
+        ([*SPARSE, "--pruned_id", "layer", "--cfg", "lite.cfg"], "it has no [shortcut]"),
+        ([*SPARSE, "--sparse_rate", "inf"], "sparse_rate=inf: expected a number"),
+        (["--teacher_cfg", "tiny.cfg"], "teacher_cfg='tiny.cfg': expected none, or a teacher"),
+        ([*SPARSE, "--sparse_rate", "-1"], "sparse_rate=-1.0: expected a number"),
         (["--teacher", "no.pt"], "no.pt"),
         (["--teacher", "other.weights"], "other.cfg"),
     ],
@@ -169,6 +178,7 @@ def test_a_teacher_is_heard(project: Path, capsys: pytest.CaptureFixture[str]) -
 def test_bad_input_is_one_line_and_leaves_nothing(
     project: Path, argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    config("yolov3-lite", thinner=16).write("lite.cfg")
     code: object
     try:
         code = run(lambda: train.main(flags(*argv)))

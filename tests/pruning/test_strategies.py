@@ -216,7 +216,7 @@ def test_layer_channel_does_both() -> None:
 
 
 def test_channels_that_only_a_removed_block_ties_together_are_still_cut_as_one() -> None:
-    """Each half of the trunk is one unit, but without the block (2, 3) each channel is its own."""
+    """Each half of the trunk is one unit, but without the block (1, 2) each channel is its own."""
     netdef = net(conv(8), conv(8, groups=2), "[shortcut]\nfrom=0\n", conv(8))
     scores = {layer: np.array([3.0, 2, 1, 0] * 2) for layer in (0, 1, 3)}
     plan = STRATEGIES["layer_channel"](netdef, scores, Target(0.5, round_to=1, blocks=1))
