@@ -209,6 +209,10 @@ class NetDef:
         if section.kind in SECOND_INPUT:
             key = SECOND_INPUT[section.kind]
             others = section.integers(key)
+            if not others:
+                raise section.error("expected at least one layer", key)
+            if section.kind != "shortcut" and len(others) > 1:
+                raise section.error("expected one layer", key)
             return (index - 1, *(self._absolute(index, key, n) for n in others))
         return (index - 1,)
 
