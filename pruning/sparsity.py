@@ -267,13 +267,15 @@ def equalise_(model: Darknet, *like: Darknet) -> None:
     before = {index: layer.conv.weight.norm() for index, layer in _normalized(model)}
     for network in (model, *like):
         rescale_(network, factors)
-    kernels = {n: before[n] / layer.conv.weight.norm() for n, layer in _normalized(model)}
+    kernels = {
+        n: before[n] / layer.conv.weight.norm() for n, layer in _normalized(model) if before[n]
+    }
     for network in (model, *like):
-        for index, layer in _normalized(network):
-            assert layer.bn is not None
-            layer.conv.weight *= kernels[index]
-            layer.bn.running_mean *= kernels[index]
-            layer.bn.running_var *= kernels[index] ** 2
+        for index, factor in kernels.items():
+            layer, norm = network.layers[index], _norm(network, index)
+            layer.conv.weight *= factor
+            norm.running_mean *= factor
+            norm.running_var *= factor**2
 
 
 def _normalized(model: Darknet) -> list[tuple[int, Convolution]]:

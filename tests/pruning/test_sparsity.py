@@ -317,6 +317,14 @@ def test_equalising_changes_sizes_and_not_the_network(netdef: NetDef) -> None:
             assert layer.conv.weight.norm().item() == pytest.approx(norm.item())
 
 
+def test_kernels_of_zeros_stay_zeros() -> None:
+    model = network()
+    with torch.no_grad():
+        model.layers[5].conv.weight.zero_()
+    equalise_(model)
+    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
+
+
 def test_frozen_layers_are_not_drawn() -> None:
     model = network()
     model.layers[5].requires_grad_(False)
