@@ -392,6 +392,7 @@ class Reproduce:
     lr: float = 3e-3  # learning rate from pretrained weights
     tune_lr: float = 3e-3  # learning rate from a cut, and of its controls
     sparse_rate: float = 2.5e-4  # as train.py's
+    channels: tuple[float, ...] = (0.5, 0.7, 0.85, 0.95)  # shares of them that slim cuts
     eval_every: int = 4  # epochs between evaluations
     seeds: int = 3  # of the main rows; the others are run once
     jobs: int = 2  # runs at once, each with its share of the cores
