@@ -31,8 +31,8 @@ class Recipe:
 
     cfg, weights: the network and what it starts from. data: the photos. name: of the experiment,
     with which every run's name begins. channels: shares of the channels that slim cuts. seeds: how
-    many times the main rows are run. lr, tune_lr: learning rates of the training from `weights`, and
-    of all that starts from a cut.
+    many times the main rows are run. lr, tune_lr: learning rates of the training from `weights`,
+    and of all that starts from a cut.
     """
 
     name: str
