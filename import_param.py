@@ -231,6 +231,7 @@ class Distill:
     teacher_objectness: float = 1.0  # weight of its objectness
     teacher_classes: float = 0.1  # weight of its classes
     teacher_boxes: float = 0.5  # weight of its boxes, where they beat the network's own
+    teacher_features: float = 0.0  # weight of where it looks, in the maps that its heads read
 
     def __post_init__(self) -> None:
         expect(
@@ -238,6 +239,7 @@ class Distill:
             teacher_objectness=(self.teacher_objectness >= 0, "at least 0"),
             teacher_classes=(self.teacher_classes >= 0, "at least 0"),
             teacher_boxes=(self.teacher_boxes >= 0, "at least 0"),
+            teacher_features=(self.teacher_features >= 0, "at least 0"),
         )
 
 
