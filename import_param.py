@@ -239,6 +239,7 @@ class Distill:
     teacher_objectness: float = 1.0  # weight of its objectness
     teacher_classes: float = 0.1  # weight of its classes
     teacher_boxes: float = 0.5  # weight of its boxes, where they beat the network's own
+    teacher_features: float = 0.0  # weight of where it looks, in the maps that its heads read
 
     def __post_init__(self) -> None:
         expect(
@@ -247,6 +248,7 @@ class Distill:
             teacher_objectness=(self.teacher_objectness >= 0, "at least 0"),
             teacher_classes=(self.teacher_classes >= 0, "at least 0"),
             teacher_boxes=(self.teacher_boxes >= 0, "at least 0"),
+            teacher_features=(self.teacher_features >= 0, "at least 0"),
         )
 
 
@@ -401,6 +403,7 @@ class Reproduce:
     lr: float = 3e-3  # learning rate from pretrained weights
     tune_lr: float = 3e-3  # learning rate from a cut, and of its controls
     sparse_rate: float = 2.5e-4  # as train.py's
+    channels: tuple[float, ...] = (0.5, 0.7, 0.85, 0.95)  # shares of them that slim cuts
     eval_every: int = 4  # epochs between evaluations
     seeds: int = 3  # of the main rows; the others are run once
     jobs: int = 2  # runs at once, each with its share of the cores

@@ -383,6 +383,7 @@ def make_distillation(p: TrainSettings, teacher: Darknet, loss: Loss) -> Distill
         p.distill.teacher_objectness,
         p.distill.teacher_classes,
         p.distill.teacher_boxes,
+        p.distill.teacher_features,
     )
 
 
