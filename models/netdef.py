@@ -257,7 +257,7 @@ class NetDef:
         used = self.anchors_used
         if len(anchors) != len(used):
             raise ValueError(f"{len(anchors)} anchors for a net that uses {len(used)}")
-        text = ", ".join(f"{w:g},{h:g}" for w, h in anchors)
+        text = ",".join(f"{w:g},{h:g}" for w, h in anchors)
         layers = list(self.layers)
         for index in self.heads:
             mask = ",".join(str(used.index(m)) for m in head_mask(layers[index]))

@@ -187,4 +187,5 @@ def test_new_anchors_take_the_places_of_those_used() -> None:
     head = changed.layers[changed.heads[0]]
     assert netdef.head_anchors(head) == [(1, 2), (3, 4), (5.5, 6)]
     assert head.integers("mask") == [0, 1, 2]
+    assert parse(changed.text()) == changed
     shapes(changed)
