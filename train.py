@@ -278,6 +278,11 @@ def load_teacher(p: TrainSettings, netdef: NetDef) -> Darknet | None:
     network = load_network(p.distill.teacher, p.distill.teacher_cfg, device=p.model.device)
     check_teacher(network.model.netdef, netdef, p.distill.teacher)
     print(f"teacher {p.distill.teacher}: {describe(network.model)}")
+    if (network.size, network.letterbox) != (netdef.size, netdef.letterbox):
+        print(
+            "note: the teacher sees photos as the network does, not as it was trained: of "
+            f"{netdef.size[0]}x{netdef.size[1]}, letterbox={netdef.letterbox}"
+        )
     return network.model
 
 
