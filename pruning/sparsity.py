@@ -271,11 +271,12 @@ def equalise_(model: Darknet, *like: Darknet) -> None:
         n: before[n] / layer.conv.weight.norm() for n, layer in _normalized(model) if before[n]
     }
     for network in (model, *like):
-        for index, factor in kernels.items():
-            layer, norm = network.layers[index], _norm(network, index)
-            layer.conv.weight *= factor
-            norm.running_mean *= factor
-            norm.running_var *= factor**2
+        for index, layer in _normalized(network):
+            if index in kernels:
+                assert layer.bn is not None
+                layer.conv.weight *= kernels[index]
+                layer.bn.running_mean *= kernels[index]
+                layer.bn.running_var *= kernels[index] ** 2
 
 
 def _normalized(model: Darknet) -> list[tuple[int, Convolution]]:
