@@ -40,7 +40,7 @@ class Model:
     cfg: str = "config/yolov3-lite.cfg"  # the network, a Darknet .cfg
     pretrained: bool = False  # start from `weights`; otherwise from random numbers
     weights: str = ""  # .pt of ours, Darknet's .weights or a cut-off file, a torchvision .pth
-    img_size: int = 224  # input width and height, pixels; 0 = the .cfg's own
+    img_size: int = 0  # input width and height, pixels; 0 = the .cfg's own
     letterbox: Literal["auto", "yes", "no"] = "auto"  # keep the photos' aspect; auto = as the .cfg
     fit_anchors: bool = True  # fit anchors to the data set where the heads are trained anew
     scale_x_y: float = 2.0  # reach of a cell's centre where the heads are trained anew; 0 = .cfg's
