@@ -1,0 +1,82 @@
+"""Which library runs a network: one interface, and a table of those that are known.
+
+    engine = open_engine("onnxruntime", model, size=(320, 320))
+    maps = engine(images)  # as model(images), several times faster
+
+Every library but torch is an optional install: `requirements/engines.txt`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from models.darknet import Darknet
+from utils.backends.base import PRECISIONS, Engine, Wanted
+from utils.errors import InputError
+
+__all__ = ["ENGINES", "PRECISIONS", "Engine", "Known", "installed", "open_engine"]
+
+
+@dataclass(frozen=True)
+class Known:
+    """An engine of ours: module and class, and the packages that it needs for each precision."""
+
+    module: str
+    maker: str
+    packages: tuple[str, ...]
+    int8_packages: tuple[str, ...] = ()
+
+    def needs(self, precision: str) -> tuple[str, ...]:
+        return self.packages + (self.int8_packages if precision == "int8" else ())
+
+
+ENGINES = {
+    "torch": Known("torch_engine", "TorchEngine", ("torch",)),
+    "onnxruntime": Known(
+        "onnxruntime_engine", "OnnxRuntimeEngine", ("onnxruntime", "onnx", "onnxscript")
+    ),
+}
+
+
+def installed(name: str, precision: str = "fp32") -> str:
+    """Empty where the engine's packages are installed; else the pip line that installs them.
+
+    Raises InputError for an unknown engine.
+    """
+    if name not in ENGINES:
+        raise InputError(f"backend={name!r}: expected one of {', '.join(ENGINES)}")
+    wanted = ENGINES[name].needs(precision)
+    missing = [package for package in wanted if importlib.util.find_spec(package) is None]
+    return f"pip install {' '.join(missing)}" if missing else ""
+
+
+def open_engine(
+    name: str,
+    model: Darknet,
+    size: tuple[int, int],
+    *,
+    precision: str = "fp32",
+    batch: int = 1,
+    threads: int = 0,
+    calibration: Iterable[Tensor] | None = None,
+) -> Engine:
+    """Make a network ready on a library.
+
+    size: (width, height) of the input in pixels. batch: images that it runs at once (it takes any
+    number). threads: 0 for the library's own choice. calibration: for int8, batches of images
+    [B, 3, H, W], 0 to 1, like those that it will see. Raises InputError where the library is not
+    installed or cannot compute in that precision.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"precision={precision!r}: expected one of {', '.join(PRECISIONS)}")
+    if how := installed(name, precision):
+        raise InputError(f"backend={name!r}: not installed: {how}")
+    module = importlib.import_module(f"utils.backends.{ENGINES[name].module}")
+    maker = getattr(module, ENGINES[name].maker)
+    engine: Engine = maker(model, Wanted(size, precision, batch, threads, calibration))
+    return engine
