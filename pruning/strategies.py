@@ -348,7 +348,7 @@ def _fit(costs: _Costs, worth: Mapping[int, Floats], budget: float, target: Targ
     last one that went: as few go as the budget asks for. What a last step left of the budget is
     given back to the groups that lost the most valuable units.
     """
-    steps = [_step(group, target.round_to) for group in costs.groups]
+    steps = [group_step(group, target.round_to) for group in costs.groups]
     least = [
         min(n, _up(max(1, math.ceil(target.layer_keep * n - 1e-9)), step))
         for n, step in zip(costs.sizes.tolist(), steps, strict=True)
@@ -407,10 +407,11 @@ def _fill(
     return counts
 
 
-def _step(group: Group, round_to: int) -> int:
-    """How many units make a multiple of `round_to` channels in every layer of a group."""
+def group_step(group: Group, round_to: int, fast: int = FAST_STEP) -> int:
+    """How many units make a multiple of `round_to` channels in every layer of a group; where that
+    is 0, of `fast`, or less in a narrow group."""
     if not round_to:
-        round_to = FAST_STEP
+        round_to = fast
         while round_to > max(1, len(group) // COARSEST):
             round_to //= 2
     return math.lcm(*(round_to // math.gcd(round_to, m.positions.shape[1]) for m in group.members))
