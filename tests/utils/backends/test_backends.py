@@ -28,7 +28,7 @@ filters=8
 size=3
 groups=8
 pad=1
-activation=relu6
+activation=relu
 [convolutional]
 batch_normalize=1
 filters=8
@@ -58,6 +58,7 @@ activation=linear
 mask=1,0
 anchors=10,10, 30,30
 classes=3
+num=2
 [route]
 layers=-3
 [upsample]
@@ -72,6 +73,7 @@ activation=linear
 mask=0
 anchors=10,10, 30,30
 classes=3
+num=2
 """
 
 
