@@ -169,7 +169,7 @@ def test_images_of_another_size_are_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "precision", "message"),
     [
-        ("caffe", "fp32", "backend='caffe': expected one of torch"),
+        ("caffe", "fp32", "backend='caffe': expected auto or one of torch"),
         ("torch", "fp7", "precision='fp7'"),
         ("torch", "int8", "precision='int8': expected one of fp32"),
     ],
