@@ -283,6 +283,30 @@ class Network:
 
 
 @dataclass(frozen=True)
+class Runtime:
+    """What runs a trained network."""
+
+    backend: Literal["auto", "torch", "onnxruntime", "openvino", "ncnn", "opencv"] = (
+        "auto"  # auto = the fastest that is installed, measured once
+    )
+    precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"  # of its arithmetic; fp16 on cards
+    threads: int = 0  # on a CPU; 0 = as many as its engine likes
+    calibration: str = ""  # photos like those to come, for int8: a .data file, a folder or a glob
+    calibration_photos: int = 200  # at most so many of them
+
+    def __post_init__(self) -> None:
+        expect(
+            self,
+            threads=(self.threads >= 0, "at least 0"),
+            calibration_photos=(self.calibration_photos >= 1, "at least 1"),
+            calibration=(
+                bool(self.calibration) or self.precision != "int8",
+                "photos to calibrate on, since precision='int8'",
+            ),
+        )
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """Measuring precision, recall and AP."""
 
@@ -356,6 +380,7 @@ class TestSettings:
     """Measure a network's mAP on a data set; see README.md."""
 
     network: Network = field(default_factory=Network)
+    runtime: Runtime = field(default_factory=lambda: Runtime(backend="torch"))
     test: Test = field(default_factory=Test)
     evaluate: Evaluate = field(default_factory=Evaluate)
 
@@ -365,6 +390,7 @@ class DetectSettings:
     """Find objects; see README.md."""
 
     network: Network = field(default_factory=Network)
+    runtime: Runtime = field(default_factory=Runtime)
     detect: Detect = field(default_factory=Detect)
 
 
