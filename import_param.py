@@ -178,7 +178,9 @@ class Prune:
 
     data: str = "data/demo.data"  # the data set, for mAP and for what looks at photos below
     name: str = ""  # of the folders in runs/ and weights/; empty = from the data and the strategy
-    score: Literal["gamma", "l1", "taylor"] = "gamma"  # a channel's worth: scale, kernel, or slope
+    score: Literal["gamma", "l1", "taylor", "uniform"] = (
+        "gamma"  # a channel's worth: scale, kernel, slope of the loss, or place (a control)
+    )
     score_batches: int = 16  # batches of training photos that taylor looks at
     bn_batches: int = 32  # batches that batch normalisation is re-estimated on; 0 = it is not
     latency_rounds: int = 20  # how often each network is timed
@@ -281,6 +283,30 @@ class Network:
 
 
 @dataclass(frozen=True)
+class Runtime:
+    """What runs a trained network."""
+
+    backend: Literal["auto", "torch", "onnxruntime", "openvino", "ncnn", "opencv"] = (
+        "auto"  # auto = the fastest that is installed, measured once
+    )
+    precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"  # of its arithmetic; fp16 on cards
+    threads: int = 0  # on a CPU; 0 = as many as its engine likes
+    calibration: str = ""  # photos like those to come, for int8: a .data file, a folder or a glob
+    calibration_photos: int = 200  # at most so many of them
+
+    def __post_init__(self) -> None:
+        expect(
+            self,
+            threads=(self.threads >= 0, "at least 0"),
+            calibration_photos=(self.calibration_photos >= 1, "at least 1"),
+            calibration=(
+                bool(self.calibration) or self.precision != "int8",
+                "photos to calibrate on, since precision='int8'",
+            ),
+        )
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """Measuring precision, recall and AP."""
 
@@ -354,6 +380,7 @@ class TestSettings:
     """Measure a network's mAP on a data set; see README.md."""
 
     network: Network = field(default_factory=Network)
+    runtime: Runtime = field(default_factory=lambda: Runtime(backend="torch"))
     test: Test = field(default_factory=Test)
     evaluate: Evaluate = field(default_factory=Evaluate)
 
@@ -363,6 +390,7 @@ class DetectSettings:
     """Find objects; see README.md."""
 
     network: Network = field(default_factory=Network)
+    runtime: Runtime = field(default_factory=Runtime)
     detect: Detect = field(default_factory=Detect)
 
 
@@ -374,6 +402,36 @@ class PruneSettings:
     cut: Cut = field(default_factory=Cut)
     prune: Prune = field(default_factory=Prune)
     evaluate: Evaluate = field(default_factory=Evaluate)
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """The reference experiment of pruning; see reproduce.py."""
+
+    name: str = ""  # with which its runs' names begin; empty = from the .data and .cfg
+    cfg: str = "config/yolov3-tiny.cfg"  # the network
+    weights: str = "yolov3-tiny.weights"  # what it starts from, as train.py's `weights`
+    data: str = "data/custom.data"  # the photos
+    img_size: int = 320  # input width and height, pixels
+    sparse_epochs: int = 20  # of sparse training
+    tune_epochs: int = 40  # of fine-tuning; others train for the sum of both
+    lr: float = 3e-3  # learning rate from pretrained weights
+    tune_lr: float = 3e-3  # learning rate from a cut, and of its controls
+    sparse_rate: float = 2.5e-4  # as train.py's
+    eval_every: int = 4  # epochs between evaluations
+    seeds: int = 3  # of the main rows; the others are run once
+    jobs: int = 2  # runs at once, each with its share of the cores
+
+    def __post_init__(self) -> None:
+        counts = ("img_size", "sparse_epochs", "tune_epochs", "eval_every", "seeds", "jobs")
+        expect(self, **{name: (getattr(self, name) >= 1, "at least 1") for name in counts})
+
+
+@dataclass(frozen=True)
+class ReproduceSettings:
+    """Rerun the reference experiment of pruning; see README.md."""
+
+    reproduce: Reproduce = field(default_factory=Reproduce)
 
 
 S = TypeVar("S")

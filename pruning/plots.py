@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pruning.bearing import Point, borne
+from pruning.report import Size
 from utils.files import atomic
 
 History = Mapping[float, Mapping[str, float]]  # epoch → {"plot/curve": value}
@@ -76,6 +77,30 @@ def plot_bearing(points: Sequence[Point], strategy: str, path: str | Path) -> No
     axes.set(ylim=(0, 1.02), xlabel="percent", title=f"{strategy}: cut, not fine-tuned")
     axes.grid(color=GRID, linewidth=0.6)
     axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def plot_sizes(
+    points: Mapping[str, tuple[Size, float, bool]], title: str, path: str | Path
+) -> None:
+    """mAP against parameters and against latency.
+
+    points: by network, its size, its mAP, and whether it was cut (else it is a reference).
+    """
+    figure = Figure(figsize=(13, 5.5), dpi=110, layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for number, (label, (size, mean_ap, was_cut)) in enumerate(points.items()):
+        marker = "o" if was_cut else "s"
+        colour = f"C{number % 10}"
+        for plot, x in zip(axes, (size.parameters / 1e6, size.latency), strict=True):
+            plot.scatter(x, mean_ap, marker=marker, color=colour, label=label, s=45)
+    axes[0].set(xlabel="parameters, millions", ylabel="mAP@.5", xscale="log")
+    axes[1].set(xlabel="latency, ms", xscale="log")
+    for plot in axes:
+        plot.grid(color=GRID, linewidth=0.6, which="both")
+        plot.set_axisbelow(True)
+    figure.suptitle(title)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     _save(figure, path)
 
 

@@ -61,6 +61,12 @@ def taylor(model: Darknet, loss: LossFunction, batches: Iterable[Batch]) -> Scor
     return _checked({n: sum_ / max(1, count) for (n, _), sum_ in zip(layers, sums, strict=True)})
 
 
+def uniform(model: Darknet) -> Scores:
+    """Every channel's place in its layer, so that all layers lose the same share: a control."""
+    counts = {n: c.conv.out_channels for n, c in _normalized(model)}
+    return {n: 1 - np.arange(count) / count for n, count in counts.items()}
+
+
 def _changes(
     scales: list[Tensor],
     of_scales: tuple[Tensor | None, ...],
@@ -98,4 +104,5 @@ SCORES: dict[str, tuple[Callable[..., Scores], bool]] = {
     "gamma": (gamma, False),
     "l1": (filter_l1, False),
     "taylor": (taylor, True),
+    "uniform": (uniform, False),
 }

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
 from models.darknet import Darknet
+from utils.backends import choose
 from utils.backends.base import PRECISIONS, Engine, Wanted
+from utils.backends.timing import machine
 from utils.errors import InputError
 
 __all__ = ["ENGINES", "PRECISIONS", "Engine", "Known", "installed", "open_engine"]
@@ -40,6 +43,9 @@ ENGINES = {
     "onnxruntime": Known(
         "onnxruntime_engine", "OnnxRuntimeEngine", ("onnxruntime", "onnx", "onnxscript")
     ),
+    "openvino": Known("openvino_engine", "OpenVinoEngine", ("openvino", "onnx", "onnxscript")),
+    "ncnn": Known("ncnn_engine", "NcnnEngine", ("ncnn", "pnnx", "onnx", "onnxscript")),
+    "opencv": Known("opencv_engine", "OpenCvEngine", ("cv2",)),
 }
 
 
@@ -49,7 +55,7 @@ def installed(name: str, precision: str = "fp32") -> str:
     Raises InputError for an unknown engine.
     """
     if name not in ENGINES:
-        raise InputError(f"backend={name!r}: expected one of {', '.join(ENGINES)}")
+        raise InputError(f"backend={name!r}: expected auto or one of {', '.join(ENGINES)}")
     wanted = ENGINES[name].needs(precision)
     missing = [package for package in wanted if importlib.util.find_spec(package) is None]
     return f"pip install {' '.join(missing)}" if missing else ""
@@ -64,19 +70,39 @@ def open_engine(
     batch: int = 1,
     threads: int = 0,
     calibration: Iterable[Tensor] | None = None,
+    tell: Callable[[str], None] = print,
 ) -> Engine:
-    """Make a network ready on a library.
+    """Make a network ready on a library: one of ENGINES, or `auto` for the fastest that is
+    installed, which is measured once and then known (`utils.backends.choose`).
 
     size: (width, height) of the input in pixels. batch: images that it runs at once (it takes any
     number). threads: 0 for the library's own choice. calibration: for int8, batches of images
-    [B, 3, H, W], 0 to 1, like those that it will see. Raises InputError where the library is not
-    installed or cannot compute in that precision.
+    [B, 3, H, W], 0 to 1, like those that it will see. tell: gets a line on what `auto` chose.
+    Raises InputError where the library is not installed or cannot compute in that precision.
     """
     if precision not in PRECISIONS:
         raise InputError(f"precision={precision!r}: expected one of {', '.join(PRECISIONS)}")
+    wanted = Wanted(size, precision, batch, threads, calibration)
+    if name == "auto":
+        engine, line = _open_fastest(model, wanted)
+        tell(line)
+        return engine
     if how := installed(name, precision):
         raise InputError(f"backend={name!r}: not installed: {how}")
+    return _open(name, model, wanted)
+
+
+def _open(name: str, model: Darknet, wanted: Wanted) -> Engine:
     module = importlib.import_module(f"utils.backends.{ENGINES[name].module}")
-    maker = getattr(module, ENGINES[name].maker)
-    engine: Engine = maker(model, Wanted(size, precision, batch, threads, calibration))
+    engine: Engine = getattr(module, ENGINES[name].maker)(model, wanted)
     return engine
+
+
+def _open_fastest(model: Darknet, wanted: Wanted) -> tuple[Engine, str]:
+    """On a graphics card only torch runs."""
+    device = next(model.parameters()).device
+    names = ["torch"] if device.type != "cpu" else list(ENGINES)
+    names = [name for name in names if not installed(name, wanted.precision)]
+    openers = {name: partial(_open, name, model, wanted) for name in names}
+    packages = [p for name in names for p in ENGINES[name].needs(wanted.precision)]
+    return choose.open_fastest(openers, model.netdef.text(), wanted, packages, machine(device))

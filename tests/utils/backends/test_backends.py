@@ -28,7 +28,7 @@ filters=8
 size=3
 groups=8
 pad=1
-activation=relu6
+activation=relu
 [convolutional]
 batch_normalize=1
 filters=8
@@ -58,6 +58,7 @@ activation=linear
 mask=1,0
 anchors=10,10, 30,30
 classes=3
+num=2
 [route]
 layers=-3
 [upsample]
@@ -72,6 +73,7 @@ activation=linear
 mask=0
 anchors=10,10, 30,30
 classes=3
+num=2
 """
 
 
@@ -167,7 +169,7 @@ def test_images_of_another_size_are_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "precision", "message"),
     [
-        ("caffe", "fp32", "backend='caffe': expected one of torch"),
+        ("caffe", "fp32", "backend='caffe': expected auto or one of torch"),
         ("torch", "fp7", "precision='fp7'"),
         ("torch", "int8", "precision='int8': expected one of fp32"),
     ],
