@@ -1,4 +1,4 @@
-"""Which widths and blocks are worth most within a number of milliseconds? A mixed-integer programme."""
+"""Which widths and blocks are worth most in a number of milliseconds? A mixed-integer programme."""
 
 from __future__ import annotations
 
@@ -54,9 +54,7 @@ def choose(
     return _Programme(layout, options, values, cost).solve(budget, seconds)
 
 
-def cheapest(
-    layout: Layout, options: Sequence[Sequence[int]], cost: LayerCost
-) -> float:
+def cheapest(layout: Layout, options: Sequence[Sequence[int]], cost: LayerCost) -> float:
     """The least milliseconds that the options can come to: all blocks gone, and all layers at
     their narrowest."""
     return layout.cost(cost, [min(found) for found in options], list(layout.outer))
@@ -143,9 +141,7 @@ class _Programme:
         for place, variable in enumerate(variables.tolist()):
             inside = np.flatnonzero(places == place)
             widths[place] = sums[inside].mean()
-            self._row(
-                [*pairs.ravel()[inside].tolist(), variable], [1] * len(inside) + [-1], 0, 0
-            )
+            self._row([*pairs.ravel()[inside].tolist(), variable], [1] * len(inside) + [-1], 0, 0)
         return _Spread(variables, widths, block)
 
     def _pairs(self, a: _Spread, b: _Spread, block: int) -> NDArray[np.int64]:
@@ -158,7 +154,7 @@ class _Programme:
         return pairs
 
     def _bound(self, pairs: NDArray[np.int64], spread: _Spread, block: int) -> None:
-        """Rows sum to the spread's variables, or to less where these are there without the block."""
+        """Rows sum to the spread's variables, or to less if only these are there without it."""
         low = 0.0 if spread.total == block else -np.inf
         for row, variable in zip(pairs.tolist(), spread.variables.tolist(), strict=True):
             self._row([*row, variable], [1] * len(row) + [-1], low, 0)
@@ -201,7 +197,8 @@ class _Programme:
         """Let the variables stand for these amounts; without any, the block, or what is always."""
         if not variables.size:
             variables = np.array([block])
-        for variable, amount in zip(variables.ravel().tolist(), amounts.ravel().tolist(), strict=True):
+        pairs = zip(variables.ravel().tolist(), amounts.ravel().tolist(), strict=True)
+        for variable, amount in pairs:
             to[variable] = to.get(variable, 0.0) + amount
 
     def solve(self, budget: float, seconds: float) -> Choice | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +18,9 @@ from torch import Tensor
 
 from models.darknet import Darknet, shapes
 from models.netdef import KEYS, NetDef, parse
+from utils.backends import ENGINES, open_engine
+from utils.backends.base import Engine
+from utils.backends.timing import cpu_name, interleaved, version
 from utils.errors import InputError
 from utils.files import atomic
 
@@ -29,8 +34,8 @@ LEAST_RUNS, SECONDS = 7, 0.05  # a network is run at least so often, and for so 
 ATTEMPTS, DOUBTFUL = 4, 1.1  # to measure a layer that takes so much more time than a wider one
 TIMED = ("convolutional", "maxpool", "local_avgpool", "upsample")  # what gets rows of its own
 WIDTHS = tuple(2**n for n in range(2, 14))  # channels to measure at, beside a layer's own
-STEPS = (32, 16, 8, 4, 2)  # that a latency may move in, largest first
-ROUNDING = 1.05  # a step is one if rounding up to it takes at most so much longer
+STEPS = (32, 16, 8, 4)  # that a latency may move in, largest first
+ROUNDING = 1.05  # a step is one if rounding up to it takes at most so much longer, mostly
 PROBE = 20  # width and height of the map on which the step is looked for
 COLUMNS = ("layer", "group_inputs", "group_outputs", "height", "width", "inputs", "outputs", "ms")
 
@@ -219,8 +224,8 @@ def read_table(path: Path, about: Mapping[str, str]) -> CostTable:
     for line, row in enumerate(csv.reader(lines[first:]), first + 1):
         if len(row) != len(COLUMNS):
             raise InputError(f"{path}:{line}: {len(row)} values: expected {len(COLUMNS)}")
-        numbers = [_number(path, line, cell, int) for cell in row[1:-1]]
-        table.add(Kind(row[0], *numbers[:4]), *numbers[4:], _number(path, line, row[-1], float))
+        *shape, inputs, outputs = [_number(path, line, cell, int) for cell in row[1:-1]]
+        table.add(Kind(row[0], *shape), inputs, outputs, _number(path, line, row[-1], float))
     return table
 
 
@@ -318,16 +323,13 @@ def measure_step(open_: Open) -> int:
     """In how many channels latency steps: the largest step to which a 3x3 convolution's inputs and
     outputs can be rounded up at hardly any cost."""
     kind = Kind("convolutional activation=leaky pad=1 size=3 stride=1", 0, 0, PROBE, PROBE)
-    widths = range(68, 129, 4)
-    times = {
-        width: shortest(*_opened(layer_net(kind, (width, PROBE, PROBE), width), open_))
-        for width in widths
-    }
+    stopwatch = _Stopwatch(open_)
+    times = {width: stopwatch.layer(kind, width, width, 0) for width in range(68, 129, 4)}
     for step in STEPS:
-        ratios = [times[-(-w // step) * step] / times[w] for w in widths]
-        if float(np.median(ratios)) <= ROUNDING:
+        ratios = [times[-(-w // step) * step] / max(times[w], 1e-9) for w in times]
+        if float(np.quantile(ratios, 0.75)) <= ROUNDING:
             return step
-    return 1
+    return min(STEPS)
 
 
 def layer_net(kind: Kind | None, shape: tuple[int, int, int], outputs: int) -> NetDef:
@@ -381,14 +383,55 @@ def shortest(run: Run, image: Tensor) -> float:
 
 
 def take_turns(runs: Sequence[Run], image: Tensor, rounds: int) -> Floats:
-    """The median milliseconds of some networks that take turns: [runs]. Two rounds warm up."""
-    found = np.zeros((rounds + 2, len(runs)))
-    for turn in found:
-        for place, run in enumerate(runs):
-            start = time.perf_counter()
-            run(image)
-            turn[place] = 1000 * (time.perf_counter() - start)
-    return np.asarray(np.median(found[2:], axis=0))
+    """The median milliseconds of some networks that take turns: [runs]."""
+    calls = {str(n): partial(run, image) for n, run in enumerate(runs)}
+    times = interleaved(calls, rounds)
+    return np.array([statistics.median(times[str(n)]) for n in range(len(runs))])
+
+
+def _about(backend: str, precision: str, threads: int) -> dict[str, str]:
+    """What a table of costs holds for: an engine, the versions of its packages, and a machine."""
+    packages = ENGINES[backend].packages
+    return {
+        "engine": backend,
+        "precision": precision,
+        "versions": " ".join(f"{name}-{version(name)}" for name in packages),
+        "machine": cpu_name(),
+        "threads": str(threads or torch.get_num_threads()),
+    }
+
+
+@dataclass(frozen=True)
+class Timer:
+    """How networks are run to be timed. name: the engine and its precision, in words. about: the
+    same and the machine, for a table of costs."""
+
+    name: str
+    open: Open
+    about: Mapping[str, str]
+
+    @property
+    def table(self) -> Path:
+        """Where a table of costs is kept that has no name of its own."""
+        names = (self.about[key] for key in ("engine", "precision", "threads"))
+        return Path("runs/latency") / f"{'-'.join(names)}.csv"
+
+
+def timer(model: Darknet, size: tuple[int, int], runtime: Mapping[str, Any]) -> Timer:
+    """The engine that a user asked for; "auto" is the fastest for the uncut network."""
+    backend, precision, threads = (runtime[key] for key in ("backend", "precision", "threads"))
+    if backend == "auto":
+        backend = open_engine(backend, model, size, precision=precision, threads=threads).name
+
+    def open_(model: Darknet, size: tuple[int, int]) -> Engine:
+        # Times do not depend on the range of values, so any picture will do to calibrate int8.
+        photos = [picture(size)] if precision == "int8" else None
+        return open_engine(
+            backend, model, size, precision=precision, threads=threads, calibration=photos
+        )
+
+    words = f"{backend} {precision}" + (f", {threads} threads" if threads else "")
+    return Timer(words, open_, _about(backend, precision, threads))
 
 
 def read_shapes(netdef: NetDef, size: tuple[int, int]) -> list[list[tuple[int, int, int]]]:

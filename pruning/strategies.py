@@ -129,17 +129,23 @@ STRATEGIES: dict[str, Callable[[NetDef, Scores, Target], Plan]] = {
     "shortcut": shortcut,
     "layer_channel": layer_channel,
 }
-NUMBERS = {"1": "normal", "2": "layer", "3": "slim", "4": "shortcut", "5": "layer_channel"}
+LATENCY = "latency"  # what `pruning.latency` does, by measured times instead of a `Target`
+NUMBERS = {
+    "1": "normal",
+    "2": "layer",
+    "3": "slim",
+    "4": "shortcut",
+    "5": "layer_channel",
+    "6": LATENCY,
+}
 
 
 def strategy_name(pruned_id: str | int) -> str:
     """The strategy that a number or a name means. Raises InputError for others."""
     text = str(pruned_id)
     name = NUMBERS.get(text, text)
-    if name in ("6", "latency"):
-        raise InputError(f"pruned_id={text!r}: pruning to a latency is not built yet; expected 1-5")
-    if name not in STRATEGIES:
-        near = difflib.get_close_matches(name, STRATEGIES, 1)
+    if name not in NUMBERS.values():
+        near = difflib.get_close_matches(name, NUMBERS.values(), 1)
         hint = f", perhaps {near[0]!r}" if near else ""
         names = ", ".join(f"{number} {name}" for number, name in NUMBERS.items())
         raise InputError(f"pruned_id={text!r}: expected one of {names}{hint}")
