@@ -35,7 +35,7 @@ ATTEMPTS, DOUBTFUL = 4, 1.1  # to measure a layer that takes so much more time t
 TIMED = ("convolutional", "maxpool", "local_avgpool", "upsample")  # what gets rows of its own
 WIDTHS = tuple(2**n for n in range(2, 14))  # channels to measure at, beside a layer's own
 STEPS = (32, 16, 8, 4)  # that a latency may move in, largest first
-ROUNDING = 1.05  # a step is one if rounding up to it takes at most so much longer, mostly
+ROUNDING = 0.5  # of the time that wider layers should take more, which a step at most takes more
 PROBE = 20  # width and height of the map on which the step is looked for
 COLUMNS = ("layer", "group_inputs", "group_outputs", "height", "width", "inputs", "outputs", "ms")
 
@@ -326,8 +326,9 @@ def measure_step(open_: Open) -> int:
     stopwatch = _Stopwatch(open_)
     times = {width: stopwatch.layer(kind, width, width, 0) for width in range(68, 129, 4)}
     for step in STEPS:
-        ratios = [times[-(-w // step) * step] / max(times[w], 1e-9) for w in times]
-        if float(np.quantile(ratios, 0.75)) <= ROUNDING:
+        wider = {width: -(-width // step) * step for width in times if width % step}
+        longer = sum(np.log(max(times[up], 1e-9) / max(times[w], 1e-9)) for w, up in wider.items())
+        if longer <= ROUNDING * sum(2 * np.log(up / w) for w, up in wider.items()):
             return step
     return min(STEPS)
 

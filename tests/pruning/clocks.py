@@ -47,5 +47,6 @@ def stop_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for module in (pruning.costs, pruning.latency, pruning.report):
         monkeypatch.setattr(module, "take_turns", take_turns)
+    monkeypatch.setattr(pruning.latency, "SAMPLES", 10)
     monkeypatch.setattr(pruning.costs, "shortest", lambda run, image: time_of(run))
     monkeypatch.setattr(pruning.costs, "open_engine", lambda name, model, size, **how: model)

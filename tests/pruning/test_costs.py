@@ -140,7 +140,7 @@ def test_a_step_is_found_where_time_moves_in_steps(monkeypatch: pytest.MonkeyPat
         def time_of(run: Darknet, image: object, step: int = step) -> float:
             layers = run.netdef.layers
             width = layers[0].integer("filters")
-            return float(-((-width // step) ** 2)) if len(layers) > 6 else 0.0
+            return float((-(-width // step)) ** 2) if len(layers) > 6 else 0.0
 
         monkeypatch.setattr("pruning.costs.shortest", time_of)
         assert measure_step(lambda model, size: model) == step

@@ -37,7 +37,10 @@ def learnt(model, folder: Path):
     return clock, said
 
 
-@pytest.mark.parametrize(("name", "thinner"), [("yolov3-tiny", 8), ("yolov3-mobilenetv2", 16)])
+@pytest.mark.parametrize(
+    ("name", "thinner"),
+    [("yolov3-tiny", 8), pytest.param("yolov3-mobilenetv2", 16, marks=pytest.mark.slow)],
+)
 def test_cuts_are_predicted_and_reached(
     name: str, thinner: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
