@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from models.darknet import Darknet, shapes
 from models.netdef import KEYS, NetDef, parse
 from utils.backends import ENGINES, open_engine
 from utils.backends.base import Engine
-from utils.backends.timing import cpu_name, interleaved, version
+from utils.backends.timing import cpu_name, interleaved, spread, version
 from utils.errors import InputError
 from utils.files import atomic
 
@@ -384,10 +383,12 @@ def shortest(run: Run, image: Tensor) -> float:
 
 
 def take_turns(runs: Sequence[Run], image: Tensor, rounds: int) -> Floats:
-    """The median milliseconds of some networks that take turns: [runs]."""
+    """The milliseconds of some networks that take turns, [runs]: the lower quartile of the rounds,
+    the median of their better half, which a machine that is busy with other things disturbs least.
+    """
     calls = {str(n): partial(run, image) for n, run in enumerate(runs)}
     times = interleaved(calls, rounds)
-    return np.array([statistics.median(times[str(n)]) for n in range(len(runs))])
+    return np.array([spread(times[str(n)])[1] for n in range(len(runs))])
 
 
 def _about(backend: str, precision: str, threads: int) -> dict[str, str]:

@@ -247,7 +247,7 @@ def measure_engines(
     times = take_turns([open_(model, size) for model in models], picture(size), rounds)
     method = (
         f"latency: the network alone, one image of {size[0]}x{size[1]}, {engine}, {machine()}; "
-        f"median of {rounds} rounds in which the networks took turns"
+        f"lower quartile of {rounds} rounds in which the networks took turns"
     )
     return times.tolist(), method
 
