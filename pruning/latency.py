@@ -345,6 +345,11 @@ class Goal:
                 "expected one of them above 0"
             )
 
+    @property
+    def name(self) -> str:
+        """As a part of a file's name."""
+        return f"{self.target_speedup:g}x" if self.target_speedup else f"{self.target_ms:g}ms"
+
     def ms(self, before: float) -> float:
         """What it means for a network that takes `before` milliseconds."""
         return self.target_ms or before / self.target_speedup

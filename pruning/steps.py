@@ -89,15 +89,17 @@ def prune(
     report.txt, report.json and channels.png. Raises InputError where the strategy finds nothing
     to cut.
     """
+    goal = _goal(latency) if strategy == LATENCY else None
     opened = load_network(**network)
     photos = _photos(opened, data, batch_size, workers)
     model = opened.model
     loss = Loss(model.heads)
     scores = _scores(score, model, loss, islice(photos.training, score_batches))
     engine = timer(model, opened.size, runtime)
-    if strategy == LATENCY:
-        plan, timing = _to_latency(opened, engine, scores, target, latency, latency_rounds)
-        amount = _asked(latency)
+    if goal:
+        path = Path(latency["cost_table"] or engine.table)
+        plan, timing = _to_latency(opened, engine, scores, target, goal, path, latency_rounds)
+        amount = goal.name
     else:
         plan, timing = STRATEGIES[strategy](model.netdef, scores, target), None
         amount = f"{round(100 * target.percent)}"
@@ -169,26 +171,23 @@ def _scores(name: str, model: Darknet, loss: Loss, batches: Iterable[Batch]) -> 
     return score(model, loss, batches) if needs_batches else score(model)
 
 
+def _goal(latency: Mapping[str, Any]) -> Goal:
+    return Goal(latency["target_ms"], latency["target_speedup"])
+
+
 def _to_latency(
     network: Network,
     engine: Timer,
     scores: Scores,
     target: Target,
-    wanted: Mapping[str, Any],
+    goal: Goal,
+    path: Path,
     rounds: int,
 ) -> tuple[Plan, Timing]:
-    goal = Goal(wanted["target_ms"], wanted["target_speedup"])
-    path = Path(wanted["cost_table"] or engine.table)
     model, size = network.model, network.size
     clock = learn_clock(model, size, path, engine.about, engine.open, print)
     problem = Problem.of(model.netdef, scores, clock, target.layer_keep, target.round_to)
     return prune_to(model, problem, goal, engine.open, size, rounds)
-
-
-def _asked(wanted: Mapping[str, Any]) -> str:
-    """A time that is asked for, as part of a folder's name."""
-    speedup = wanted["target_speedup"]
-    return f"{speedup:g}x" if speedup else f"{wanted['target_ms']:g}ms"
 
 
 def _measure(

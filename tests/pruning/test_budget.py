@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from models.darknet import Darknet
-from models.netdef import NetDef
+from models.netdef import NetDef, parse
 from pruning.budget import GAP, Choice, _binned, choose
 from pruning.costs import read_shapes
 from pruning.latency import random_plan
-from pruning.layout import Layout, find_layout, find_worth
+from pruning.layout import LayerCost, Layout, find_layout, find_worth
 from pruning.surgeon import cut
 from tests.pruning.clocks import operations
 from tests.pruning.nets import config, random_net
@@ -69,7 +69,9 @@ def worths(netdef: NetDef, layout: Layout, options: list[list[int]], seed: int) 
     return {layer: (group, sums[options[group]]) for layer, (group, sums) in worth.layers.items()}
 
 
-def all_choices(layout: Layout, options: list[list[int]], values: dict, cost) -> list[Choice]:
+def all_choices(
+    layout: Layout, options: list[list[int]], values: dict, cost: LayerCost
+) -> list[Choice]:
     found = []
     blocks = list(layout.outer)
     for count in range(len(blocks) + 1):
@@ -155,8 +157,6 @@ def test_more_milliseconds_are_never_worth_less() -> None:
 
 
 def test_a_block_goes_when_what_it_costs_is_worth_more_elsewhere() -> None:
-    from models.netdef import parse
-
     netdef = parse(RESIDUAL)
     layout = find_layout(netdef)
     cost = operations(netdef)

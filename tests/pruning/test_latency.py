@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.darknet import Darknet
 from pruning.budget import Choice
 from pruning.latency import (
     FAMILIES,
     MOVED,
     PLAIN,
     Calibration,
+    Clock,
     Goal,
     Problem,
     calibrate,
@@ -31,7 +33,7 @@ ABOUT = {"engine": "none"}
 OPEN = lambda model, size: model  # noqa: E731
 
 
-def learnt(model, folder: Path):
+def learnt(model: Darknet, folder: Path) -> tuple[Clock, list[str]]:
     said: list[str] = []
     clock = learn_clock(model, model.netdef.size, folder / "costs.csv", ABOUT, OPEN, said.append)
     return clock, said
