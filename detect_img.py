@@ -19,9 +19,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 import import_param
-from utils.checkpoint import load_network
-from utils.detector import Detector
-from utils.draw import draw_detections, undrawable, write_image
+from utils.detector import Detector, open_detector
+from utils.draw import draw_detections, write_image
 from utils.errors import InputError, run
 from utils.images import find_images, read_image
 from utils.overlap import Background, Stopwatch
@@ -43,26 +42,16 @@ class Photo:
 def main(argv: list[str] | None = None) -> None:
     p = import_param.load(import_param.DetectSettings, argv)
     watch = Stopwatch()
-    network = load_network(**dataclasses.asdict(p.network))
-    detector = Detector(
-        network,
-        watch,
-        conf_thres=p.detect.conf_thres,
-        nms_thres=p.detect.nms_thres,
-        max_detections=p.detect.max_detections,
-        classes=p.detect.classes,
-    )
+    detector = open_detector(watch, p.detect.batch_size, dataclasses.asdict(p))
     folder = output_folder(p.detect.output)
     photos = plan(p.detect.source, folder)
-    if hidden := undrawable(network.names):
-        print(f"no font here has the letters of {', '.join(hidden)}: pictures show their numbers")
     failed: list[Path] = []
     pictures = Background(read(photos, detector, watch, failed), depth=2 * p.detect.batch_size)
     found = Background(detector.stream(pictures, p.detect.batch_size))
     annotated = {photo.key: photo.annotated for photo in photos}
     results = Results(
         folder,
-        network.names,
+        detector.names,
         save_txt=p.detect.save_txt,
         save_json=p.detect.save_json,
         save_crops=p.detect.save_crops,
@@ -71,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     with found, pictures, results, tqdm(found, "detect", len(photos), dynamic_ncols=True) as items:
         for item in items:
             with watch.stage("draw"):
-                drawn = draw_detections(item.picture.image, item.detections, network.names)
+                drawn = draw_detections(item.picture.image, item.detections, detector.names)
             with watch.stage("write"):
                 write_image(annotated[item.picture.key], drawn)
                 results.add(item)

@@ -25,9 +25,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 import import_param
-from utils.checkpoint import load_network
-from utils.detector import Detector
-from utils.draw import draw_caption, draw_detections, undrawable
+from utils.detector import Detector, open_detector
+from utils.draw import draw_caption, draw_detections
 from utils.errors import InputError, run
 from utils.overlap import Background, Stopwatch
 from utils.results import Found, Picture, Results, output_folder
@@ -41,26 +40,18 @@ RECENT = 30  # frames over which the shown speed is taken
 def main(argv: list[str] | None = None) -> None:
     p = import_param.load(import_param.DetectSettings, argv)
     watch = Stopwatch()
-    network = load_network(**dataclasses.asdict(p.network))
-    detector = Detector(
-        network,
-        watch,
-        conf_thres=p.detect.conf_thres,
-        nms_thres=p.detect.nms_thres,
-        max_detections=p.detect.max_detections,
-        classes=p.detect.classes,
-    )
     folder = output_folder(p.detect.output)
-    if hidden := undrawable(network.names):
-        print(f"no font here has the letters of {', '.join(hidden)}: pictures show their numbers")
     source = Source(p.detect.source)
+    # A camera's frames go through one by one: waiting for the next would make them old.
+    batch_size = 1 if source.live else p.detect.batch_size
+    detector = open_detector(watch, batch_size, dataclasses.asdict(p))
     stem = output_stem(source, folder)
     sink = Sink(
-        network.names,
+        detector.names,
         watch,
         Results(
             folder,
-            network.names,
+            detector.names,
             save_txt=p.detect.save_txt,
             save_json=p.detect.save_json,
             save_crops=p.detect.save_crops,
@@ -69,8 +60,6 @@ def main(argv: list[str] | None = None) -> None:
         RealTime(source.rate) if source.live else None,
         window_where_possible(p.detect.show),
     )
-    # A camera's frames go through one by one: waiting for the next would make them old.
-    batch_size = 1 if source.live else p.detect.batch_size
     watch.restart()
     frames = Background(read(source, stem.name, detector, watch), newest=source.live)
     ending = process(source, frames, Background(detector.stream(frames, batch_size)), sink)

@@ -2,6 +2,7 @@
 
     python test.py --weights weights/demo/best.pt --data data/demo.data
     python test.py --weights yolov3-tiny.weights --cfg config/yolov3-tiny.cfg --data data/coco.data
+    python test.py --backend openvino --precision bf16      # what another engine loses, if anything
 
 Prints a row a class and writes into the output folder: metrics.json and table.txt,
 precision_recall.png, confusion.png, and in COCO's format detections.json with the ground_truth.json
@@ -18,6 +19,7 @@ from typing import Any
 import import_param
 from import_param import TestSettings
 from utils import coco_files
+from utils.backends.runtime import open_runtime
 from utils.checkpoint import Network, load_network
 from utils.data_check import PhotoSet, load_split
 from utils.data_file import DataDefinition, read_data
@@ -48,6 +50,7 @@ def main(argv: list[str] | None = None) -> None:
         loader,
         validation.targets,
         letterbox=network.letterbox,
+        run=open_runtime(network, p.test.batch_size, **dataclasses.asdict(p.runtime)),
         **dataclasses.asdict(p.evaluate),
     )
     table = format_metrics(metrics, definition.names)

@@ -25,6 +25,7 @@ from pruning.bearing import bearing, bearing_table, borne
 from pruning.gradual import Gradual, cut_trainer
 from pruning.plots import plot_bearing, plot_scales
 from pruning.sparsity import Sparsity, equalise_, near_zero
+from pruning.strategies import LATENCY
 from utils import errors
 from utils.anchors import fit_anchors, mean_best_iou, reachable_recall
 from utils.augment import multi_scale
@@ -539,17 +540,19 @@ def show_bearing(
 ) -> None:
     """Say how much of the sparse network could be cut."""
     network = load_network(str(run.weights / "best.pt"), device=p.model.device)
+    # A time is no share of a network; slim cuts the same channels by shares.
+    strategy = "slim" if p.cut.strategy == LATENCY else p.cut.strategy
     points = bearing(
         network.model,
-        p.cut.strategy,
+        strategy,
         p.cut.target,
         lambda model: measure(p, model, loader, validation)[0].mean_ap,
         calibration,
     )
-    plot_bearing(points, p.cut.strategy, run.folder / "percent.png")
+    plot_bearing(points, strategy, run.folder / "percent.png")
     last = borne(points)
     text = (
-        f"{bearing_table(points)}\nmAP on the validation photos after a cut by {p.cut.strategy} of "
+        f"{bearing_table(points)}\nmAP on the validation photos after a cut by {strategy} of "
         f"that share of {p.cut.percent_of}, without and with new BN statistics, not fine-tuned.\n"
         f"It would bear percent={last.percent:g}: mAP {last.mean_ap:.4f}, "
         f"{points[0].mean_ap:.4f} uncut"

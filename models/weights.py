@@ -134,6 +134,11 @@ def write_weights(
     path: str | Path, model: Darknet, header: Header | None = None, layers: int | None = None
 ) -> None:
     """Write a .weights file, or with `layers` a cut-off one of the layers 0 to `layers` - 1."""
+    write_bytes(path, to_bytes(model, header, layers))
+
+
+def to_bytes(model: Darknet, header: Header | None = None, layers: int | None = None) -> bytes:
+    """What `write_weights` writes."""
     parts = [(header or Header()).to_bytes()]
     for index, tensors in _stored(model):
         if layers is None or index < layers:
@@ -141,7 +146,7 @@ def write_weights(
                 tensor.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes()
                 for _, tensor in tensors
             ]
-    write_bytes(path, b"".join(parts))
+    return b"".join(parts)
 
 
 def torchvision_trunk(

@@ -15,7 +15,7 @@ from models.netdef import NetDef
 from pruning.channels import Bools, find_channels
 from pruning.residual import without_blocks
 from pruning.scores import Scores, gamma
-from pruning.strategies import STRATEGIES, Target, shares
+from pruning.strategies import LATENCY, STRATEGIES, Target, shares
 from pruning.surgeon import Plan, carry_optimizer_, cut, transfer
 from utils.engine import Trainer
 from utils.errors import InputError
@@ -113,7 +113,13 @@ class Gradual:
     def start(
         netdef: NetDef, strategy: str, target: Target, epochs: int, cut_epochs: tuple[int, ...]
     ) -> Gradual:
-        """Raises InputError for epochs to cut after that are out of order or past the training."""
+        """Raises InputError for epochs to cut after that are out of order or past the training, and
+        for a strategy that needs a clock."""
+        if strategy == LATENCY:
+            raise InputError(
+                "pruned_id='latency': expected another one to prune while training, which counts "
+                "shares; train sparsely, and cut to a latency with latency_prune.py"
+            )
         if list(cut_epochs) != sorted(set(cut_epochs)) or (cut_epochs and cut_epochs[-1] >= epochs):
             raise InputError(f"cut_epochs={cut_epochs}: expected rising numbers below {epochs}")
         nothing = Plan(np.ones(find_channels(netdef).count, bool))

@@ -47,6 +47,12 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is measured in a test neither comes from the user's cache nor goes there."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
 @pytest.fixture
 def colour_weights(tmp_path: Path) -> str:
     """The .weights file of a network whose detections are known exactly: see COLOUR_CFG."""

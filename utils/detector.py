@@ -1,28 +1,49 @@
 """From pictures to what is found on them: what the detection scripts share around a network."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 
+from utils.backends.runtime import open_runtime
 from utils.boxes import fit_image
-from utils.checkpoint import Network
-from utils.engine import predict
+from utils.checkpoint import Network, load_network
+from utils.draw import undrawable
+from utils.engine import Run, predict
 from utils.overlap import Stopwatch
 from utils.results import Found, Picture, class_indices, only_classes
 from utils.types import Image
 
 
-class Detector:
-    """A network with the thresholds and classes that a user asked for.
+def open_detector(
+    watch: Stopwatch, batch: int, settings: Mapping[str, Mapping[str, Any]]
+) -> "Detector":
+    """Open what a user asked for. batch: pictures at once. settings: the groups `network`,
+    `runtime` and `detect` of `import_param.DetectSettings`, as dicts."""
+    network, detect = load_network(**settings["network"]), settings["detect"]
+    if hidden := undrawable(network.names):
+        print(f"no font here has the letters of {', '.join(hidden)}: pictures show their numbers")
+    wanted = ("conf_thres", "nms_thres", "max_detections", "classes")
+    return Detector(
+        network,
+        open_runtime(network, batch, **settings["runtime"]),
+        watch,
+        **{name: detect[name] for name in wanted},
+    )
 
-    classes: names or numbers of the classes to keep; none for all. The times of the network and of
-    NMS (with the decoding of the boxes before it) go to `watch`.
+
+class Detector:
+    """A network on an engine, with the thresholds and classes that a user asked for.
+
+    run: the engine. classes: names or numbers of the classes to keep; none for all. The times of
+    the network and of NMS (with the decoding of the boxes before it) go to `watch`.
     """
 
     def __init__(
         self,
         network: Network,
+        run: Run,
         watch: Stopwatch,
         *,
         conf_thres: float,
@@ -30,7 +51,8 @@ class Detector:
         max_detections: int,
         classes: Sequence[str] = (),
     ) -> None:
-        self._network, self._watch = network, watch
+        self.names = network.names
+        self._network, self._run, self._watch = network, run, watch
         self._conf_thres, self._nms_thres = conf_thres, nms_thres
         self._max_detections = max_detections
         self._classes = class_indices(classes, network.names)
@@ -63,6 +85,7 @@ class Detector:
             # Objects of other classes must not use up the limit.
             max_detections=None if self._classes else self._max_detections,
             letterbox=self._network.letterbox,
+            run=self._run,
             on_network_done=on_network_done,
         )
         results = [

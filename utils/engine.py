@@ -27,6 +27,8 @@ from utils.metrics import Metrics, compute_metrics
 from utils.nms import nms
 from utils.types import Batch, Detections, Targets
 
+Run = Callable[[Tensor], list[Tensor]]  # images [B, 3, H, W] → the raw map of each head
+
 
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether the device computes in bfloat16 natively, where it is faster than float32."""
@@ -202,16 +204,19 @@ def predict(
     nms_thres: float,
     max_detections: int | None,
     letterbox: bool,
+    run: Run | None = None,
     on_network_done: Callable[[], None] = lambda: None,
 ) -> list[Detections]:
     """Detect on a batch.
 
     images: float32 [B, 3, H, W], 0 to 1, fitted by `utils.boxes.fit_image`. sizes: the B original
-    photos' (width, height). Returns B Detections, boxes in pixels of the original photos, cut to
-    them. on_network_done is called between the network and NMS, for those who take the time.
+    photos' (width, height). run: what computes the network's maps, such as an engine of
+    `utils.backends`; None for the model itself. Returns B Detections, boxes in pixels of the
+    original photos, cut to them. on_network_done is called between the network and NMS, for those
+    who take the time.
     """
     net = (images.shape[-1], images.shape[-2])
-    maps = model(images.contiguous(memory_format=torch.channels_last))
+    maps = (run or model)(images.contiguous(memory_format=torch.channels_last))
     on_network_done()
     found = nms(
         decode(maps, model.heads, net),
@@ -239,6 +244,7 @@ def detect_all(
     nms_thres: float,
     max_detections: int | None,
     letterbox: bool,
+    run: Run | None = None,
     title: str = "evaluate",
 ) -> list[Detections]:
     """Detect on every photo of a loader, in its order, with a progress bar."""
@@ -253,6 +259,7 @@ def detect_all(
             nms_thres=nms_thres,
             max_detections=max_detections,
             letterbox=letterbox,
+            run=run,
         )
     return found
 
@@ -269,11 +276,12 @@ def evaluate(
     max_detections: int,
     plus_one: bool,
     letterbox: bool,
+    run: Run | None = None,
 ) -> tuple[Metrics, list[Detections]]:
     """Detect on every photo of a loader and measure it against `targets`, in the same order.
 
     The thresholds and rules are those of `utils.nms.nms` and `utils.metrics.compute_metrics`;
-    max_detections is 0 for any number of boxes a photo.
+    max_detections is 0 for any number of boxes a photo; run is that of `predict`.
     """
     found = detect_all(
         model,
@@ -282,6 +290,7 @@ def evaluate(
         nms_thres=nms_thres,
         max_detections=max_detections or None,
         letterbox=letterbox,
+        run=run,
     )
     classes = model.heads[0].classes
     metrics = compute_metrics(

@@ -1,0 +1,187 @@
+"""Do all engines compute what the network computes?"""
+
+import pytest
+import torch
+
+from models.darknet import Darknet
+from models.netdef import parse
+from tests.conftest import ROOT
+from utils import backends
+from utils.backends import ENGINES, installed, open_engine
+from utils.errors import InputError
+
+# Two heads, and what the shipped networks are made of.
+CFG = """
+[net]
+width=64
+height=64
+[convolutional]
+batch_normalize=1
+filters=8
+size=3
+stride=2
+pad=1
+activation=leaky
+[convolutional]
+batch_normalize=1
+filters=8
+size=3
+groups=8
+pad=1
+activation=relu
+[convolutional]
+batch_normalize=1
+filters=8
+size=1
+activation=linear
+[shortcut]
+from=-3
+activation=linear
+[maxpool]
+size=2
+stride=2
+[convolutional]
+batch_normalize=1
+filters=12
+size=3
+stride=2
+pad=1
+activation=mish
+[maxpool]
+size=2
+stride=1
+[convolutional]
+filters=16
+size=1
+activation=linear
+[yolo]
+mask=1,0
+anchors=10,10, 30,30
+classes=3
+num=2
+[route]
+layers=-3
+[upsample]
+stride=2
+[route]
+layers=-1,4
+[convolutional]
+filters=8
+size=1
+activation=linear
+[yolo]
+mask=0
+anchors=10,10, 30,30
+classes=3
+num=2
+"""
+
+
+def trained(text: str = CFG, seed: int = 0) -> Darknet:
+    """A network whose batch normalisation does something."""
+    torch.manual_seed(seed)
+    model = Darknet(parse(text)).eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.5, 1.5)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, 0, 0.2)
+    return model
+
+
+@pytest.fixture(params=ENGINES)
+def engine_name(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    if how := installed(name):
+        pytest.skip(f"{name} is not installed: {how}")
+    return name
+
+
+def test_an_engine_gives_the_networks_maps(engine_name: str) -> None:
+    model = trained()
+    engine = open_engine(engine_name, model, (96, 64), batch=2)
+    assert (engine.name, engine.precision, engine.size) == (engine_name, "fp32", (96, 64))
+    for count in (1, 2, 3):  # of any number, whatever it runs at once
+        images = torch.rand(count, 3, 64, 96)
+        with torch.inference_mode():
+            wanted = model(images)
+        found = engine(images)
+        assert [raw.dtype for raw in found] == [torch.float32] * 2
+        for ours, theirs in zip(found, wanted, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_the_network_itself_stays_as_it_was() -> None:
+    model = trained()
+    images = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        before = model(images)
+        open_engine("torch", model, (64, 64))(images)
+        after = model(images)
+    for a, b in zip(before, after, strict=True):
+        assert a.equal(b)
+
+
+@pytest.mark.parametrize("name", ["yolov3-tiny", "yolov3-mobilenetv2-trimmed", "yolov3-lite"])
+def test_torch_runs_shipped_networks(name: str) -> None:
+    model = trained((ROOT / "config" / f"{name}.cfg").read_text())
+    images = torch.rand(1, 3, 96, 96)
+    with torch.inference_mode():
+        wanted = model(images)
+    for ours, theirs in zip(open_engine("torch", model, (96, 96))(images), wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_activations_that_onednn_lacks_or_has() -> None:
+    for activation in ("linear", "relu", "swish", "logistic", "tanh", "elu", "gelu", "mish"):
+        model = trained(
+            "[net]\nwidth=32\nheight=32\n[convolutional]\nbatch_normalize=1\nfilters=8\nsize=3\n"
+            f"pad=1\nstride=8\nactivation={activation}\n"
+            "[yolo]\nmask=0\nanchors=9,9\nclasses=3\n"
+        )
+        images = torch.rand(1, 3, 32, 32)
+        with torch.inference_mode():
+            wanted = model(images)[0]
+        found = open_engine("torch", model, (32, 32))(images)[0]
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_is_near() -> None:
+    if not torch.cpu._is_avx512_bf16_supported():
+        pytest.skip("this CPU does not compute in bfloat16")
+    model = trained()
+    images = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        wanted = model(images)
+    engine = open_engine("torch", model, (64, 64), precision="bf16")
+    for ours, theirs in zip(engine(images), wanted, strict=True):
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.05)
+
+
+def test_images_of_another_size_are_refused() -> None:
+    engine = open_engine("torch", trained(), (64, 64))
+    with pytest.raises(InputError, match="64"):
+        engine(torch.rand(1, 3, 32, 64))
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "message"),
+    [
+        ("caffe", "fp32", "backend='caffe': expected auto or one of torch"),
+        ("torch", "fp7", "precision='fp7'"),
+        ("torch", "int8", "precision='int8': expected one of fp32"),
+    ],
+)
+def test_what_cannot_be_is_told_in_a_line(name: str, precision: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        open_engine(name, trained(), (64, 64), precision=precision)
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_not_installed_is_told_with_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = backends.Known("torch_engine", "TorchEngine", ("torch", "no_such_package"))
+    monkeypatch.setitem(ENGINES, "torch", missing)
+    with pytest.raises(InputError, match="pip install no_such_package"):
+        open_engine("torch", trained(), (64, 64))

@@ -1,0 +1,32 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import onnxruntime
+import torch
+from torch import Tensor
+
+from models.darknet import Darknet
+from utils.backends.base import FixedBatch, Wanted
+from utils.backends.onnx_graph import to_onnx
+
+
+def session(graph: bytes | str, threads: int = 0) -> onnxruntime.InferenceSession:
+    """An ONNX graph, or a file of one, ready to run."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors only
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+class OnnxRuntimeEngine(FixedBatch):
+    name = "onnxruntime"
+
+    def __init__(self, model: Darknet, wanted: Wanted) -> None:
+        super().__init__(wanted)
+        wanted.refuse_precision(self.name, ("fp32",))
+        self._session = session(to_onnx(model, wanted.images()), wanted.threads)
+
+    def run(self, images: Tensor) -> list[Tensor]:
+        feeds = {"images": images.cpu().contiguous().numpy()}
+        return [torch.from_numpy(raw) for raw in self._session.run(None, feeds)]

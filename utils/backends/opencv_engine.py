@@ -1,0 +1,63 @@
+"""OpenCV's own reader of Darknet files, on the CPU."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.darknet import Darknet
+from models.weights import to_bytes
+from utils.backends.base import FixedBatch, Wanted
+from utils.errors import InputError
+
+
+def load(cfg: bytes, weights: bytes) -> cv2.dnn.Net:
+    """A Darknet pair, ready to run. Raises InputError for what OpenCV refuses."""
+    if not hasattr(cv2.dnn, "readNetFromDarknet"):
+        raise InputError(
+            f"backend='opencv': OpenCV {cv2.__version__} reads no Darknet files: "
+            "pip install 'opencv-python<5'"
+        )
+    try:
+        net = cv2.dnn.readNetFromDarknet(_buffer(cfg), _buffer(weights))
+    except cv2.error as error:
+        reason = error.err.splitlines()[0]  # further lines repeat the whole .cfg
+        raise InputError(f"backend='opencv': OpenCV refuses this network: {reason}") from error
+    net.setPreferableBackend(cv2.dnn.DNN_BACKEND_OPENCV)
+    net.setPreferableTarget(cv2.dnn.DNN_TARGET_CPU)
+    return net
+
+
+def _buffer(file: bytes) -> NDArray[np.uint8]:
+    return np.frombuffer(file, np.uint8)  # it would take bytes for a file's name
+
+
+def raw_maps(net: cv2.dnn.Net, heads: tuple[int, ...]) -> list[str]:
+    """What OpenCV calls the layers that the [yolo] `heads` read."""
+    names = list(net.getLayerNames())
+    return [names[names.index(f"permute_{index}") - 1] for index in heads]
+
+
+class OpenCvEngine(FixedBatch):
+    name = "opencv"
+
+    def __init__(self, model: Darknet, wanted: Wanted) -> None:
+        super().__init__(wanted)
+        wanted.refuse_precision(self.name, ("fp32",))
+        width, height = wanted.size
+        netdef = model.netdef.with_net_options(width=width, height=height)
+        self._net = load(netdef.text().encode(), to_bytes(model))
+        self._outputs = raw_maps(self._net, netdef.heads)
+        self._threads = wanted.threads
+
+    def run(self, images: Tensor) -> list[Tensor]:
+        before = cv2.getNumThreads()
+        cv2.setNumThreads(self._threads or torch.get_num_threads())
+        try:
+            self._net.setInput(images.cpu().contiguous().numpy())
+            return [torch.from_numpy(raw.copy()) for raw in self._net.forward(self._outputs)]
+        finally:
+            cv2.setNumThreads(before)

@@ -1,0 +1,77 @@
+"""How long do some things take, beside each other on one machine that also does other work?"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+
+def interleaved(
+    runs: Mapping[str, Callable[[], object]],
+    rounds: int,
+    *,
+    warm_up: int = 2,
+    seconds: float = float("inf"),
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Milliseconds of each run in each round. The runs take turns, so that whatever else the
+    machine does meets all alike.
+
+    A turn is two calls, and the second counts: threads of the library before it may still be
+    waiting for work, busily, while the first one goes on. After `seconds` no new round begins,
+    but there is at least one.
+    """
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(warm_up):
+        for call in runs.values():
+            call()
+    began = clock()
+    for number in range(rounds):
+        if number and clock() - began > seconds:
+            break
+        for name, call in runs.items():
+            call()
+            start = clock()
+            call()
+            times[name].append(1000 * (clock() - start))
+    return times
+
+
+def spread(times: list[float]) -> tuple[float, float, float]:
+    """Median, lower and upper quartile."""
+    if len(times) < 2:
+        return times[0], times[0], times[0]
+    low, middle, high = statistics.quantiles(times, n=4, method="inclusive")
+    return middle, low, high
+
+
+def cpu_name() -> str:
+    """The CPU's name, or its architecture where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def machine(device: torch.device | None = None) -> str:
+    """The machine in words: what it computes with, and with how many threads."""
+    if device is not None and device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{cpu_name()}, {torch.get_num_threads()} threads"
+
+
+def version(package: str) -> str:
+    """An installed package's version, empty where it is not installed."""
+    names = {"cv2": "opencv-python"}
+    try:
+        return metadata.version(names.get(package, package))
+    except metadata.PackageNotFoundError:
+        return ""
