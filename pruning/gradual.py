@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +25,11 @@ FLAT = 0.01  # the pull has flattened when fewer channels than this share die in
 WORTH = 0.05  # the least share of dead channels that is worth a cut
 MOST = 0.999  # a share to cut is below 1, even if all are dead
 LAST = 2 / 3  # of the training, after which the target is met in any case: the rest is fine-tuning
+
+
+def last_cut(epochs: int, cut_epochs: Sequence[int] = ()) -> int:
+    """The epochs of a training after which nothing is cut any more."""
+    return cut_epochs[-1] if cut_epochs else math.ceil(LAST * epochs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +171,7 @@ class Gradual:
                 return None
             share = (self.cut_epochs.index(epoch) + 1) / len(self.cut_epochs)
             return self._part(share * self.target.percent, self.target.percent_of)
-        if epoch >= LAST * self.epochs:
+        if epoch >= last_cut(self.epochs):
             return self.target
         channels = self.gone.share(self.strategy, "channels")
         goal = min(channels + dead * (1 - channels), MOST)
