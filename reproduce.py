@@ -29,7 +29,7 @@ import import_param
 from import_param import ReproduceSettings
 from models import netdef as cfg_files
 from pruning.experiment import Recipe, Row, Step, in_order, plan_rows, run_steps
-from pruning.plots import plot_sizes
+from pruning.plots import Place, plot_sizes
 from pruning.report import Size, measure_latencies, size_of
 from utils import errors
 from utils.checkpoint import load_network
@@ -52,8 +52,9 @@ class Result:
     taught: tuple[float, ...]
 
     @property
-    def mean_ap(self) -> float:
-        return statistics.mean(self.trained)
+    def place(self) -> Place:
+        mean_ap = statistics.mean(self.trained)
+        return Place(self.size.parameters / 1e6, self.size.latency, mean_ap, bool(self.cut))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -69,8 +70,11 @@ def main(argv: list[str] | None = None) -> None:
     results, method = measure(rows)
     write_text(folder / "table.md", f"{markdown(results)}\n\n{method}\n")
     write_text(folder / "table.csv", comma_separated(results))
-    points = {r.label: (r.size, r.mean_ap, len(r.cut) > 0) for r in results}
-    plot_sizes(points, f"{name}: mAP@.5 of the last epoch", folder / "sizes.png")
+    plot_sizes(
+        {r.label: r.place for r in results},
+        f"{name}: mAP@.5 of the last epoch",
+        folder / "sizes.png",
+    )
     print(f"{markdown(results)}\n{method}\n{folder}: table.md, table.csv, sizes.png")
 
 

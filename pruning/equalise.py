@@ -72,6 +72,12 @@ class _Ties:
         return section.options.get("activation", default) in HOMOGENEOUS
 
 
+def normalized(model: Darknet) -> list[tuple[int, Convolution]]:
+    """The convolutions with batch normalisation, and their layers' numbers."""
+    layers = [(n, layer) for n, layer in enumerate(model.layers) if isinstance(layer, Convolution)]
+    return [(index, layer) for index, layer in layers if layer.bn is not None]
+
+
 def typical_scales(model: Darknet) -> dict[int, float]:
     """By convolution with batch normalisation, how large a scale is that counts there.
 

@@ -1,8 +1,9 @@
-"""What does sparse training look like? PNG files, drawn without a display."""
+"""What do sparse training and its cuts look like? PNG files, drawn without a display."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pruning.bearing import Point, borne
-from pruning.report import Size
 from utils.files import atomic
 
 History = Mapping[float, Mapping[str, float]]  # epoch → {"plot/curve": value}
@@ -80,20 +80,46 @@ def plot_bearing(points: Sequence[Point], strategy: str, path: str | Path) -> No
     _save(figure, path)
 
 
-def plot_sizes(
-    points: Mapping[str, tuple[Size, float, bool]], title: str, path: str | Path
-) -> None:
-    """mAP against parameters and against latency.
+def plot_channels(counts: Mapping[int, tuple[int, int]], path: str | Path) -> None:
+    """By convolution, its channels before and after a cut."""
+    figure = Figure(figsize=(max(7.0, 0.16 * len(counts) + 2), 4.2), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    places = range(len(counts))
+    axes.bar(places, [before for before, _ in counts.values()], color=PALE, label="before")
+    axes.bar(places, [kept for _, kept in counts.values()], color="C0", label="kept")
+    step = max(1, len(counts) // 40)
+    axes.set_xticks(places[::step], [str(layer) for layer in list(counts)[::step]], fontsize=7)
+    axes.set(xlabel="layer", ylabel="channels", xlim=(-0.8, len(counts) - 0.2))
+    axes.set_yscale("symlog", base=2, linthresh=1)
+    axes.grid(axis="y", color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    whole, left = (sum(column) for column in zip(*counts.values(), strict=True))
+    axes.set_title(f"{left} of {whole} channels kept", fontsize=10)
+    axes.legend(frameon=False, fontsize=8, ncols=2)
+    _save(figure, path)
 
-    points: by network, its size, its mAP, and whether it was cut (else it is a reference).
-    """
+
+@dataclass(frozen=True)
+class Place:
+    """A network among others: millions of parameters, milliseconds, mAP, and whether it was cut
+    (else it is a reference)."""
+
+    parameters: float
+    latency: float
+    mean_ap: float
+    was_cut: bool
+
+
+def plot_sizes(places: Mapping[str, Place], title: str, path: str | Path) -> None:
+    """mAP against parameters and against latency, by network."""
     figure = Figure(figsize=(13, 5.5), dpi=110, layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
-    for number, (label, (size, mean_ap, was_cut)) in enumerate(points.items()):
-        marker = "o" if was_cut else "s"
+    for number, (label, place) in enumerate(places.items()):
+        marker = "o" if place.was_cut else "s"
         colour = f"C{number % 10}"
-        for plot, x in zip(axes, (size.parameters / 1e6, size.latency), strict=True):
-            plot.scatter(x, mean_ap, marker=marker, color=colour, label=label, s=45)
+        for plot, x in zip(axes, (place.parameters, place.latency), strict=True):
+            plot.scatter(x, place.mean_ap, marker=marker, color=colour, label=label, s=45)
     axes[0].set(xlabel="parameters, millions", ylabel="mAP@.5", xscale="log")
     axes[1].set(xlabel="latency, ms", xscale="log")
     for plot in axes:

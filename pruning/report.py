@@ -12,22 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 from terminaltables import AsciiTable
 
 from models.darknet import Darknet, count_operations, count_parameters, shapes
 from models.netdef import NetDef
 from pruning.costs import Open, picture, take_turns
 from pruning.latency import Timing
+from pruning.plots import plot_channels
 from pruning.residual import without_blocks
 from pruning.strategies import Shares
 from pruning.surgeon import Plan
 from utils.backends.timing import machine
-from utils.files import atomic, write_text
+from utils.files import write_text
 
 HEADER_BYTES = 20  # of a .weights file
 WARM_UP = 3  # rounds that are not counted: the first ones allocate memory and choose kernels
-INK, PALE, GRID = "#1f5f8b", "#c9d6df", "#e6e6e6"
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,8 @@ class Report:
         write_text(folder / "report.txt", self.text() + "\n")
         figures = {**dataclasses.asdict(self), "reached": self.reached}
         write_text(folder / "report.json", json.dumps(figures, indent=2) + "\n")
-        plot_channels(self.layers, folder / "channels.png")
+        counts = {row.layer: (row.channels, row.channels_now) for row in self.layers}
+        plot_channels(counts, folder / "channels.png")
 
     def _layer_table(self) -> str:
         head = ["layer", "now", "kernel", "channels", "now", "kept", "parameters", "now", "MOPs",
@@ -255,27 +255,6 @@ def measure_engines(
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def plot_channels(rows: Sequence[LayerRow], path: Path) -> None:
-    """The channels of each convolution, before and after, as a PNG file."""
-    figure = Figure(figsize=(max(7.0, 0.16 * len(rows) + 2), 4.2), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    places = range(len(rows))
-    axes.bar(places, [row.channels for row in rows], color=PALE, label="before")
-    axes.bar(places, [row.channels_now for row in rows], color=INK, label="kept")
-    step = max(1, len(rows) // 40)
-    axes.set_xticks(places[::step], [str(row.layer) for row in rows[::step]], fontsize=7)
-    axes.set(xlabel="layer", ylabel="channels", xlim=(-0.8, len(rows) - 0.2))
-    axes.set_yscale("symlog", base=2, linthresh=1)
-    axes.grid(axis="y", color=GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    kept, whole = sum(row.channels_now for row in rows), sum(row.channels for row in rows)
-    axes.set_title(f"{kept} of {whole} channels kept", fontsize=10)
-    axes.legend(frameon=False, fontsize=8, ncols=2)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png")
 
 
 def _table(rows: list[list[str]], title: str) -> str:

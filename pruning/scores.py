@@ -9,10 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.blocks import Convolution
 from models.darknet import Darknet
 from models.loss import Losses
-from pruning.equalise import typical_scales
+from pruning.equalise import normalized, typical_scales
 from utils.errors import InputError
 from utils.types import Batch
 
@@ -24,20 +23,20 @@ def gamma(model: Darknet) -> Scores:
     """|γ|, in units of the layer's typical scale (`pruning.equalise`): Network Slimming's score
     (Liu et al., ICCV 2017), as if the layers had been equalised."""
     scales = typical_scales(model)
-    return _checked({n: c.bn.weight.abs() / scales[n] for n, c in _normalized(model)})  # type: ignore[union-attr]
+    return _checked({n: c.bn.weight.abs() / scales[n] for n, c in normalized(model)})  # type: ignore[union-attr]
 
 
 def filter_l1(model: Darknet) -> Scores:
     """The L1 norm of a filter's kernel (Li et al., ICLR 2017), in units of the layer's typical one,
     since batch normalisation takes a kernel's size away."""
-    sums = {n: c.conv.weight.abs().double().sum((1, 2, 3)) for n, c in _normalized(model)}
+    sums = {n: c.conv.weight.abs().double().sum((1, 2, 3)) for n, c in normalized(model)}
     return _checked({n: s * s.sum() / (s**2).sum().clamp(min=1e-30) for n, s in sums.items()})
 
 
 def taylor(model: Darknet, loss: LossFunction, batches: Iterable[Batch]) -> Scores:
     """How much the loss would change without a channel, to first order: the mean over batches of
     (γ·∂L/∂γ + β·∂L/∂β)² (Molchanov et al., CVPR 2019, section 3; HALP, arXiv 2110.10811)."""
-    layers = _normalized(model)
+    layers = normalized(model)
     scales = [c.bn.weight for _, c in layers]  # type: ignore[union-attr]
     shifts = [c.bn.bias for _, c in layers]  # type: ignore[union-attr]
     sums = [torch.zeros_like(scale, dtype=torch.float64) for scale in scales]
@@ -63,7 +62,7 @@ def taylor(model: Darknet, loss: LossFunction, batches: Iterable[Batch]) -> Scor
 
 def uniform(model: Darknet) -> Scores:
     """Every channel's place in its layer, so that all layers lose the same share: a control."""
-    counts = {n: c.conv.out_channels for n, c in _normalized(model)}
+    counts = {n: c.conv.out_channels for n, c in normalized(model)}
     return {n: 1 - np.arange(count) / count for n, count in counts.items()}
 
 
@@ -80,15 +79,6 @@ def _changes(
         if of_scale is None or of_shift is None
         else scale.detach() * of_scale + shift.detach() * of_shift
         for scale, of_scale, shift, of_shift in parts
-    ]
-
-
-def _normalized(model: Darknet) -> list[tuple[int, Convolution]]:
-    """(layer, convolution) of each convolution with batch normalisation."""
-    return [
-        (index, layer)
-        for index, layer in enumerate(model.layers)
-        if isinstance(layer, Convolution) and layer.bn is not None
     ]
 
 

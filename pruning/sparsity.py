@@ -13,7 +13,7 @@ from models.blocks import Convolution
 from models.darknet import Darknet
 from models.netdef import NetDef
 from pruning.channels import Group, find_channels
-from pruning.equalise import equalising_factors, rescale_
+from pruning.equalise import equalising_factors, normalized, rescale_
 from pruning.residual import expect_blocks
 from pruning.strategies import may_cut
 from utils.errors import InputError
@@ -250,7 +250,7 @@ class Sparsity:
 @torch.no_grad()
 def near_zero(model: Darknet) -> dict[int, float]:
     """By convolution with batch normalisation, the share of its scales that are near zero."""
-    sizes = {n: _norm(model, n).weight.abs() for n, _ in _normalized(model)}
+    sizes = {n: _norm(model, n).weight.abs() for n, _ in normalized(model)}
     return {n: float((layer < DEAD).float().mean()) for n, layer in sizes.items()}
 
 
@@ -264,25 +264,19 @@ def equalise_(model: Darknet, *like: Darknet) -> None:
     as a running mean of this one.
     """
     factors = equalising_factors(model)
-    before = {index: layer.conv.weight.norm() for index, layer in _normalized(model)}
+    before = {index: layer.conv.weight.norm() for index, layer in normalized(model)}
     for network in (model, *like):
         rescale_(network, factors)
     kernels = {
-        n: before[n] / layer.conv.weight.norm() for n, layer in _normalized(model) if before[n]
+        n: before[n] / layer.conv.weight.norm() for n, layer in normalized(model) if before[n]
     }
     for network in (model, *like):
-        for index, layer in _normalized(network):
+        for index, layer in normalized(network):
             if index in kernels:
                 assert layer.bn is not None
                 layer.conv.weight *= kernels[index]
                 layer.bn.running_mean *= kernels[index]
                 layer.bn.running_var *= kernels[index] ** 2
-
-
-def _normalized(model: Darknet) -> list[tuple[int, Convolution]]:
-    """The convolutions with batch normalisation."""
-    layers = [(n, layer) for n, layer in enumerate(model.layers) if isinstance(layer, Convolution)]
-    return [(index, layer) for index, layer in layers if layer.bn is not None]
 
 
 def _mean_square(optimizer: torch.optim.AdamW, weight: Tensor) -> Tensor:
