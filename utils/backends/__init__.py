@@ -43,7 +43,9 @@ ENGINES = {
     "onnxruntime": Known(
         "onnxruntime_engine", "OnnxRuntimeEngine", ("onnxruntime", "onnx", "onnxscript")
     ),
-    "openvino": Known("openvino_engine", "OpenVinoEngine", ("openvino", "onnx", "onnxscript")),
+    "openvino": Known(
+        "openvino_engine", "OpenVinoEngine", ("openvino", "onnx", "onnxscript"), ("nncf",)
+    ),
     "ncnn": Known("ncnn_engine", "NcnnEngine", ("ncnn", "pnnx", "onnx", "onnxscript")),
     "opencv": Known("opencv_engine", "OpenCvEngine", ("cv2",)),
 }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 
+import onnx
 import torch
 from torch import Tensor, nn
 
@@ -15,8 +17,20 @@ OPSET = 18
 
 
 def to_onnx(model: Darknet, images: Tensor) -> bytes:
-    """The bytes of a .onnx file: from images of one shape [B, 3, H, W] to the raw maps."""
-    return export(folded(model).cpu(), images, [f"map{n}" for n in range(len(model.heads))])
+    """The bytes of a .onnx file: from images of one shape [B, 3, H, W] to the raw maps.
+
+    The convolution of layer 7 is called `layer_7` there.
+    """
+    graph = export(folded(model).cpu(), images, [f"map{n}" for n in range(len(model.heads))])
+    return named(graph).SerializeToString()
+
+
+def named(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Name each convolution after its layer, whose parameters' names the exporter keeps."""
+    for node in model.graph.node:
+        if node.op_type == "Conv" and (found := re.search(r"layers\.(\d+)\.", node.input[1])):
+            node.name = f"layer_{found[1]}"
+    return model
 
 
 def export(
@@ -24,7 +38,7 @@ def export(
     images: Tensor,
     outputs: list[str],
     dynamic: dict[int, str] | None = None,
-) -> bytes:
+) -> onnx.ModelProto:
     """Any module from images to some tensors. dynamic: names of the axes that may vary."""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's notes on its own insides
@@ -41,4 +55,4 @@ def export(
             verbose=False,
         )
     assert program is not None
-    return program.model_proto.SerializeToString()
+    return program.model_proto
