@@ -28,9 +28,8 @@ class OnnxRuntimeEngine(FixedBatch):
         wanted.refuse_precision(self.name, ("fp32", "int8"))
         graph = to_onnx(model, wanted.images())
         if wanted.precision == "int8":
-            graph = quantized_onnx(
-                graph, in_batches(wanted.calibration, wanted.batch), float_layers(model)
-            )
+            images = in_batches(wanted.calibration, wanted.batch)
+            graph = quantized_onnx(graph, images, float_layers(model, images))
         self._session = session(graph, wanted.threads)
 
     def run(self, images: Tensor) -> list[Tensor]:

@@ -43,9 +43,8 @@ class OpenVinoEngine(FixedBatch):
         wanted.refuse_precision(self.name, precisions())
         graph = to_openvino(model, wanted.images())
         if wanted.precision == "int8":
-            graph = quantized_openvino(
-                graph, in_batches(wanted.calibration, wanted.batch), float_layers(model)
-            )
+            images = in_batches(wanted.calibration, wanted.batch)
+            graph = quantized_openvino(graph, images, float_layers(model, images))
         self._request = compiled(graph, wanted.precision, wanted.threads).create_infer_request()
 
     def run(self, images: Tensor) -> list[Tensor]:

@@ -9,7 +9,7 @@ the graph, in float32, in any case.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from models.darknet import Darknet
 from models.netdef import NetDef
+from utils.backends.sensitivity import PHOTOS, too_sensitive
 from utils.errors import InputError
 
 Images = list[NDArray[np.float32]]  # [B, 3, H, W] each
@@ -50,9 +51,13 @@ def head_convolutions(netdef: NetDef) -> tuple[int, ...]:
     return tuple(found)
 
 
-def float_layers(model: Darknet, left_out: Collection[int] = ()) -> list[str]:
-    """The names of the convolutions that stay in float, as `onnx_graph.named` gives them."""
-    return [f"layer_{index}" for index in sorted({*head_convolutions(model.netdef), *left_out})]
+def float_layers(model: Darknet, images: Images) -> list[str]:
+    """The names of the convolutions that stay in float, as `onnx_graph.named` gives them: those
+    that write the raw maps, and those that `sensitivity` finds."""
+    heads = head_convolutions(model.netdef)
+    few = torch.from_numpy(np.concatenate(images[:PHOTOS]))
+    device = next(model.parameters()).device
+    return [f"layer_{n}" for n in sorted({*heads, *too_sensitive(model, few.to(device), heads)})]
 
 
 def quantized_onnx(graph: bytes, images: Images, in_float: list[str]) -> bytes:
