@@ -290,7 +290,7 @@ class Runtime:
         "auto"  # auto = the fastest that is installed, measured once
     )
     precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"  # of its arithmetic; fp16 on cards
-    threads: int = 0  # on a CPU; 0 = as many as its engine likes
+    threads: int = 0  # on a CPU; 0 = as many as torch finds useful
     calibration: str = ""  # photos like those to come, for int8: a .data file, a folder or a glob
     calibration_photos: int = 200  # at most so many of them
 
@@ -347,6 +347,45 @@ class Test:
             self,
             batch_size=(self.batch_size >= 1, "at least 1"),
             workers=(self.workers >= -1, "at least 0, or -1 to choose"),
+        )
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What benchmark.py compares."""
+
+    weights: tuple[str, ...] = (
+        "config/yolov3.cfg",
+        "config/yolov3-mobilenet.cfg",
+        "config/yolov3-mobilenetv2.cfg",
+        "config/yolov3-tiny.cfg",
+        "config/yolov3-lite.cfg",
+        "config/yolov3-tiny-mobilenet.cfg",
+    )  # networks: .pt, .weights with a .cfg beside it, or a .cfg; the first is compared with
+    engines: tuple[
+        str, ...
+    ] = ()  # torch, onnxruntime, openvino, ncnn, opencv; none = all installed
+    precisions: tuple[str, ...] = ("fp32", "bf16")  # fp32, bf16, int8
+    batches: tuple[int, ...] = (1,)  # images at once
+    img_size: int = 320  # input width and height, pixels; 0 = each network's own
+    rounds: int = 30  # in which everything is timed once
+    seconds: float = 120.0  # of measuring, about, at most
+    threads: int = 0  # 0 = as many as torch finds useful
+    calibration: str = ""  # photos for int8: a .data file, a folder, a glob; empty = noise
+    calibration_photos: int = 200  # at most so many of them
+    output: str = "runs/benchmark"  # folder for the table and the plot
+
+    def __post_init__(self) -> None:
+        expect(
+            self,
+            weights=(bool(self.weights), "at least one network"),
+            batches=(bool(self.batches) and min(self.batches) >= 1, "numbers from 1"),
+            precisions=(bool(self.precisions), "at least one"),
+            img_size=(self.img_size >= 0, "pixels, or 0 for each network's own size"),
+            rounds=(self.rounds >= 1, "at least 1"),
+            seconds=(self.seconds > 0, "more than 0"),
+            threads=(self.threads >= 0, "at least 0"),
+            calibration_photos=(self.calibration_photos >= 1, "at least 1"),
         )
 
 
@@ -432,6 +471,13 @@ class ReproduceSettings:
     """Rerun the reference experiment of pruning; see README.md."""
 
     reproduce: Reproduce = field(default_factory=Reproduce)
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings:
+    """Compare networks, engines and precisions in speed; see README.md."""
+
+    benchmark: Benchmark = field(default_factory=Benchmark)
 
 
 S = TypeVar("S")
