@@ -390,6 +390,35 @@ class Benchmark:
 
 
 @dataclass(frozen=True)
+class Export:
+    """What export.py writes, and on what it compares."""
+
+    format: tuple[str, ...] = ("onnx",)  # darknet, onnx, openvino, ncnn, torchscript; several
+    precision: Literal["fp32", "int8"] = "fp32"  # int8: onnx and openvino
+    dynamic: bool = False  # onnx for any number of images and any size
+    nms: bool = False  # onnx with decoding and NMS in the graph
+    conf_thres: float = 0.25  # with nms: lowest score to keep
+    nms_thres: float = 0.45  # with nms: of two boxes of a class that overlap more, the worse goes
+    max_detections: int = 300  # with nms: at most so many boxes a class and photo
+    data: str = ""  # a .data file: photos to compare and measure on, and to calibrate int8 on
+    source: str = ""  # photos to compare on; empty = the data set's, or the demo set's
+    photos: int = 8  # how many to compare on
+    calibration_photos: int = 200  # at most so many training photos to calibrate int8 on
+    output: str = ""  # folder for the files; empty = export/ beside the weights
+
+    def __post_init__(self) -> None:
+        expect(
+            self,
+            format=(bool(self.format), "at least one"),
+            conf_thres=(0 <= self.conf_thres <= 1, "from 0 to 1"),
+            nms_thres=(0 <= self.nms_thres <= 1, "from 0 to 1"),
+            max_detections=(self.max_detections >= 1, "at least 1"),
+            photos=(self.photos >= 1, "at least 1"),
+            calibration_photos=(self.calibration_photos >= 1, "at least 1"),
+        )
+
+
+@dataclass(frozen=True)
 class Visdom:
     """Live curves."""
 
@@ -471,6 +500,14 @@ class ReproduceSettings:
     """Rerun the reference experiment of pruning; see README.md."""
 
     reproduce: Reproduce = field(default_factory=Reproduce)
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """Write a network in other programs' formats; see README.md."""
+
+    network: Network = field(default_factory=Network)
+    export: Export = field(default_factory=Export)
 
 
 @dataclass(frozen=True)

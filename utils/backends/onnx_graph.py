@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
+from typing import Any
 
 import onnx
 import torch
@@ -21,8 +22,13 @@ def to_onnx(model: Darknet, images: Tensor) -> bytes:
 
     The convolution of layer 7 is called `layer_7` there.
     """
-    graph = export(folded(model).cpu(), images, [f"map{n}" for n in range(len(model.heads))])
+    graph = export(folded(model).cpu(), images, map_names(model))
     return named(graph).SerializeToString()
+
+
+def map_names(model: Darknet) -> list[str]:
+    """What the raw maps are called in a graph, in order."""
+    return [f"map{number}" for number in range(len(model.heads))]
 
 
 def named(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -37,9 +43,10 @@ def export(
     module: nn.Module,
     images: Tensor,
     outputs: list[str],
-    dynamic: dict[int, str] | None = None,
+    dynamic: dict[int, Any] | None = None,
 ) -> onnx.ModelProto:
-    """Any module from images to some tensors. dynamic: names of the axes that may vary."""
+    """Any module from images to some tensors. dynamic: a `torch.export.Dim` for
+    each axis that may vary."""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's notes on its own insides
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
