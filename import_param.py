@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -39,7 +40,7 @@ class Model:
     cfg: str = "config/yolov3-lite.cfg"  # the network, a Darknet .cfg
     pretrained: bool = False  # start from `weights`; otherwise from random numbers
     weights: str = ""  # .pt of ours, Darknet's .weights or a cut-off file, a torchvision .pth
-    img_size: int = 224  # input width and height, pixels; 0 = the .cfg's own
+    img_size: int = 0  # input width and height, pixels; 0 = the .cfg's own
     letterbox: Literal["auto", "yes", "no"] = "auto"  # keep the photos' aspect; auto = as the .cfg
     fit_anchors: bool = True  # fit anchors to the data set where the heads are trained anew
     scale_x_y: float = 2.0  # reach of a cell's centre where the heads are trained anew; 0 = .cfg's
@@ -213,11 +214,18 @@ class Sparse:
     def __post_init__(self) -> None:
         expect(
             self,
-            sparse_rate=(self.sparse_rate >= 0, "at least 0"),
+            sparse_rate=(0 <= self.sparse_rate < math.inf, "a number, at least 0"),
             cut_epochs=(all(epoch >= 1 for epoch in self.cut_epochs), "epochs from 1"),
             prune_while_training=(
                 self.is_pruned or not self.prune_while_training,
                 "False, or is_pruned=True as well",
+            ),
+        )
+        expect(
+            self,
+            cut_epochs=(
+                self.prune_while_training or not self.cut_epochs,
+                "none, or prune_while_training=True as well",
             ),
         )
 
@@ -231,13 +239,16 @@ class Distill:
     teacher_objectness: float = 1.0  # weight of its objectness
     teacher_classes: float = 0.1  # weight of its classes
     teacher_boxes: float = 0.5  # weight of its boxes, where they beat the network's own
+    teacher_features: float = 0.0  # weight of where it looks, in the maps that its heads read
 
     def __post_init__(self) -> None:
         expect(
             self,
+            teacher_cfg=(bool(self.teacher) or not self.teacher_cfg, "none, or a teacher as well"),
             teacher_objectness=(self.teacher_objectness >= 0, "at least 0"),
             teacher_classes=(self.teacher_classes >= 0, "at least 0"),
             teacher_boxes=(self.teacher_boxes >= 0, "at least 0"),
+            teacher_features=(self.teacher_features >= 0, "at least 0"),
         )
 
 
@@ -486,6 +497,7 @@ class Reproduce:
     lr: float = 3e-3  # learning rate from pretrained weights
     tune_lr: float = 3e-3  # learning rate from a cut, and of its controls
     sparse_rate: float = 2.5e-4  # as train.py's
+    channels: tuple[float, ...] = (0.5, 0.7, 0.85, 0.95)  # shares of them that slim cuts
     eval_every: int = 4  # epochs between evaluations
     seeds: int = 3  # of the main rows; the others are run once
     jobs: int = 2  # runs at once, each with its share of the cores

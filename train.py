@@ -93,6 +93,8 @@ def main(argv: list[str] | None = None) -> None:
     model = build_network(p, train_photos, checkpoint)
     netdef = model.netdef
     freeze_(model, p.train.freeze)
+    if p.sparse.is_pruned and not checkpoint:
+        make_pull(p, model, steps=1)  # refuses what cannot be drawn before a file is written
     teacher = load_teacher(p, netdef)
     gradual = make_gradual(p, netdef, checkpoint)
     run = open_run(p, checkpoint)
@@ -276,6 +278,11 @@ def load_teacher(p: TrainSettings, netdef: NetDef) -> Darknet | None:
     network = load_network(p.distill.teacher, p.distill.teacher_cfg, device=p.model.device)
     check_teacher(network.model.netdef, netdef, p.distill.teacher)
     print(f"teacher {p.distill.teacher}: {describe(network.model)}")
+    if (network.size, network.letterbox) != (netdef.size, netdef.letterbox):
+        print(
+            "note: the teacher sees photos as the network does, not as it was trained: of "
+            f"{netdef.size[0]}x{netdef.size[1]}, letterbox={netdef.letterbox}"
+        )
     return network.model
 
 
@@ -381,6 +388,7 @@ def make_distillation(p: TrainSettings, teacher: Darknet, loss: Loss) -> Distill
         p.distill.teacher_objectness,
         p.distill.teacher_classes,
         p.distill.teacher_boxes,
+        p.distill.teacher_features,
     )
 
 

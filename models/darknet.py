@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeVar
 
 import torch
@@ -182,6 +182,18 @@ class Darknet(nn.Module):
                 )
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        return self.maps_and_features(images)[0]
+
+    def maps_and_features(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """The raw maps, as `forward`, and for each of them the features that the convolution before
+        the [yolo] made it of, [B, channels, h, w]."""
+        convolutions = [self.netdef.sources(index)[0] for index in self.netdef.heads]
+        read = [self.netdef.sources(index)[0] for index in convolutions]
+        found = self._outputs(images, {*self.netdef.heads, *read})
+        return [found[index] for index in self.netdef.heads], [found[index] for index in read]
+
+    def _outputs(self, images: Tensor, wanted: Collection[int]) -> dict[int, Tensor]:
+        """What the wanted layers put out; -1 is the image."""
         values = propagate(
             self.netdef,
             images,
@@ -191,8 +203,7 @@ class Darknet(nn.Module):
             part=_slice,
             other=lambda index, x: self.layers[index](x),
         )
-        head_layers = set(self.netdef.heads)
-        return [value for index, value in enumerate(values) if index in head_layers]
+        return {-1: images} | {n: value for n, value in enumerate(values) if n in wanted}
 
     def init_heads_(self, layers: Sequence[int], prior: float = 0.01) -> None:
         """Start the convolutions before the [yolo] `layers` so that objects are rare at first.

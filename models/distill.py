@@ -16,6 +16,8 @@ from models.netdef import NetDef
 from utils.errors import InputError
 from utils.types import Batch
 
+Answer = tuple[Sequence[Tensor], Sequence[Tensor]]  # `Darknet.maps_and_features`
+
 
 class Distillation:
     """What a network can learn from a larger one with the same heads.
@@ -27,6 +29,8 @@ class Distillation:
     - Boxes: CIoU with the teacher's box, for predictions that answer for an object, and only where
       the teacher's box beats the network's own against the label: a worse one teaches nothing
       (the bound of Chen et al., NeurIPS 2017, section 3.3).
+    - Features: where the two look, not with which channels, since their numbers differ; see
+      `attention_loss`.
 
     loss: of the network, whose heads and rule of assignment are used.
     """
@@ -38,22 +42,29 @@ class Distillation:
         objectness_gain: float = 1.0,
         class_gain: float = 0.1,
         box_gain: float = 0.5,
+        feature_gain: float = 0.0,
     ) -> None:
         self.teacher = teacher.eval().requires_grad_(False)
         self.loss = loss
         self.gains = (objectness_gain, class_gain, box_gain)
+        self.feature_gain = feature_gain
 
     @torch.no_grad()
-    def teach(self, images: Tensor) -> list[Tensor]:
-        """The teacher's raw maps of images [B, 3, H, W]."""
-        return self.teacher(images)
+    def teach(self, images: Tensor) -> Answer:
+        """What the teacher makes of images [B, 3, H, W]: `Darknet.maps_and_features`."""
+        return self.teacher.maps_and_features(images)
 
-    def __call__(self, maps: Sequence[Tensor], taught: Sequence[Tensor], batch: Batch) -> Tensor:
-        """A scalar: the weighted distance of the network's raw maps from the teacher's."""
+    def __call__(self, answer: Answer, taught: Answer, batch: Batch) -> Tensor:
+        """A scalar: the weighted distance of the network's answer from the teacher's."""
+        maps, features = answer
         found = self.loss.assigned(maps, batch)
-        heads = zip(self.loss.heads, maps, taught, found, strict=True)
+        heads = zip(self.loss.heads, maps, taught[0], found, strict=True)
         parts = torch.stack([_head_loss(*head, batch) for head in heads]).sum(0)  # [3]
-        return (parts * parts.new_tensor(self.gains)).sum()
+        total = (parts * parts.new_tensor(self.gains)).sum()
+        if self.feature_gain:
+            pairs = zip(features, taught[1], strict=True)
+            total = total + self.feature_gain * sum(attention_loss(*pair) for pair in pairs)
+        return total
 
 
 def _head_loss(head: Head, raw: Tensor, taught: Tensor, found: Assigned, batch: Batch) -> Tensor:
@@ -86,6 +97,19 @@ def divergence(logits: Tensor, taught: Tensor) -> Tensor:
     probability = taught.sigmoid()
     entropy = F.binary_cross_entropy_with_logits(taught, probability, reduction="none")
     return F.binary_cross_entropy_with_logits(logits, probability, reduction="none") - entropy
+
+
+def attention_loss(features: Tensor, taught: Tensor) -> Tensor:
+    """How differently two networks look at photos, 0 to 2, however many channels they have.
+
+    features: [B, C, h, w]; taught: [B, D, h, w]. The sums of squares over channels, as unit vectors
+    over the map (Zagoruyko and Komodakis, ICLR 2017, equation 2 with p = 2), squared distance.
+    """
+    ours, theirs = (
+        F.normalize(maps.float().square().sum(1).flatten(1), dim=1)
+        for maps in (features, taught.detach())
+    )
+    return (ours - theirs).square().sum(1).mean()
 
 
 def check_teacher(teacher: NetDef, netdef: NetDef, name: str) -> None:

@@ -209,6 +209,10 @@ class NetDef:
         if section.kind in SECOND_INPUT:
             key = SECOND_INPUT[section.kind]
             others = section.integers(key)
+            if not others:
+                raise section.error("expected at least one layer", key)
+            if section.kind != "shortcut" and len(others) > 1:
+                raise section.error("expected one layer", key)
             return (index - 1, *(self._absolute(index, key, n) for n in others))
         return (index - 1,)
 
@@ -253,7 +257,7 @@ class NetDef:
         used = self.anchors_used
         if len(anchors) != len(used):
             raise ValueError(f"{len(anchors)} anchors for a net that uses {len(used)}")
-        text = ", ".join(f"{w:g},{h:g}" for w, h in anchors)
+        text = ",".join(f"{w:g},{h:g}" for w, h in anchors)
         layers = list(self.layers)
         for index in self.heads:
             mask = ",".join(str(used.index(m)) for m in head_mask(layers[index]))

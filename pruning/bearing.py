@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 from terminaltables import AsciiTable
 
 from models.darknet import Darknet, count_operations, count_parameters
@@ -57,7 +56,7 @@ def bearing(
     before: Plan | None = None
     for percent in percents:
         plan = STRATEGIES[strategy](model.netdef, scores, replace(target, percent=percent))
-        if before and np.array_equal(before.keep, plan.keep) and before.blocks == plan.blocks:
+        if before and before.equals(plan):
             continue  # all that may go is gone, or not one block more
         before = plan
         small = cut(model, plan)

@@ -13,25 +13,30 @@ from utils.types import Batch
 
 
 @torch.no_grad()
-def reestimate_bn_(model: Darknet, loader: Iterable[Batch], batches: int) -> None:
+def reestimate_bn_(model: Darknet, loader: Iterable[Batch], batches: int) -> int:
     """Measure the means and variances of batch normalisation anew, over some batches.
 
     After a cut the statistics of the whole network no longer fit. Judging a cut network only after
     this is EagleEye's finding (Li et al., ECCV 2020). Every batch counts alike; weights stay.
+    Returns how many batches there were; without any, the statistics stay, too.
     """
     norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
     momenta, was_training = [norm.momentum for norm in norms], model.training
     device = next(model.parameters()).device
     model.eval()  # dropout stays off
     for norm in norms:
-        norm.reset_running_stats()
         norm.momentum = None  # a plain mean over the batches
         norm.train()
+    count = 0
     try:
-        for batch in islice(loader, batches):
+        for count, batch in enumerate(islice(loader, batches), start=1):
+            if count == 1:
+                for norm in norms:
+                    norm.reset_running_stats()
             images = batch.images.to(device).contiguous(memory_format=torch.channels_last)
             model(images)
     finally:
         model.train(was_training)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
+    return count

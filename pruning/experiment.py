@@ -19,8 +19,7 @@ from utils.checkpoint import read_checkpoint
 from utils.errors import InputError
 from utils.runs import Run
 
-CHANNELS = (0.5, 0.7, 0.85, 0.95)  # shares of the channels that slim cuts
-TAUGHT = (0.85, 0.95)  # those of them that are fine-tuned with a teacher, too
+TAUGHT = 0.85  # from this share of the channels on, fine-tuning is tried with a teacher, too
 SMALL = 0.85  # the share of the operations that the main cut takes away
 HALF = 0.5  # the share of the residual blocks that `layer` removes
 POLL = 0.5  # seconds between looks at the running processes
@@ -31,8 +30,9 @@ class Recipe:
     """How the networks of an experiment are trained.
 
     cfg, weights: the network and what it starts from. data: the photos. name: of the experiment,
-    with which every run's name begins. seeds: how many times the main rows are run. lr, tune_lr:
-    learning rates of the training from `weights`, and of all that starts from a cut.
+    with which every run's name begins. channels: shares of the channels that slim cuts. seeds: how
+    many times the main rows are run. lr, tune_lr: learning rates of the training from `weights`,
+    and of all that starts from a cut.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Recipe:
     lr: float
     tune_lr: float
     sparse_rate: float
+    channels: tuple[float, ...]
     eval_every: int
     seeds: int
 
@@ -116,9 +117,9 @@ def plan_rows(recipe: Recipe, netdef: NetDef) -> list[Row]:
         Row("sparse, not cut", tuple(sparse)),
         _cut_row(recipe, f"slim, {SMALL:.0%} of operations", cuts, dense),
     ]
-    for percent in CHANNELS:
+    for percent in recipe.channels:
         cut = _cut(recipe, sparse[0], "slim", percent, "channels")
-        teachers = dense[:1] if percent in TAUGHT else []
+        teachers = dense[:1] if percent >= TAUGHT else []
         rows.append(_cut_row(recipe, f"slim, {percent:.0%} of channels", [cut], teachers))
     for strategy, percent, of in _others(netdef):
         cut = _cut(recipe, sparse[0], strategy, percent, of)
@@ -225,7 +226,8 @@ def in_order(rows: Sequence[Row]) -> list[Step]:
 
 
 def run_steps(steps: Sequence[Step], scripts: Path, logs: Path, jobs: int) -> None:
-    """Run what is not done yet, `jobs` at a time, each with its share of the cores.
+    """Run what is not done yet, `jobs` at a time, each with its share of the cores, or as many as
+    the environment's OMP_NUM_THREADS says.
 
     scripts: the folder of train.py and prune.py. logs: a folder for what they print. A step that
     fails ends all with InputError, which names its log; what is done stays, and a training that
@@ -266,7 +268,7 @@ def _start(step: Step, scripts: Path, logs: Path, jobs: int) -> subprocess.Popen
             [sys.executable, str(scripts / script), *flags],
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"OMP_NUM_THREADS": threads, "TQDM_DISABLE": "1"},
+            env={"OMP_NUM_THREADS": threads, **os.environ, "TQDM_DISABLE": "1"},
         )
 
 

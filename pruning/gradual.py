@@ -22,6 +22,7 @@ from utils.errors import InputError
 
 FLAT = 0.01  # the pull has flattened when fewer channels than this share die in an epoch
 WORTH = 0.05  # the least share of dead channels that is worth a cut
+MOST = 0.999  # a share to cut is below 1, even if all are dead
 LAST = 2 / 3  # of the training, after which the target is met in any case: the rest is fine-tuning
 
 
@@ -84,7 +85,8 @@ class Gone:
         for layer, now in moved.items():
             units = before.outputs[layer][kept[layer]]
             keep[after.outputs[now]] = plan.keep[units]
-        new = [moved[block] for block in plan.blocks if block not in self.plan.blocks]
+        # A block inside one that went before is gone with it.
+        new = [moved[n] for n in plan.blocks if n in moved and n not in self.plan.blocks]
         return Plan(keep, tuple(sorted(new)))
 
 
@@ -142,12 +144,13 @@ class Gradual:
         if target is None:
             return None
         scores = gamma(model)
-        more = lambda target: self.gone.more(model.netdef, scores, self.strategy, target)  # noqa: E731
-        gone, plan = more(target)
-        if gone.share(self.strategy, self.target.percent_of) >= self.target.percent - 1e-6:
-            target = self.target
-            gone, plan = more(target)
-        self.gone, self.dead, self.met = gone, 0.0, target == self.target
+        gone, plan = self.gone.more(model.netdef, scores, self.strategy, target)
+        last = self.gone.more(model.netdef, scores, self.strategy, self.target)
+        reached = gone.share(self.strategy, self.target.percent_of) >= self.target.percent - 1e-6
+        self.met = target == self.target or reached or gone.plan.equals(last[0].plan)
+        if self.met:  # or as nearly as may be: the rest would cut no more
+            gone, plan = last
+        self.gone, self.dead = gone, 0.0
         return plan
 
     def _next(self, epoch: int, dead: float, grown: float) -> Target | None:
@@ -159,7 +162,7 @@ class Gradual:
         if epoch >= LAST * self.epochs:
             return self.target
         channels = self.gone.share(self.strategy, "channels")
-        goal = channels + dead * (1 - channels)
+        goal = min(channels + dead * (1 - channels), MOST)
         enough = self.target.percent_of == "channels" and goal >= self.target.percent
         flat = grown < FLAT and dead >= WORTH
         return self._part(goal, "channels") if enough or flat else None

@@ -22,7 +22,7 @@ DECILES = [f"scales/{n}0 %" for n in range(1, 10)]
 def plot_scales(history: History, dead: Mapping[int, float], path: str | Path) -> None:
     """The distribution of scales over time, and what has become of each layer.
 
-    history: of the monitor, with the figures of `pruning.sparsity.spread`. dead: by layer, the
+    history: of the monitor, with `Sparsity.figures`. dead: by layer, the
     share of its scales that are near zero.
     """
     rows = {epoch: row for epoch, row in sorted(history.items()) if DECILES[0] in row}

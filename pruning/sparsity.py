@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -125,7 +125,8 @@ class Sparsity:
     def of(
         model: Darknet, strategy: str, rate: float, steps: int, decay: Decay, proximal: bool
     ) -> Sparsity:
-        """The pull on what a strategy may cut. Frozen layers are left as they are.
+        """The pull on what a strategy may cut. Frozen layers are left as they are, those too that
+        mean nothing once a layer that is not frozen is dead.
 
         Raises InputError where nothing is left to be drawn.
         """
@@ -133,7 +134,11 @@ class Sparsity:
         free = tuple(b for b in found if all(_trains(model, layer) for layer, _ in b.drawn))
         if not free:
             raise InputError(f"freeze: no layer that pruned_id={strategy!r} may cut is trained")
-        return Sparsity(model, free, rate, steps, decay, proximal)
+        bundles = tuple(
+            replace(b, following=tuple(place for place in b.following if _trains(model, place[0])))
+            for b in free
+        )
+        return Sparsity(model, bundles, rate, steps, decay, proximal)
 
     @torch.no_grad()
     def add_gradient_(self, step: int) -> None:
@@ -262,13 +267,16 @@ def equalise_(model: Darknet, *like: Darknet) -> None:
     before = {index: layer.conv.weight.norm() for index, layer in _normalized(model)}
     for network in (model, *like):
         rescale_(network, factors)
-    kernels = {n: before[n] / layer.conv.weight.norm() for n, layer in _normalized(model)}
+    kernels = {
+        n: before[n] / layer.conv.weight.norm() for n, layer in _normalized(model) if before[n]
+    }
     for network in (model, *like):
         for index, layer in _normalized(network):
-            assert layer.bn is not None
-            layer.conv.weight *= kernels[index]
-            layer.bn.running_mean *= kernels[index]
-            layer.bn.running_var *= kernels[index] ** 2
+            if index in kernels:
+                assert layer.bn is not None
+                layer.conv.weight *= kernels[index]
+                layer.bn.running_mean *= kernels[index]
+                layer.bn.running_var *= kernels[index] ** 2
 
 
 def _normalized(model: Darknet) -> list[tuple[int, Convolution]]:

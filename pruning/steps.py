@@ -93,8 +93,9 @@ def prune(
     found = {"before": _measure(opened, model, photos, evaluation)}
     small = cut(model, plan).to(memory_format=torch.channels_last)
     found["after the cut"] = _measure(opened, small, photos, evaluation)
-    if bn_batches:
-        reestimate_bn_(small, photos.training, bn_batches)
+    if bn_batches and not reestimate_bn_(small, photos.training, bn_batches):
+        print(f"note: BN is not re-estimated: that takes {SHORTEST} photos to train on, or more")
+    elif bn_batches:
         found["after BN re-estimation"] = _measure(opened, small, photos, evaluation)
 
     report = _report(opened, small, strategy, target, plan, found, latency_rounds)

@@ -93,13 +93,15 @@ def slim(netdef: NetDef, scores: Scores, target: Target) -> Plan:
 def layer(netdef: NetDef, scores: Scores, target: Target) -> Plan:
     """The residual blocks go whose last convolutions are worth least on average.
 
-    As many as come nearest to the target, at least one.
+    As many as come nearest to the target, at least one if anything is to go.
     """
     channels = find_channels(netdef)
     keep = np.ones(channels.count, bool)
     ranked = _ranked_blocks(netdef, scores, channels.kept(keep))
+    if not target.percent:
+        return Plan(keep)
     if target.percent_of == "channels":
-        reached = [count / len(ranked) for count in range(1, len(ranked) + 1)]
+        reached = [_share_gone(netdef, ranked[:count]) for count in range(1, len(ranked) + 1)]
     else:
         costs = _Costs(netdef, channels, "layer")
         reached = _shares_of_blocks(costs, ranked, target.percent_of)
@@ -163,8 +165,8 @@ def shares(netdef: NetDef, plan: Plan, strategy: str) -> Shares:
     gone = {name: 1 - rest.count(counts, name) / (totals[name] or 1) for name in MEASURES}
     if not totals["channels"]:
         gone["channels"] = 0.0
-    removable = len(residual_blocks(netdef))
-    return Shares(**gone, blocks=len(plan.blocks) / removable if removable else 0.0)
+    chosen = [block for block in residual_blocks(netdef) if block.shortcut in plan.blocks]
+    return Shares(**gone, blocks=_share_gone(netdef, chosen))
 
 
 def _name(netdef: NetDef) -> str:
@@ -173,6 +175,13 @@ def _name(netdef: NetDef) -> str:
 
 def _shortcuts(blocks: Sequence[Block]) -> tuple[int, ...]:
     return tuple(sorted(block.shortcut for block in blocks))
+
+
+def _share_gone(netdef: NetDef, chosen: Sequence[Block]) -> float:
+    """The share of the removable blocks that go with some: these, and the blocks inside them."""
+    blocks = residual_blocks(netdef)
+    gone = {layer for block in chosen for layer in (block.shortcut, *block.inside)}
+    return sum(block.shortcut in gone for block in blocks) / max(1, len(blocks))
 
 
 def _ranked_blocks(netdef: NetDef, scores: Scores, kept: Mapping[int, Bools]) -> list[Block]:
@@ -224,7 +233,7 @@ def _channel_plan(
         _, moved = without_blocks(netdef, blocks)
         scores = {new: scores[old] for old, new in moved.items() if old in scores}
     free = [group for group in channels.groups if may_cut(strategy, group)]
-    if not free:
+    if not free and not blocks:
         reasons = {group.kept_because or "a shortcut adds it" for group in channels.groups}
         raise InputError(
             f"{_name(netdef)}: expected channels that {strategy!r} may cut, found none: "
@@ -241,7 +250,9 @@ def _channel_plan(
             order = np.argsort(-worth[id(group)], kind="stable")
             kept[group.units[order[count:]]] = False
     keep = np.ones(whole.count, bool)
-    keep[units] = kept
+    # Units that are apart without the blocks may be one with them: it stays if any of them does.
+    keep[units] = False
+    keep[units[kept]] = True
     return Plan(keep, blocks)
 
 

@@ -29,6 +29,9 @@ class Plan:
     keep: Bools
     blocks: tuple[int, ...] = ()
 
+    def equals(self, other: Plan) -> bool:
+        return self.blocks == other.blocks and np.array_equal(self.keep, other.keep)
+
 
 def keep_everything(netdef: NetDef) -> Plan:
     return Plan(np.ones(find_channels(netdef).count, bool))

@@ -98,6 +98,19 @@ def test_what_was_not_reached_is_told(weights: str, capsys: pytest.CaptureFixtur
     assert "note: percent=0.97: 0." in capsys.readouterr().out
 
 
+def test_one_photo_to_train_on_is_none_for_bn(
+    weights: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = Path("demo/train.txt").read_text().splitlines()[0]
+    Path("demo/train.txt").write_text(f"{first}\n")
+    prune.main(flags(weights, "--name", "small", "--percent", "0.3"))
+    said = capsys.readouterr().out
+    assert "BN is not re-estimated" in said and "after BN re-estimation" not in said
+    before, after = (load_network(path, device="cpu").model.state_dict()["layers.0.bn.running_var"]
+                     for path in (weights, "weights/small/pruned.pt"))  # fmt: skip
+    assert set(after.tolist()) <= set(before.tolist())
+
+
 @pytest.mark.parametrize(
     ("more", "line"),
     [

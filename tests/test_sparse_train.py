@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+import import_param
 import train
 from models.darknet import Darknet, count_parameters
 from models.netdef import parse
 from pruning.sparsity import find_bundles, read, size
+from tests.pruning.nets import config
 from tests.pruning.test_sparsity import BLOCK
 from tests.test_train import figures, flags
-from utils.checkpoint import load_network, read_checkpoint
+from utils.checkpoint import load_network, read_checkpoint, write_pair
 from utils.demo_data import DemoSettings, make_demo
 from utils.engine import Trainer, train_one_epoch
 from utils.errors import InputError, run
@@ -148,11 +150,26 @@ def test_a_teacher_is_heard(project: Path, capsys: pytest.CaptureFixture[str]) -
     start = ["--pretrained", "--weights", "weights/large/best.pt", "--cfg", "small.cfg"]
     for teacher in ("weights/large/best.pt", "weights/large/best.weights"):
         train.main([*flags(*start, epochs=1), "--cfg", "small.cfg", "--teacher", teacher])
-        assert f"teacher {teacher}: " in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert f"teacher {teacher}: " in said and "note: the teacher" not in said
     rows = figures("runs/small-demo/metrics.csv")
     assert float(rows[0]["loss/teacher"]) > 0
     plain = figures("runs/large/metrics.csv")
     assert "loss/teacher" not in plain[0]
+
+
+def test_a_teacher_that_saw_other_photos_is_told(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = parse(NET).with_net_options(width=64, height=64)
+    names = tuple("0123456789")
+    write_pair(Path("large"), Darknet(network), network, names)
+    network.with_net_options(letter_box=1).write("large.cfg")
+    p = import_param.load(import_param.TrainSettings, ["--teacher", "large.weights"])
+    train.load_teacher(p, network.with_net_options(letter_box=1))
+    assert "note" not in capsys.readouterr().out
+    train.load_teacher(p, network)
+    assert "not as it was trained: of 64x64, letterbox=False" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -161,7 +178,15 @@ def test_a_teacher_is_heard(project: Path, capsys: pytest.CaptureFixture[str]) -
         (["--prune_while_training"], "prune_while_training=True: expected False, or is_pruned"),
         ([*SPARSE, "--prune_while_training", "--cut_epochs", "2"], "cut_epochs=(2,): expected"),
         ([*SPARSE, "--prune_while_training", "--freeze", "1"], "freeze=1: expected 0"),
-        ([*SPARSE, "--sparse_rate", "-1"], "sparse_rate=-1.0: expected at least 0"),
+        ([*SPARSE, "--cut_epochs", "1"], "cut_epochs=(1,): expected none, or prune_while_training"),
+        (
+            [*SPARSE, "--pruned_id", "normal", "--cfg", "lite.cfg", "--freeze", "11"],
+            "freeze: no layer",
+        ),
+        ([*SPARSE, "--pruned_id", "layer", "--cfg", "lite.cfg"], "it has no [shortcut]"),
+        ([*SPARSE, "--sparse_rate", "inf"], "sparse_rate=inf: expected a number"),
+        (["--teacher_cfg", "tiny.cfg"], "teacher_cfg='tiny.cfg': expected none, or a teacher"),
+        ([*SPARSE, "--sparse_rate", "-1"], "sparse_rate=-1.0: expected a number"),
         (["--teacher", "no.pt"], "no.pt"),
         (["--teacher", "other.weights"], "other.cfg"),
     ],
@@ -169,6 +194,7 @@ def test_a_teacher_is_heard(project: Path, capsys: pytest.CaptureFixture[str]) -
 def test_bad_input_is_one_line_and_leaves_nothing(
     project: Path, argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    config("yolov3-lite", thinner=16).write("lite.cfg")
     code: object
     try:
         code = run(lambda: train.main(flags(*argv)))

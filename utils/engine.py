@@ -151,11 +151,12 @@ def train_one_epoch(
 def _losses(trainer: Trainer, batch: Batch) -> Losses:
     images = batch.images.contiguous(memory_format=torch.channels_last)
     with autocast(trainer.device, trainer.amp):
-        maps = trainer.model(images)
-        taught = trainer.distillation.teach(images) if trainer.distillation else []
+        maps, features = trainer.model.maps_and_features(images)
+        taught = trainer.distillation.teach(images) if trainer.distillation else None
     losses = trainer.loss(maps, batch)  # in float32
-    if trainer.distillation:
-        losses = replace(losses, teacher=trainer.distillation(maps, taught, batch))
+    if trainer.distillation and taught:
+        lesson = trainer.distillation((maps, features), taught, batch)
+        losses = replace(losses, teacher=lesson)
     if not losses.total.isfinite():
         path = trainer.run_folder / "not_finite.txt"
         write_text(path, "".join(f"{name}\n" for name in batch.paths))

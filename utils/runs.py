@@ -39,9 +39,11 @@ def new_run(name: str, otherwise: str) -> Run:
     if name:
         run = Run(name)
         if run.exists:
+            last = run.weights / "last.pt"
+            more = f", or resume={last}" if last.is_file() else ""
             raise InputError(
                 f"name={name!r}: {run.folder} or {run.weights} is there already; give another "
-                f"name, or resume={run.weights / 'last.pt'}"
+                f"name{more}"
             )
     else:
         names = (otherwise if n == 1 else f"{otherwise}-{n}" for n in count(1))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from models.darknet import Darknet
-from models.distill import Distillation, check_teacher, divergence
+from models.distill import Answer, Distillation, attention_loss, check_teacher, divergence
 from models.head import Head
 from models.loss import Loss, answers
 from models.netdef import NetDef, parse
@@ -26,8 +26,8 @@ class Fixed(torch.nn.Module):
         super().__init__()
         self.raw = raw
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        return [self.raw]
+    def maps_and_features(self, images: Tensor) -> Answer:
+        return [self.raw], []
 
 
 def distillation(raw: Tensor, objectness: float, classes: float, boxes: float) -> Distillation:
@@ -45,7 +45,7 @@ PHOTOS = batch([[10, 12, 30, 40], [20, 20, 50, 60], [3, 3, 20, 20]], [0, 1, 2], 
 def lesson(teach: Distillation, raw: Tensor) -> tuple[float, Tensor]:
     """The loss of a raw map, and its gradient as logits [B, A, h, w, 5+C]."""
     raw = raw.clone().requires_grad_(True)
-    loss = teach([raw], teach.teach(PHOTOS.images), PHOTOS)
+    loss = teach(([raw], []), teach.teach(PHOTOS.images), PHOTOS)
     (gradient,) = torch.autograd.grad(loss, raw)
     return loss.item(), HEAD.split(gradient)
 
@@ -54,6 +54,29 @@ def test_who_knows_as_much_as_the_teacher_learns_nothing() -> None:
     loss, gradient = lesson(distillation(raw_map(), 1, 1, 1), raw_map())
     assert loss == pytest.approx(0, abs=1e-6)
     assert gradient.abs().max() < 1e-7
+
+
+def test_where_a_network_looks_has_nothing_to_do_with_how_many_channels_it_has() -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(2, 3, 4, 5, generator=generator)
+    wide = 2 * torch.cat([maps, -maps], 1)
+    assert attention_loss(maps, wide) == pytest.approx(0, abs=1e-6)
+    one, other = torch.zeros(1, 1, 2, 2), torch.zeros(1, 2, 2, 2)
+    one[0, 0, 0, 0], other[0, 1, 1, 1] = 1, 3
+    assert attention_loss(one, other) == pytest.approx(2)  # unit vectors at right angles
+
+
+def test_features_count_only_where_they_are_asked_for() -> None:
+    netdef = parse(RESIDUAL, "net.cfg")
+    teacher, student = (Darknet(netdef).eval() for _ in range(2))
+    images = PHOTOS.images
+    plain, looking = (
+        Distillation(teacher, Loss(student.heads), 0, 0, 0, gain) for gain in (0.0, 2.0)
+    )
+    answer, taught = student.maps_and_features(images), plain.teach(images)
+    expected = sum(attention_loss(a, b).item() for a, b in zip(answer[1], taught[1], strict=True))
+    assert plain(answer, taught, PHOTOS).item() == 0 < expected
+    assert looking(answer, taught, PHOTOS).item() == pytest.approx(2 * expected, rel=1e-5)
 
 
 def test_the_divergence_has_the_gradient_of_cross_entropy() -> None:
@@ -111,7 +134,7 @@ def test_a_box_is_drawn_towards_the_teachers() -> None:
     optimizer = torch.optim.SGD([raw], 3.0)
     for _ in range(80):
         optimizer.zero_grad()
-        teach([raw], teach.teach(PHOTOS.images), PHOTOS).backward()
+        teach(([raw], []), teach.teach(PHOTOS.images), PHOTOS).backward()
         optimizer.step()
     after, _ = lesson(teach, raw.detach())
     assert after < 0.8 * before
@@ -121,8 +144,8 @@ def test_the_teacher_is_never_trained() -> None:
     teacher = Darknet(parse(RESIDUAL))
     teach = Distillation(teacher, Loss(teacher.heads))
     assert not teacher.training and not any(p.requires_grad for p in teacher.parameters())
-    maps = teach.teach(torch.rand(2, 3, 32, 32))
-    assert not maps[0].requires_grad
+    maps, features = teach.teach(torch.rand(2, 3, 32, 32))
+    assert not maps[0].requires_grad and not features[0].requires_grad
 
 
 def net(text: str = RESIDUAL) -> NetDef:

@@ -89,6 +89,8 @@ def test_text_and_sections_are_the_same_thing(layers: list[Section]) -> None:
         ("[yolo]", "[dropout]\nprobability=2\n[yolo]", "x.cfg:19: probability='2': expected"),
         ("[yolo]", "[route]\nlayers=,\n[yolo]", "x.cfg:19: layers=',': expected at least one"),
         ("width=64", "width=x", "x.cfg:2: width='x': expected an integer"),
+        ("[yolo]", "[shortcut]\nfrom=\n[yolo]", "x.cfg:19: from='': expected at least one layer"),
+        ("[yolo]", "[sam]\nfrom=0,1\n[yolo]", "x.cfg:19: from='0,1': expected one layer"),
         ("size=3\nstride=2\npad=1", "size=99", "size='99': window 99x99 does not fit into 3x32x64"),
         (
             "[yolo]",
@@ -185,4 +187,5 @@ def test_new_anchors_take_the_places_of_those_used() -> None:
     head = changed.layers[changed.heads[0]]
     assert netdef.head_anchors(head) == [(1, 2), (3, 4), (5.5, 6)]
     assert head.integers("mask") == [0, 1, 2]
+    assert parse(changed.text()) == changed
     shapes(changed)

@@ -88,3 +88,7 @@ def test_statistics_are_those_of_the_batches_and_modes_are_kept() -> None:
         maps = [model.layers[0].conv(batch.images) for batch in batches[:2]]
     means = torch.stack([m.mean((0, 2, 3)) for m in maps]).mean(0)
     torch.testing.assert_close(norm.running_mean, means)
+    assert norm.running_mean is not None
+    before = norm.running_mean.clone()
+    assert reestimate_bn_(model, [], 2) == 0
+    assert torch.equal(norm.running_mean, before) and norm.momentum == 0.1

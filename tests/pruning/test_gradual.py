@@ -18,6 +18,7 @@ from pruning.strategies import Target
 from pruning.surgeon import Plan, cut, transfer
 from tests.pruning.nets import config, trained
 from tests.pruning.test_sparsity import BLOCK, batches, trainer
+from tests.pruning.test_strategies import nested
 from utils.engine import Trainer, train_one_epoch
 from utils.errors import InputError
 
@@ -78,6 +79,18 @@ def test_what_a_layer_keeps_is_a_share_of_the_whole() -> None:
     assert plan.keep.all() and (again.plan.keep == gone.plan.keep).all()
 
 
+def test_a_block_inside_one_that_is_gone_is_not_cut_again() -> None:
+    """First the outer one (5) goes, with the inner one (3); then the one after them."""
+    gone, network = untouched(nested()), trained(nested(), 0)
+    with torch.no_grad():
+        network.layers[4].bn.weight[:] = 0.01
+    for percent, left in ((0.6, 1 / 3), (0.99, 0)):
+        gone, plan = gone.more(network.netdef, gamma(network), "layer", Target(percent))
+        network = cut(network, plan)
+        assert gone.share("layer", "channels") == pytest.approx(1 - left)
+    assert not any(section.kind == "shortcut" for section in network.netdef.layers)
+
+
 def gradual(percent: float = 0.5, epochs: int = 30, cuts: tuple[int, ...] = ()) -> Gradual:
     return Gradual.start(parse(BLOCK), "slim", Target(percent), epochs, cuts)
 
@@ -122,6 +135,22 @@ def test_the_target_is_met_in_time_in_any_case() -> None:
         assert cuts.plan(epoch, network, dead=0.0) is None
     assert cuts.plan(round(LAST * 30), network, dead=0.0) is not None
     assert cuts.met and cuts.gone.share("slim", "channels") == pytest.approx(0.5, abs=0.03)
+
+
+def test_the_target_counts_as_met_where_nothing_more_may_go() -> None:
+    """Of a whole network's operations, the residual blocks are but a part."""
+    cuts = Gradual.start(nested(), "layer", Target(0.99, "operations"), 30, (1, 2, 3))
+    network = trained(nested(), 0)
+    assert cuts.plan(1, network, dead=0.0) is not None and not cuts.met
+    plan = cuts.plan(2, cut(network, cuts.gone.plan), dead=0.0)
+    assert plan is not None and cuts.met
+    assert cuts.gone.share("layer", "channels") == 1
+
+
+def test_all_may_be_dead() -> None:
+    cuts = Gradual.start(parse(BLOCK), "slim", Target(0.5, "operations"), 30, ())
+    assert cuts.plan(1, model(), dead=1.0) is None
+    assert cuts.plan(2, model(), dead=1.0) is not None
 
 
 def test_the_state_comes_back() -> None:

@@ -317,11 +317,27 @@ def test_equalising_changes_sizes_and_not_the_network(netdef: NetDef) -> None:
             assert layer.conv.weight.norm().item() == pytest.approx(norm.item())
 
 
+def test_kernels_of_zeros_stay_zeros() -> None:
+    model = network()
+    with torch.no_grad():
+        model.layers[5].conv.weight.zero_()
+    equalise_(model)
+    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
+
+
 def test_frozen_layers_are_not_drawn() -> None:
     model = network()
     model.layers[5].requires_grad_(False)
     drawn = {layer for bundle in pull(model).bundles for layer, _ in bundle.drawn}
     assert drawn == {0, 2, 3}
+    model = network()
+    model.layers[1].requires_grad_(False)  # it only means something to the layer after it
+    before = [scales(model, 1, what).clone() for what in ("weight", "bias")]
+    sparsity = pull(model, rate=9.0)
+    sparsity.shrink_(0, sgd(1.0))
+    sparsity.keep_zeros_(network(1))
+    assert not scales(model, 2).any()
+    assert all(map(torch.equal, before, (scales(model, 1), scales(model, 1, "bias"))))
     model.requires_grad_(False)
     with pytest.raises(InputError, match=r"freeze: .*pruned_id='slim'"):
         pull(model)

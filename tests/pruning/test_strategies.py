@@ -174,8 +174,31 @@ def test_layer_removes_the_least_valuable_blocks() -> None:
     assert plan.keep.all()
     assert list(plan.blocks) == [block.shortcut for block in blocks[-3:]]
     assert shares(netdef, plan, "layer").blocks == 0.3
-    least = STRATEGIES["layer"](netdef, scores, Target(0.0))
-    assert len(least.blocks) == 1
+    for percent, count in ((0.0, 0), (0.01, 1)):
+        assert len(STRATEGIES["layer"](netdef, scores, Target(percent)).blocks) == count
+
+
+def nested() -> NetDef:
+    """A block (5) with one inside (3), and one after them (7)."""
+    return net(
+        conv(4),
+        conv(4),
+        conv(4),
+        "[shortcut]\nfrom=1\n",
+        conv(4),
+        "[shortcut]\nfrom=0\n",
+        conv(4),
+        "[shortcut]\nfrom=5\n",
+    )
+
+
+def test_a_block_inside_one_that_goes_counts_as_gone() -> None:
+    netdef = nested()
+    assert [block.shortcut for block in residual_blocks(netdef)] == [3, 5, 7]
+    scores = {layer: np.full(4, 1.0 if layer == 4 else 2.0) for layer in (0, 1, 2, 4, 6)}
+    plan = STRATEGIES["layer"](netdef, scores, Target(0.6))
+    assert plan.blocks == (5,)
+    assert shares(netdef, plan, "layer").blocks == pytest.approx(2 / 3)
 
 
 def test_layer_comes_nearest_in_operations() -> None:
@@ -190,6 +213,24 @@ def test_layer_channel_does_both() -> None:
     found = shares(netdef, plan, "layer_channel")
     assert found.blocks == pytest.approx(0.5, abs=0.03)
     assert found.channels == pytest.approx(0.6, abs=0.01)
+
+
+def test_channels_that_only_a_removed_block_ties_together_are_still_cut_as_one() -> None:
+    """Each half of the trunk is one unit, but without the block (1, 2) each channel is its own."""
+    netdef = net(conv(8), conv(8, groups=2), "[shortcut]\nfrom=0\n", conv(8))
+    scores = {layer: np.array([3.0, 2, 1, 0] * 2) for layer in (0, 1, 3)}
+    plan = STRATEGIES["layer_channel"](netdef, scores, Target(0.5, round_to=1, blocks=1))
+    assert plan.blocks == (2,)
+    cut(trained(netdef, 0), plan)
+
+
+def test_where_nothing_is_left_to_cut_beside_blocks_the_blocks_go() -> None:
+    split = "[route]\nlayers=-1\ngroups=2\ngroup_id=0\n"
+    netdef = net(conv(4), conv(6), conv(4), "[shortcut]\nfrom=0\n", split)
+    plan = STRATEGIES["layer_channel"](
+        netdef, scores_of(netdef), Target(0.99, "parameters", blocks=1)
+    )
+    assert plan.blocks == (3,)
 
 
 @pytest.mark.parametrize("strategy", ["layer", "layer_channel"])
