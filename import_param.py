@@ -174,6 +174,27 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class Latency:
+    """The time that pruned_id=6 cuts to, on the engine that runs the network; one of the first two
+    is given."""
+
+    target_ms: float = 0.0  # milliseconds an image that the network may take
+    target_speedup: float = 0.0  # how many times faster than before it shall be
+    cost_table: str = ""  # the file of measured layers; empty = one in runs/latency/
+
+    def __post_init__(self) -> None:
+        expect(
+            self,
+            target_ms=(self.target_ms >= 0, "at least 0"),
+            target_speedup=(
+                self.target_speedup == 0 or self.target_speedup >= 1,
+                "at least 1, or 0 where target_ms is given",
+            ),
+            cost_table=(self.cost_table[-4:] in ("", ".csv"), "a .csv file"),
+        )
+
+
+@dataclass(frozen=True)
 class Prune:
     """How prune.py judges, and what it measures."""
 
@@ -478,7 +499,9 @@ class PruneSettings:
     """Make a trained network smaller; see README.md."""
 
     network: Network = field(default_factory=Network)
+    runtime: Runtime = field(default_factory=lambda: Runtime(backend="torch"))
     cut: Cut = field(default_factory=Cut)
+    latency: Latency = field(default_factory=Latency)
     prune: Prune = field(default_factory=Prune)
     evaluate: Evaluate = field(default_factory=Evaluate)
 
@@ -529,6 +552,36 @@ class BenchmarkSettings:
     benchmark: Benchmark = field(default_factory=Benchmark)
 
 
+@dataclass(frozen=True)
+class LatencyCheck:
+    """How well times are predicted; see check_latency.py."""
+
+    cfgs: tuple[str, ...] = (  # the networks, with any weights: these do not change a time
+        "config/yolov3.cfg",
+        "config/yolov3-tiny.cfg",
+        "config/yolov3-mobilenet.cfg",
+        "config/yolov3-mobilenetv2.cfg",
+    )
+    img_size: int = 320  # input width and height, pixels; 0 = each .cfg's own
+    count: int = 20  # random cuts of each that are predicted and measured
+    cost_table: str = ""  # the file of measured layers; empty = one in runs/latency/
+
+    def __post_init__(self) -> None:
+        expect(
+            self,
+            img_size=(self.img_size >= 0, "pixels, or 0 for each .cfg's own size"),
+            count=(self.count >= 1, "at least 1"),
+        )
+
+
+@dataclass(frozen=True)
+class LatencyCheckSettings:
+    """Predict the times of random cuts, and measure them; see README.md."""
+
+    check: LatencyCheck = field(default_factory=LatencyCheck)
+    runtime: Runtime = field(default_factory=lambda: Runtime(backend="torch"))
+
+
 S = TypeVar("S")
 
 
@@ -552,6 +605,8 @@ def prune_arguments(argv: list[str] | None = None, strategy: str = "") -> dict[s
         "network": values["network"],
         "strategy": p.cut.strategy,
         "target": p.cut.target,
+        "runtime": values["runtime"],
+        "latency": values["latency"],
         "evaluation": values["evaluate"],
         "settings": values,
         **values["prune"],

@@ -22,9 +22,10 @@ from models.loss import Loss
 from models.netdef import NetDef
 from models.weights import fill_
 from pruning.bearing import bearing, bearing_table, borne
-from pruning.gradual import Gradual, cut_trainer
+from pruning.gradual import Gradual, cut_trainer, last_cut
 from pruning.plots import plot_bearing, plot_scales
 from pruning.sparsity import Sparsity, equalise_, near_zero
+from pruning.strategies import LATENCY
 from utils import errors
 from utils.anchors import fit_anchors, mean_best_iou, reachable_recall
 from utils.augment import multi_scale
@@ -57,7 +58,13 @@ from utils.metrics import Metrics, format_metrics
 from utils.monitor import CSV_NAME, Monitor, read_history
 from utils.plot_metrics import plot_confusion, plot_precision_recall
 from utils.runs import Run, new_run
-from utils.schedule import SCALE_LR, make_optimizer, running_mean, warmup_cosine
+from utils.schedule import (
+    make_optimizer,
+    running_mean,
+    scale_lr,
+    warmup_cosine,
+    warmup_cosine_factor,
+)
 from utils.types import Batch, Detections, Image
 
 EXAMPLES = 8  # validation photos that are shown with their detections
@@ -342,15 +349,15 @@ def make_trainer(
     """What trains a network, from its first step. steps: batches an epoch. pulled: whether scales
     are drawn to zero."""
     model = model.to(memory_format=torch.channels_last)
+    epoch_steps = -(-steps // p.train.accumulate)
     optimizer = make_optimizer(
         p.train.optimizer,
         model,
         p.train.lr,
         p.train.momentum,
         p.train.weight_decay,
-        p.train.lr * SCALE_LR if p.sparse.is_pruned else 0.0,
+        lr_of_scales(p, epoch_steps) if p.sparse.is_pruned else 0.0,
     )
-    epoch_steps = -(-steps // p.train.accumulate)
     loss = Loss(model.heads, **dataclasses.asdict(p.loss))
     return Trainer(
         model=model,
@@ -368,6 +375,16 @@ def make_trainer(
         pull=make_pull(p, model, epoch_steps * p.train.epochs) if pulled else None,
         distillation=make_distillation(p, teacher, loss) if teacher else None,
     )
+
+
+def lr_of_scales(p: TrainSettings, epoch_steps: int) -> float:
+    factor = warmup_cosine_factor(
+        epoch_steps, p.train.epochs, p.train.warmup_epochs, p.train.final_lr
+    )
+    drawn = p.train.epochs
+    if p.sparse.prune_while_training:
+        drawn = last_cut(p.train.epochs, p.sparse.cut_epochs)
+    return scale_lr(p.train.lr, factor, epoch_steps * drawn)
 
 
 def make_pull(p: TrainSettings, model: Darknet, steps: int) -> Sparsity:
@@ -539,17 +556,19 @@ def show_bearing(
 ) -> None:
     """Say how much of the sparse network could be cut."""
     network = load_network(str(run.weights / "best.pt"), device=p.model.device)
+    # A time is no share of a network; slim cuts the same channels by shares.
+    strategy = "slim" if p.cut.strategy == LATENCY else p.cut.strategy
     points = bearing(
         network.model,
-        p.cut.strategy,
+        strategy,
         p.cut.target,
         lambda model: measure(p, model, loader, validation)[0].mean_ap,
         calibration,
     )
-    plot_bearing(points, p.cut.strategy, run.folder / "percent.png")
+    plot_bearing(points, strategy, run.folder / "percent.png")
     last = borne(points)
     text = (
-        f"{bearing_table(points)}\nmAP on the validation photos after a cut by {p.cut.strategy} of "
+        f"{bearing_table(points)}\nmAP on the validation photos after a cut by {strategy} of "
         f"that share of {p.cut.percent_of}, without and with new BN statistics, not fine-tuned.\n"
         f"It would bear percent={last.percent:g}: mAP {last.mean_ap:.4f}, "
         f"{points[0].mean_ap:.4f} uncut"

@@ -97,7 +97,7 @@ class Step:
 @dataclass(frozen=True)
 class Row:
     """A line of the table. By seed: cut, the cuts, if it has any; trained, the trainings whose last
-    epochs count; taught, those with a teacher."""
+    epochs count; taught, the first one with a teacher."""
 
     label: str
     trained: tuple[Step, ...]
@@ -112,27 +112,25 @@ def plan_rows(recipe: Recipe, netdef: NetDef) -> list[Row]:
     dense = [_dense(recipe, seed) for seed in seeds]
     sparse = [_sparse(recipe, seed) for seed in seeds]
     cuts = [_cut(recipe, step, "slim", SMALL, "operations") for step in sparse]
+    random = [_after_cut(recipe, cut, "random", seed) for seed, cut in enumerate(cuts)]
+    thin = _cut(recipe, dense[0], "slim", SMALL, "operations", score="uniform")
     rows = [
         Row("dense", tuple(dense)),
         Row("sparse, not cut", tuple(sparse)),
-        _cut_row(recipe, f"slim, {SMALL:.0%} of operations", cuts, dense),
+        _cut_row(recipe, f"slim, {SMALL:.0%} of operations", cuts, dense[0]),
+        Row("control: as the first cut, random weights", tuple(random)),
+        Row("control: uniformly thin, random weights", (_after_cut(recipe, thin, "random", 0),)),
+        Row(f"cut while training, {SMALL:.0%} of operations", (_gradual(recipe, 0),)),
     ]
-    for percent in recipe.channels:
+    for percent in sorted(recipe.channels, reverse=True):
         cut = _cut(recipe, sparse[0], "slim", percent, "channels")
-        teachers = dense[:1] if percent >= TAUGHT else []
-        rows.append(_cut_row(recipe, f"slim, {percent:.0%} of channels", [cut], teachers))
+        teacher = dense[0] if percent >= TAUGHT else None
+        rows.append(_cut_row(recipe, f"slim, {percent:.0%} of channels", [cut], teacher))
     for strategy, percent, of in _others(netdef):
         cut = _cut(recipe, sparse[0], strategy, percent, of)
         what = "blocks" if strategy == "layer" else of
-        rows.append(_cut_row(recipe, f"{strategy}, {percent:.0%} of {what}", [cut], []))
-    thin = _cut(recipe, dense[0], "slim", SMALL, "operations", score="uniform")
-    return [
-        *rows,
-        Row(f"cut while training, {SMALL:.0%} of operations", (_gradual(recipe, 0),)),
-        Row("control: as the first cut, random weights",
-            tuple(_after_cut(recipe, cut, "random", seed) for seed, cut in enumerate(cuts))),
-        Row("control: uniformly thin, random weights", (_after_cut(recipe, thin, "random", 0),)),
-    ]  # fmt: skip
+        rows.append(_cut_row(recipe, f"{strategy}, {percent:.0%} of {what}", [cut]))
+    return rows
 
 
 def _others(netdef: NetDef) -> list[tuple[str, float, str]]:
@@ -145,13 +143,11 @@ def _others(netdef: NetDef) -> list[tuple[str, float, str]]:
     return found
 
 
-def _cut_row(recipe: Recipe, label: str, cuts: Sequence[Step], teachers: Sequence[Step]) -> Row:
+def _cut_row(recipe: Recipe, label: str, cuts: Sequence[Step], teacher: Step | None = None) -> Row:
+    """Cuts, fine-tuned each; with a teacher the first one only."""
     tuned = [_tuned(recipe, cut, seed) for seed, cut in enumerate(cuts)]
-    taught = [
-        _tuned(recipe, cut, seed, teacher)
-        for seed, (cut, teacher) in enumerate(zip(cuts, teachers, strict=False))
-    ]
-    return Row(label, tuple(tuned), tuple(cuts), tuple(taught))
+    taught = (_tuned(recipe, cuts[0], 0, teacher),) if teacher else ()
+    return Row(label, tuple(tuned), tuple(cuts), taught)
 
 
 def _dense(recipe: Recipe, seed: int) -> Step:

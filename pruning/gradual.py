@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from models.netdef import NetDef
 from pruning.channels import Bools, find_channels
 from pruning.residual import without_blocks
 from pruning.scores import Scores, gamma
-from pruning.strategies import STRATEGIES, Target, shares
+from pruning.strategies import LATENCY, STRATEGIES, Target, shares
 from pruning.surgeon import Plan, carry_optimizer_, cut, transfer
 from utils.engine import Trainer
 from utils.errors import InputError
@@ -24,6 +25,11 @@ FLAT = 0.01  # the pull has flattened when fewer channels than this share die in
 WORTH = 0.05  # the least share of dead channels that is worth a cut
 MOST = 0.999  # a share to cut is below 1, even if all are dead
 LAST = 2 / 3  # of the training, after which the target is met in any case: the rest is fine-tuning
+
+
+def last_cut(epochs: int, cut_epochs: Sequence[int] = ()) -> int:
+    """The epochs of a training after which nothing is cut any more."""
+    return cut_epochs[-1] if cut_epochs else math.ceil(LAST * epochs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +119,13 @@ class Gradual:
     def start(
         netdef: NetDef, strategy: str, target: Target, epochs: int, cut_epochs: tuple[int, ...]
     ) -> Gradual:
-        """Raises InputError for epochs to cut after that are out of order or past the training."""
+        """Raises InputError for epochs to cut after that are out of order or past the training, and
+        for a strategy that needs a clock."""
+        if strategy == LATENCY:
+            raise InputError(
+                "pruned_id='latency': expected another one to prune while training, which counts "
+                "shares; train sparsely, and cut to a latency with latency_prune.py"
+            )
         if list(cut_epochs) != sorted(set(cut_epochs)) or (cut_epochs and cut_epochs[-1] >= epochs):
             raise InputError(f"cut_epochs={cut_epochs}: expected rising numbers below {epochs}")
         nothing = Plan(np.ones(find_channels(netdef).count, bool))
@@ -159,7 +171,7 @@ class Gradual:
                 return None
             share = (self.cut_epochs.index(epoch) + 1) / len(self.cut_epochs)
             return self._part(share * self.target.percent, self.target.percent_of)
-        if epoch >= LAST * self.epochs:
+        if epoch >= last_cut(self.epochs):
             return self.target
         channels = self.gone.share(self.strategy, "channels")
         goal = min(channels + dead * (1 - channels), MOST)

@@ -17,9 +17,12 @@ from terminaltables import AsciiTable
 
 from models.darknet import Darknet, count_operations, count_parameters, shapes
 from models.netdef import NetDef
+from pruning.costs import Open, picture, take_turns
+from pruning.latency import Timing
 from pruning.residual import without_blocks
 from pruning.strategies import Shares
 from pruning.surgeon import Plan
+from utils.backends.timing import machine
 from utils.files import atomic, write_text
 
 HEADER_BYTES = 20  # of a .weights file
@@ -52,6 +55,7 @@ class Report:
     strategy, percent, percent_of: as asked. shares: what the plan takes away. before, after: of
     the network. found: by stage (before, after the cut, after BN re-estimation).
     method: how the latency was measured. layers: a row a convolution, see `layer_rows`.
+    timing: of a cut to a time; None for other cuts.
     """
 
     strategy: str
@@ -63,6 +67,7 @@ class Report:
     found: Mapping[str, Quality]
     method: str
     layers: tuple[LayerRow, ...]
+    timing: Timing | None = None
 
     @property
     def reached(self) -> float:
@@ -71,7 +76,10 @@ class Report:
         return getattr(self.shares, "blocks" if blocks else self.percent_of)
 
     def text(self) -> str:
-        return "\n".join([self._layer_table(), self._share_table(), self._table(), self.method])
+        parts = [self._layer_table(), self._share_table(), self._table(), self.method]
+        if self.timing:
+            parts.append(self.timing.line())
+        return "\n".join(parts)
 
     def write(self, folder: Path) -> None:
         """report.txt, report.json and channels.png."""
@@ -87,9 +95,12 @@ class Report:
 
     def _share_table(self) -> str:
         what = "blocks" if self.percent_of == "channels" and self.strategy == "layer" else ""
+        asked = [f"asked: {self.strategy}, of {what or self.percent_of}", f"{self.percent:.1%}"]
+        if self.timing:
+            asked = ["asked: latency, of milliseconds", f"{self.timing.share:.1%}"]
         rows = [
             ["", "gone"],
-            [f"asked: {self.strategy}, of {what or self.percent_of}", f"{self.percent:.1%}"],
+            asked,
             ["channels that it may cut", f"{self.shares.channels:.1%}"],
             ["parameters", f"{self.shares.parameters:.1%}"],
             ["operations", f"{self.shares.operations:.1%}"],
@@ -227,6 +238,18 @@ def measure_latencies(
         f"median of {rounds} rounds in which the networks took turns, after {WARM_UP} to warm up"
     )
     return [statistics.median(found) for found in times], method
+
+
+def measure_engines(
+    models: Sequence[Darknet], size: tuple[int, int], rounds: int, open_: Open, engine: str
+) -> tuple[list[float], str]:
+    """The same on an engine, whose name and precision `engine` says."""
+    times = take_turns([open_(model, size) for model in models], picture(size), rounds)
+    method = (
+        f"latency: the network alone, one image of {size[0]}x{size[1]}, {engine}, {machine()}; "
+        f"lower quartile of {rounds} rounds in which the networks took turns"
+    )
+    return times.tolist(), method
 
 
 def _wait(device: torch.device) -> None:

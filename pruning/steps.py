@@ -14,9 +14,11 @@ import torch
 from models.darknet import Darknet
 from models.loss import Loss
 from pruning.calibrate import reestimate_bn_
-from pruning.report import Quality, Report, layer_rows, measure_latencies, size_of
+from pruning.costs import Timer, timer
+from pruning.latency import Goal, Problem, Timing, learn_clock, prune_to
+from pruning.report import Quality, Report, layer_rows, measure_engines, size_of
 from pruning.scores import SCORES, Scores
-from pruning.strategies import STRATEGIES, Target, shares
+from pruning.strategies import LATENCY, STRATEGIES, Target, shares
 from pruning.surgeon import Plan, cut
 from utils.augment import Augmentation
 from utils.checkpoint import (
@@ -43,6 +45,7 @@ from utils.runs import Run, new_run
 from utils.types import Batch
 
 NEAR = 0.01  # of what was asked: any further off is told
+NEAR_TIME = 0.05  # of the milliseconds that were asked for
 SHORTEST = 2  # photos a batch; batch normalisation needs more than one value a channel
 
 
@@ -61,6 +64,8 @@ def prune(
     network: Mapping[str, Any],
     strategy: str,
     target: Target,
+    runtime: Mapping[str, Any],
+    latency: Mapping[str, Any],
     evaluation: Mapping[str, Any],
     settings: Mapping[str, Any],
     data: str,
@@ -74,22 +79,32 @@ def prune(
 ) -> Report:
     """Load, score, plan, cut, re-estimate batch normalisation, measure and save.
 
-    network: what `utils.checkpoint.load_network` takes. evaluation: what `utils.engine.evaluate`
-    takes beside the network and the photos. settings: all of them, to be saved. The rest is
-    explained in import_param.py.
+    network: what `utils.checkpoint.load_network` takes. runtime: what
+    `utils.backends.runtime.open_runtime` takes beside a network: on it all is timed. latency:
+    the fields of import_param.Latency, for the strategy of that name. evaluation: what
+    `utils.engine.evaluate` takes beside the network and the photos. settings: all of them, to be
+    saved. The rest is explained in import_param.py.
 
     Writes weights/<name>/pruned.cfg, .weights, .names and .pt, and into runs/<name>/ settings.json,
     report.txt, report.json and channels.png. Raises InputError where the strategy finds nothing
     to cut.
     """
+    goal = _goal(latency) if strategy == LATENCY else None
     opened = load_network(**network)
     photos = _photos(opened, data, batch_size, workers)
     model = opened.model
     loss = Loss(model.heads)
     scores = _scores(score, model, loss, islice(photos.training, score_batches))
-    plan = STRATEGIES[strategy](model.netdef, scores, target)
+    engine = timer(model, opened.size, runtime)
+    if goal:
+        path = Path(latency["cost_table"] or engine.table)
+        plan, timing = _to_latency(opened, engine, scores, target, goal, path, latency_rounds)
+        amount = goal.name
+    else:
+        plan, timing = STRATEGIES[strategy](model.netdef, scores, target), None
+        amount = f"{round(100 * target.percent)}"
 
-    run = new_run(name, f"{_name(network['weights'])}-{strategy}-{round(100 * target.percent)}")
+    run = new_run(name, f"{_name(network['weights'])}-{strategy}-{amount}")
     found = {"before": _measure(opened, model, photos, evaluation)}
     small = cut(model, plan).to(memory_format=torch.channels_last)
     found["after the cut"] = _measure(opened, small, photos, evaluation)
@@ -98,11 +113,11 @@ def prune(
     elif bn_batches:
         found["after BN re-estimation"] = _measure(opened, small, photos, evaluation)
 
-    report = _report(opened, small, strategy, target, plan, found, latency_rounds)
+    report = _report(opened, small, strategy, target, plan, found, latency_rounds, engine, timing)
     _save(run, opened, small, report, settings)
     print(report.text())
-    if abs(report.reached - target.percent) > NEAR:
-        print(f"note: {_missed(report, target)}")
+    if note := _missed(report, target):
+        print(f"note: {note}")
     print(f"{run.weights / 'pruned.cfg'} and .weights, .pt; the report is in {run.folder}")
     return report
 
@@ -156,6 +171,25 @@ def _scores(name: str, model: Darknet, loss: Loss, batches: Iterable[Batch]) -> 
     return score(model, loss, batches) if needs_batches else score(model)
 
 
+def _goal(latency: Mapping[str, Any]) -> Goal:
+    return Goal(latency["target_ms"], latency["target_speedup"])
+
+
+def _to_latency(
+    network: Network,
+    engine: Timer,
+    scores: Scores,
+    target: Target,
+    goal: Goal,
+    path: Path,
+    rounds: int,
+) -> tuple[Plan, Timing]:
+    model, size = network.model, network.size
+    clock = learn_clock(model, size, path, engine.about, engine.open, print)
+    problem = Problem.of(model.netdef, scores, clock, target.layer_keep, target.round_to)
+    return prune_to(model, problem, goal, engine.open, size, rounds)
+
+
 def _measure(
     network: Network, model: Darknet, photos: Photos, evaluation: Mapping[str, Any]
 ) -> Quality:
@@ -173,9 +207,13 @@ def _report(
     plan: Plan,
     found: Mapping[str, Quality],
     rounds: int,
+    engine: Timer,
+    timing: Timing | None,
 ) -> Report:
     model = network.model
-    (before, after), method = measure_latencies((model, small), network.size, rounds)
+    (before, after), method = measure_engines(
+        (model, small), network.size, rounds, engine.open, engine.name
+    )
     return Report(
         strategy,
         target.percent,
@@ -186,10 +224,18 @@ def _report(
         found,
         method,
         layer_rows(model.netdef, small.netdef, plan),
+        timing,
     )
 
 
 def _missed(report: Report, target: Target) -> str:
+    """By how much a cut is not what was asked for, and why; empty where it is."""
+    timing = report.timing
+    if timing:
+        near = timing.missed <= NEAR_TIME
+        return "" if near else f"{timing.missed:.1%} off the time: no choice of widths is nearer"
+    if abs(report.reached - target.percent) <= NEAR:
+        return ""
     text = f"percent={target.percent:g}: {report.reached:.3f} reached"
     if report.strategy == "layer":
         return f"{text}: whole blocks go, and these come nearest"

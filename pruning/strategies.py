@@ -131,17 +131,23 @@ STRATEGIES: dict[str, Callable[[NetDef, Scores, Target], Plan]] = {
     "shortcut": shortcut,
     "layer_channel": layer_channel,
 }
-NUMBERS = {"1": "normal", "2": "layer", "3": "slim", "4": "shortcut", "5": "layer_channel"}
+LATENCY = "latency"  # what `pruning.latency` does, by measured times instead of a `Target`
+NUMBERS = {
+    "1": "normal",
+    "2": "layer",
+    "3": "slim",
+    "4": "shortcut",
+    "5": "layer_channel",
+    "6": LATENCY,
+}
 
 
 def strategy_name(pruned_id: str | int) -> str:
     """The strategy that a number or a name means. Raises InputError for others."""
     text = str(pruned_id)
     name = NUMBERS.get(text, text)
-    if name in ("6", "latency"):
-        raise InputError(f"pruned_id={text!r}: pruning to a latency is not built yet; expected 1-5")
-    if name not in STRATEGIES:
-        near = difflib.get_close_matches(name, STRATEGIES, 1)
+    if name not in NUMBERS.values():
+        near = difflib.get_close_matches(name, NUMBERS.values(), 1)
         hint = f", perhaps {near[0]!r}" if near else ""
         names = ", ".join(f"{number} {name}" for number, name in NUMBERS.items())
         raise InputError(f"pruned_id={text!r}: expected one of {names}{hint}")
@@ -359,7 +365,7 @@ def _fit(costs: _Costs, worth: Mapping[int, Floats], budget: float, target: Targ
     last one that went: as few go as the budget asks for. What a last step left of the budget is
     given back to the groups that lost the most valuable units.
     """
-    steps = [_step(group, target.round_to) for group in costs.groups]
+    steps = [group_step(group, target.round_to) for group in costs.groups]
     least = [
         min(n, _up(max(1, math.ceil(target.layer_keep * n - 1e-9)), step))
         for n, step in zip(costs.sizes.tolist(), steps, strict=True)
@@ -418,10 +424,11 @@ def _fill(
     return counts
 
 
-def _step(group: Group, round_to: int) -> int:
-    """How many units make a multiple of `round_to` channels in every layer of a group."""
+def group_step(group: Group, round_to: int, fast: int = FAST_STEP) -> int:
+    """How many units make a multiple of `round_to` channels in every layer of a group; where that
+    is 0, of `fast`, or less in a narrow group."""
     if not round_to:
-        round_to = FAST_STEP
+        round_to = fast
         while round_to > max(1, len(group) // COARSEST):
             round_to //= 2
     return math.lcm(*(round_to // math.gcd(round_to, m.positions.shape[1]) for m in group.members))

@@ -9,12 +9,15 @@ import cv2
 import pytest
 import torch
 
+import check_latency
+import latency_prune
 import prune
 import train
 from import_param import Cut, PruneSettings, load
 from models.darknet import count_parameters
 from pruning.report import measure_latencies
 from pruning.strategies import STRATEGIES
+from tests.pruning.clocks import stop_clocks
 from tests.pruning.nets import config, trained
 from tests.test_train import project  # noqa: F401  # a fixture
 from utils.checkpoint import load_network, write_pair
@@ -114,7 +117,8 @@ def test_one_photo_to_train_on_is_none_for_bn(
 @pytest.mark.parametrize(
     ("more", "line"),
     [
-        (["--pruned_id", "6"], "not built yet"),
+        (["--pruned_id", "6", "--target_ms", "3", "--target_speedup", "2"], "one of them above 0"),
+        (["--target_speedup", "0.5"], "target_speedup=0.5: expected at least 1"),
         (["--pruned_id", "slimm"], "perhaps 'slim'"),
         (["--percent", "1"], "percent=1.0: expected from 0 to below 1"),
     ],
@@ -140,7 +144,7 @@ def test_a_net_without_blocks_and_a_set_of_other_classes_are_told(
 
 
 def test_numbers_and_names_are_one_setting() -> None:
-    names = ("normal", "layer", "slim", "shortcut", "layer_channel")
+    names = ("normal", "layer", "slim", "shortcut", "layer_channel", "latency")
     for number, name in enumerate(names, 1):
         assert load(PruneSettings, ["--pruned_id", str(number)]).cut.strategy == name
         assert load(PruneSettings, ["--pruned_id", name]).cut.strategy == name
@@ -152,3 +156,34 @@ def test_a_smaller_network_takes_less_time() -> None:
     (short, long), method = measure_latencies((small, large), (256, 256), 5)
     assert short < long
     assert "256x256" in method and "median of 5 rounds" in method
+
+
+def test_a_cut_to_a_time_tells_asked_predicted_and_measured(
+    weights: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop_clocks(monkeypatch)
+    netdef = config("yolov3-tiny", thinner=8).with_classes(10)
+    write_pair(Path("tiny"), trained(netdef, 0), netdef, NAMES)
+    latency_prune.main(flags("tiny.weights", "--target_speedup", "2", "--name", "fast"))
+    said = capsys.readouterr().out
+    assert "asked: latency, of milliseconds" in said and "predicted" in said
+    report = json.loads(Path("runs/fast/report.json").read_text())
+    timing = report["timing"]
+    assert timing["measured"] == pytest.approx(timing["before"] / 2, rel=0.05)
+    assert report["after"]["latency"] == pytest.approx(timing["measured"])
+    tables = list(Path("runs/latency").glob("torch-fp32-*.csv"))
+    assert len(tables) == 1 and tables[0].read_text().startswith("# engine: torch\n")
+    cv2.dnn.readNetFromDarknet("weights/fast/pruned.cfg", "weights/fast/pruned.weights")
+    too_fast = flags("tiny.weights", "--target_ms", "0.01")
+    assert run(partial(latency_prune.main, too_fast)) == 2
+    assert "0.01 ms is asked for" in capsys.readouterr().err
+
+
+def test_predictions_are_checked_on_random_cuts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop_clocks(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    config("yolov3-lite", thinner=8).write("lite.cfg")
+    check_latency.main(["--cfgs", "lite.cfg", "--img_size", "0", "--count", "3"])
+    assert "| lite    | 3" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """The learning rate over time, and the running mean of the weights."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,14 +13,10 @@ from torch.optim.swa_utils import AveragedModel
 EMA_RAMP = 100  # steps after which the running mean forgets almost as slowly as asked
 
 
-def warmup_cosine(
-    optimizer: Optimizer, epoch_steps: int, epochs: int, warmup_epochs: float, final: float
-) -> LambdaLR:
-    """A linear rise from nothing, then half a cosine down to `final` times the learning rate.
-
-    Counted in optimizer steps, `epoch_steps` to an epoch. A warm-up longer than half the training
-    is cut to half.
-    """
+def warmup_cosine_factor(
+    epoch_steps: int, epochs: int, warmup_epochs: float, final: float
+) -> Callable[[int], float]:
+    """By step, what the learning rate is multiplied by; see `warmup_cosine`."""
     total = epoch_steps * epochs
     warmup = min(round(epoch_steps * warmup_epochs), total // 2)
 
@@ -29,7 +26,30 @@ def warmup_cosine(
         progress = min(1.0, (step - warmup) / max(1, total - warmup))
         return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
 
-    return LambdaLR(optimizer, factor)
+    return factor
+
+
+def warmup_cosine(
+    optimizer: Optimizer, epoch_steps: int, epochs: int, warmup_epochs: float, final: float
+) -> LambdaLR:
+    """A linear rise from nothing, then half a cosine down to `final` times the learning rate.
+
+    Counted in optimizer steps, `epoch_steps` to an epoch. A warm-up longer than half the training
+    is cut to half.
+    """
+    return LambdaLR(optimizer, warmup_cosine_factor(epoch_steps, epochs, warmup_epochs, final))
+
+
+REACH = 12.0  # how far AdamW may move a scale in all; on BCCD as far was enough, a fifth was not
+
+
+def scale_lr(lr: float, factor: Callable[[int], float], steps: int) -> float:
+    """The learning rate for scales that are drawn to zero in `steps` steps of a schedule.
+
+    They start at about 1, and AdamW moves a parameter by at most the learning rate a step: so a
+    short training, or a small data set, needs a higher one to draw as many. Never below `lr`.
+    """
+    return max(lr, REACH / sum(map(factor, range(steps))))
 
 
 def running_mean(model: nn.Module, decay: float) -> AveragedModel:
@@ -51,7 +71,6 @@ def running_mean(model: nn.Module, decay: float) -> AveragedModel:
     return mean
 
 
-SCALE_LR = 10.0  # times lr: a scale that is drawn has to come all the way from 1 to 0
 SCALES = 2  # the place of BN's scales among an optimizer's groups, where they have their own
 
 

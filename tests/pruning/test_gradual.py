@@ -205,3 +205,8 @@ def test_training_goes_on_with_every_state_of_what_is_left(tmp_path: Path, kind:
     ]
     train_one_epoch(new, batches(new.model.netdef, 2), 2, "")
     assert new.schedule.last_epoch == 5
+
+
+def test_a_time_is_no_target_on_the_way() -> None:
+    with pytest.raises(InputError, match="pruned_id='latency': expected another one"):
+        Gradual.start(config("yolov3-lite"), "latency", Target(0.5), 10, ())

@@ -4,7 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from utils.schedule import EMA_RAMP, make_optimizer, parameter_groups, running_mean, warmup_cosine
+from utils.schedule import (
+    EMA_RAMP,
+    REACH,
+    make_optimizer,
+    parameter_groups,
+    running_mean,
+    scale_lr,
+    warmup_cosine,
+    warmup_cosine_factor,
+)
 
 
 def rates(epochs: int, warmup: float, steps: int = 10) -> list[float]:
@@ -29,6 +38,17 @@ def test_the_rate_rises_to_its_highest_and_falls_to_its_last() -> None:
 def test_a_warm_up_longer_than_the_training_is_cut() -> None:
     found = rates(epochs=1, warmup=5)
     assert found.index(max(found)) == 5
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(20, 37), (30, 15)])
+def test_scales_can_go_as_far_in_any_training(epochs: int, steps: int) -> None:
+    factor = warmup_cosine_factor(steps, epochs, 5, 0.05)
+    lr = scale_lr(1e-3, factor, epochs * steps)
+    assert sum(lr * factor(step) for step in range(epochs * steps)) == pytest.approx(REACH)
+
+
+def test_scales_never_move_slower_than_the_rest() -> None:
+    assert scale_lr(1e-3, lambda step: 1.0, 10**6) == 1e-3
 
 
 def test_only_kernels_decay() -> None:

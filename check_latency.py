@@ -1,0 +1,55 @@
+"""How well does the table of layers predict the time of a whole cut network, on this machine?
+
+    python check_latency.py --backend onnxruntime --count 20
+    python check_latency.py --cfgs config/yolov3-tiny.cfg --img_size 416
+
+For each network: layers and a few random cuts are measured as latency_prune.py does, then other
+random cuts are predicted and measured. A busy machine makes both times and errors larger.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+from terminaltables import AsciiTable
+
+from import_param import LatencyCheckSettings, load
+from models import netdef as cfg_files
+from models.darknet import Darknet
+from pruning.costs import timer
+from pruning.latency import Check, check_clock, learn_clock
+from utils import errors
+
+
+def row(name: str, check: Check) -> list[str]:
+    wrong = np.abs(check.errors)
+    return [
+        name,
+        str(len(wrong)),
+        f"{check.measured.min():.2f} to {check.measured.max():.2f}",
+        f"{wrong.mean():.1%}",
+        f"{wrong.max():.1%}",
+        f"{(wrong <= 0.1).mean():.0%}",
+    ]
+
+
+def main(argv: list[str] | None = None) -> None:
+    p = load(LatencyCheckSettings, argv)
+    rows = [["network", "cuts", "measured ms", "error, mean", "largest", "within 10 %"]]
+    for cfg in p.check.cfgs:
+        netdef = cfg_files.load(cfg)
+        side = p.check.img_size
+        size = (side, side) if side else netdef.size
+        model = Darknet(netdef).eval()
+        engine = timer(model, size, dataclasses.asdict(p.runtime))
+        path = Path(p.check.cost_table) if p.check.cost_table else engine.table
+        clock = learn_clock(model, size, path, engine.about, engine.open, print)
+        rows.append(
+            row(Path(cfg).stem, check_clock(model, size, clock, engine.open, p.check.count))
+        )
+    print(AsciiTable(rows, f"{engine.name}, {engine.about['machine']}").table)
+
+
+if __name__ == "__main__":
+    sys.exit(errors.run(main))

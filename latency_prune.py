@@ -1,0 +1,19 @@
+"""Prune to a latency that is measured on the engine at hand. See prune.py and README.md.
+
+python latency_prune.py --weights weights/NAME/best.pt --data data/custom.data --target_speedup 3
+python latency_prune.py --weights weights/NAME/best.pt --backend openvino --target_ms 5
+"""
+
+import sys
+
+from import_param import prune_arguments
+from pruning.steps import prune
+from utils import errors
+
+
+def main(argv: list[str] | None = None) -> None:
+    prune(**prune_arguments(argv, strategy="latency"))
+
+
+if __name__ == "__main__":
+    sys.exit(errors.run(main))

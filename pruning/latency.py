@@ -1,0 +1,418 @@
+"""How long will a network take once it is cut, and which cut makes the most of a time?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import lsq_linear
+
+from models.darknet import Darknet
+from models.netdef import NetDef
+from pruning.budget import Choice, choose
+from pruning.costs import (
+    CostTable,
+    Open,
+    Span,
+    kind_of,
+    measure_step,
+    measure_table_,
+    picture,
+    read_shapes,
+    read_table,
+    take_turns,
+)
+from pruning.layout import Layout, Worth, find_layout, find_worth
+from pruning.scores import Scores
+from pruning.strategies import group_step
+from pruning.surgeon import Plan, cut
+from utils.errors import InputError
+
+Floats = NDArray[np.float64]
+Rng = np.random.Generator
+
+OPTIONS = 10  # widths of a group that are weighed
+SAMPLES = 20  # random cuts that are measured whole for a calibration
+TOGETHER = 5  # networks that are in memory at once, and take turns
+ROUNDS = 9  # in which they do
+ATTEMPTS = 5  # to choose, cut and measure, with what was measured taken into account
+NEAR = 0.02  # of the asked time: what is as near is not improved on
+PRIOR = 0.03  # how much a factor is held near that of the table, beside what was measured
+GONE = 0.2  # chance of a residual block to be gone in a random cut
+FAMILIES = ("1x1", "kxk", "grouped", "pooling")  # of layers in the table, see `Kind.family`
+MOVED = ("read", "shortcut", "route")  # million values: that those read, and that others write
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a layer's time alone becomes in a whole network.
+
+    factors: by family, of the table's milliseconds. moved: milliseconds for a million values:
+    "read" that a layer of the table reads (alone, it finds them in the cache), "shortcut" and
+    "route" that such a layer writes. constant: milliseconds of all else.
+    """
+
+    factors: Mapping[str, float]
+    moved: Mapping[str, float]
+    constant: float
+
+    @property
+    def vector(self) -> Floats:
+        """[features], see `Clock.features`."""
+        return np.array([*self.factors.values(), *self.moved.values(), self.constant])
+
+    @staticmethod
+    def of(vector: Sequence[float]) -> Calibration:
+        count = len(FAMILIES)
+        return Calibration(
+            dict(zip(FAMILIES, vector[:count], strict=True)),
+            dict(zip(MOVED, vector[count:-1], strict=True)),
+            vector[-1],
+        )
+
+
+PLAIN = Calibration.of([*[1.0] * len(FAMILIES), *[0.0] * len(MOVED), 0.0])
+
+
+class Clock:
+    """Predicts what a network takes, by a table and a calibration, from its layers' widths."""
+
+    def __init__(
+        self, netdef: NetDef, size: tuple[int, int], table: CostTable, how: Calibration = PLAIN
+    ) -> None:
+        self.table, self.how = table, how
+        self._maps = read_shapes(netdef, size)
+        self._names = [section.kind for section in netdef.layers]
+        self.kinds = [kind_of(netdef, n, read[0]) for n, read in enumerate(self._maps)]
+
+    def __call__(self, layer: int, reads: Floats, writes: Floats) -> Floats:
+        """A `LayerCost`: milliseconds of a layer."""
+        parts = self._parts(layer, reads, writes)
+        rates = {**self.how.factors, **self.how.moved}
+        return sum((rates[name] * amount for name, amount in parts.items()), 0.0 * reads)
+
+    def _parts(self, layer: int, reads: Floats, writes: Floats) -> dict[str, Floats]:
+        """By family, milliseconds alone, and by what moves, million values."""
+        kind, (_, height, width) = self.kinds[layer], self._maps[layer][0]
+        values = height * width / 1e6
+        if kind:
+            return {kind.family: self.table.ms(kind, reads, writes), "read": reads * values}
+        name = self._names[layer]
+        return {name: writes * values} if name in MOVED else {}
+
+    def features(self, layout: Layout, choice: Choice) -> Floats:
+        """What a network's prediction is made of: its parts' sums, and 1 for the constant."""
+        names = (*FAMILIES, *MOVED)
+
+        def part(name: str) -> float:
+            def cost(layer: int, reads: Floats, writes: Floats) -> Floats:
+                return self._parts(layer, reads, writes).get(name, 0.0 * reads)
+
+            return layout.cost(cost, choice.counts, choice.blocks)
+
+        return np.array([*map(part, names), 1.0])
+
+    def network(self, layout: Layout, choice: Choice) -> float:
+        """Milliseconds of a whole network."""
+        return float(self.features(layout, choice) @ self.how.vector)
+
+
+def calibrate(features: Floats, measured: Floats) -> Calibration:
+    """What predicts measured networks best, by the mean square of the relative error, with a pull
+    to the table as it is where these networks say little.
+
+    features: [networks, features]. measured: [networks], milliseconds.
+    """
+    relative = features / measured[:, None]
+    pull = np.maximum(PRIOR * np.sqrt((relative**2).sum(0)), 1e-9)  # 0: there is none of it
+    rows = np.vstack([relative, np.diag(pull)])
+    goal = np.append(np.ones(len(measured)), pull * PLAIN.vector)
+    return Calibration.of(lsq_linear(rows, goal, bounds=(0, np.inf)).x.tolist())
+
+
+def width_options(
+    layout: Layout, layer_keep: float, step: int, round_to: int = 0
+) -> list[list[int]]:
+    """By group, the numbers of units that it may keep, ascending.
+
+    There are at most `OPTIONS`, each wider than the one before by about one factor, multiples of
+    `round_to` channels, or of `step` (less in narrow groups) where that is 0.
+    """
+    found = []
+    for number, group in enumerate(layout.groups):
+        size = len(group)
+        if not layout.free(number):
+            found.append([size])
+            continue
+        each = group_step(group, round_to, step)
+        least = min(size, _up(max(1, math.ceil(layer_keep * size - 1e-9)), each))
+        spread = np.geomspace(least, size, OPTIONS)
+        found.append(sorted({min(size, _up(round(count), each)) for count in spread.tolist()}))
+    return found
+
+
+def _up(count: int, step: int) -> int:
+    return -(-count // step) * step
+
+
+def spans(layout: Layout, clock: Clock) -> list[Span]:
+    """The widths in which layers may come, for `measure_table_`: down to one step or a tenth."""
+    options = width_options(layout, 0.0, clock.table.step)
+    least, most = ([pick(found) for found in options] for pick in (min, max))
+    found = []
+    for term in layout.terms:
+        kind = clock.kinds[term.layer]
+        if kind:
+            reads, writes = (
+                (width.of(least), width.of(most)) for width in (term.reads, term.writes)
+            )
+            found.append(Span(kind, reads, writes))
+    return found
+
+
+def random_choices(
+    layout: Layout, options: Sequence[Sequence[int]], count: int, rng: Rng
+) -> Iterator[Choice]:
+    """Cuts of every extent, from none to all that the options allow, the same for no two layers."""
+    for number in range(count):
+        extent = number / max(1, count - 1)
+        shares = np.clip((1 - 0.9 * extent) * rng.uniform(1 - extent / 2, 1.5, len(options)), 0, 1)
+        places = [round(s * (len(found) - 1)) for s, found in zip(shares, options, strict=True)]
+        counts = [found[place] for found, place in zip(options, places, strict=True)]
+        blocks = [block for block in layout.outer if rng.random() < GONE * extent]
+        yield Choice(tuple(counts), tuple(sorted(blocks)), 0.0, 0.0, 0.0)
+
+
+def random_plan(layout: Layout, choice: Choice) -> Plan:
+    """A plan with a choice's widths, whichever units these are: for its time, not for its worth."""
+    worth = Worth(tuple(np.arange(len(group)) for group in layout.groups), {})
+    return Plan(worth.keep(layout.channels, choice.counts), choice.blocks)
+
+
+def measure_choices(
+    model: Darknet, size: tuple[int, int], layout: Layout, choices: Sequence[Choice], open_: Open
+) -> Floats:
+    """Milliseconds of a network's cuts, measured whole: [choices]."""
+    found: list[float] = []
+    for first in range(0, len(choices), TOGETHER):
+        some = choices[first : first + TOGETHER]
+        runs = [open_(cut(model, random_plan(layout, choice)), size) for choice in some]
+        found += take_turns(runs, picture(size), ROUNDS).tolist()
+    return np.array(found)
+
+
+def fill_table(path: Path, about: Mapping[str, str], open_: Open) -> CostTable:
+    """The table in a file, or a new one. Raises InputError where the file's does not fit."""
+    return read_table(path, about) if path.exists() else CostTable(about, measure_step(open_))
+
+
+def learn_clock(
+    model: Darknet,
+    size: tuple[int, int],
+    path: Path,
+    about: Mapping[str, str],
+    open_: Open,
+    tell: Callable[[str], None],
+) -> Clock:
+    """Measure what is needed to predict a network's cuts: its layers, as far as the table at
+    `path` lacks them, and some random cuts as a whole.
+
+    about: what it is measured with, see `CostTable`. tell: gets a line now and then.
+    """
+    layout = find_layout(model.netdef)
+    table = fill_table(path, about, open_)
+    clock = Clock(model.netdef, size, table)
+    count = measure_table_(table, spans(layout, clock), open_, tell)
+    if count:
+        table.write(path)
+    tell(f"{path}: {count} layers measured, the others known; channels in steps of {table.step}")
+    options = width_options(layout, 0.1, table.step)
+    choices = list(random_choices(layout, options, SAMPLES, np.random.default_rng(0)))
+    measured = measure_choices(model, size, layout, choices, open_)
+    features = np.array([clock.features(layout, choice) for choice in choices])
+    how = calibrate(features, measured)
+    errors = np.abs(features @ how.vector / measured - 1)
+    tell(f"calibrated on {SAMPLES} random cuts: {errors.mean():.1%} off on average")
+    return Clock(model.netdef, size, table, how)
+
+
+@dataclass(frozen=True, eq=False)
+class Check:
+    """Predictions beside measurements: [networks] each, milliseconds."""
+
+    predicted: Floats
+    measured: Floats
+
+    @property
+    def errors(self) -> Floats:
+        """[networks], the prediction's error as a share of the measured time."""
+        return self.predicted / self.measured - 1
+
+
+def check_clock(
+    model: Darknet, size: tuple[int, int], clock: Clock, open_: Open, count: int
+) -> Check:
+    """Predict and measure random cuts that the clock was not calibrated on."""
+    layout = find_layout(model.netdef)
+    options = width_options(layout, 0.1, clock.table.step)
+    choices = list(random_choices(layout, options, count, np.random.default_rng(1)))
+    measured = measure_choices(model, size, layout, choices, open_)
+    return Check(np.array([clock.network(layout, choice) for choice in choices]), measured)
+
+
+def latency(
+    netdef: NetDef,
+    scores: Scores,
+    clock: Clock,
+    budget: float,
+    layer_keep: float = 0.1,
+    round_to: int = 0,
+) -> Plan | None:
+    """The plan of most worth in `budget` milliseconds; None where there is no plan.
+
+    Pure: the scores, what a clock has learnt, and a budget decide. `layer_keep` and `round_to` are
+    those of `pruning.strategies.Target`.
+    """
+    problem = Problem.of(netdef, scores, clock, layer_keep, round_to)
+    choice = problem.choose(budget)
+    return None if choice is None else problem.plan(choice)
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What there is to choose from in a network: widths and blocks, their worth and time."""
+
+    layout: Layout
+    worth: Worth
+    options: Sequence[Sequence[int]]
+    clock: Clock
+
+    @staticmethod
+    def of(
+        netdef: NetDef, scores: Scores, clock: Clock, layer_keep: float, round_to: int
+    ) -> Problem:
+        layout = find_layout(netdef)
+        options = width_options(layout, layer_keep, clock.table.step, round_to)
+        return Problem(layout, find_worth(layout, scores), options, clock)
+
+    def values(self) -> dict[int, tuple[int, Floats]]:
+        """By scored convolution, its group and [options]: the share of the layer's worth, 0 to 1,
+        that is left at each width.
+
+        What a layer needs is compared with itself only. The sum of plain scores, as in HALP, takes
+        a channel for a channel, and the budget then buys many cheap ones of late layers for few
+        dear ones of early layers, which nothing after them makes up for. Measured on yolov3-tiny
+        trained densely on BCCD (mAP@.5 .878), cut to half its time, with BN re-estimated and no
+        fine-tuning: .321 by shares and .010 by sums of gamma, .718 and .620 of taylor.
+        """
+        return {
+            layer: (group, sums[self.options[group]] / (sums[-1] or 1.0))
+            for layer, (group, sums) in self.worth.layers.items()
+        }
+
+    def choose(self, budget: float) -> Choice | None:
+        rest = budget - self.clock.how.constant
+        return choose(self.layout, self.options, self.values(), self.clock, rest)
+
+    def plan(self, choice: Choice) -> Plan:
+        return Plan(self.worth.keep(self.layout.channels, choice.counts), choice.blocks)
+
+    def least(self) -> float:
+        """Milliseconds of the fastest network that there is to choose."""
+        counts = tuple(min(found) for found in self.options)
+        narrow = Choice(counts, tuple(sorted(self.layout.outer)), 0.0, 0.0, 0.0)
+        return self.clock.network(self.layout, narrow)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The time asked for: milliseconds an image, or how many times faster; the other one is 0.
+
+    Raises InputError unless one of them is asked for.
+    """
+
+    target_ms: float = 0.0
+    target_speedup: float = 0.0
+
+    def __post_init__(self) -> None:
+        if (self.target_ms > 0) == (self.target_speedup > 0):
+            raise InputError(
+                f"target_ms={self.target_ms:g}, target_speedup={self.target_speedup:g}: "
+                "expected one of them above 0"
+            )
+
+    @property
+    def name(self) -> str:
+        """As a part of a file's name."""
+        return f"{self.target_speedup:g}x" if self.target_speedup else f"{self.target_ms:g}ms"
+
+    def ms(self, before: float) -> float:
+        """What it means for a network that takes `before` milliseconds."""
+        return self.target_ms or before / self.target_speedup
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A cut to a time, in milliseconds: of the whole network, asked for, predicted by the table
+    for what was cut, and measured whole. attempts: how often was chosen and measured."""
+
+    before: float
+    asked: float
+    predicted: float
+    measured: float
+    attempts: int
+
+    @property
+    def missed(self) -> float:
+        """By how much the measured time differs from the asked one, as a share."""
+        return abs(self.measured / self.asked - 1)
+
+    @property
+    def share(self) -> float:
+        """The share of its time that the network is to lose."""
+        return 1 - self.asked / self.before
+
+    def line(self) -> str:
+        return (
+            f"asked {self.asked:.2f} ms ({self.before / self.asked:.2f} times faster), predicted "
+            f"{self.predicted:.2f} ms, measured {self.measured:.2f} ms "
+            f"({self.before / self.measured:.2f} times faster), in {self.attempts} attempts"
+        )
+
+
+def prune_to(
+    model: Darknet, problem: Problem, goal: Goal, open_: Open, size: tuple[int, int], rounds: int
+) -> tuple[Plan, Timing]:
+    """Choose, cut and measure until the cut network takes the asked time, within `NEAR`.
+
+    After each attempt the budget moves by what measuring missed. The nearest attempt is taken, and
+    one that is too slow only where none is fast enough. Raises InputError where the network cannot
+    be that fast.
+    """
+    found: list[tuple[Plan, Timing]] = []
+    whole, image = open_(model, size), picture(size)
+    before = float(take_turns([whole], image, rounds)[0])
+    budget = goal.ms(before)
+    for attempt in range(1, ATTEMPTS + 1):
+        choice = problem.choose(budget)
+        if choice is None:
+            break
+        plan = problem.plan(choice)
+        runs = [whole, open_(cut(model, plan), size)]
+        before, after = take_turns(runs, image, rounds).tolist()
+        predicted = problem.clock.network(problem.layout, choice)
+        found.append((plan, Timing(before, goal.ms(before), predicted, after, attempt)))
+        if found[-1][1].missed <= NEAR:
+            break
+        budget = min(budget, predicted) * found[-1][1].asked / after
+    if not found:
+        raise InputError(
+            f"{model.netdef.net.path or 'the network'}: expected a time of at least "
+            f"{problem.least():.2f} ms, which its narrowest cut is predicted to take, but "
+            f"{goal.ms(before):.2f} ms is asked for (layer_keep may be lowered)"
+        )
+    return min(found, key=lambda pair: pair[1].missed)

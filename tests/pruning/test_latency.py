@@ -1,0 +1,132 @@
+"""Are cuts predicted, and is what was asked for met, by clocks that depend on the network alone?"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.darknet import Darknet
+from pruning.budget import Choice
+from pruning.latency import (
+    FAMILIES,
+    MOVED,
+    PLAIN,
+    Calibration,
+    Clock,
+    Goal,
+    Problem,
+    calibrate,
+    check_clock,
+    latency,
+    learn_clock,
+    prune_to,
+    width_options,
+)
+from pruning.layout import find_layout
+from pruning.scores import gamma
+from pruning.surgeon import cut, masked
+from tests.pruning.clocks import stop_clocks
+from tests.pruning.nets import config, error, forward_padding_constants, photos, trained
+from utils.errors import InputError
+
+ABOUT = {"engine": "none"}
+OPEN = lambda model, size: model  # noqa: E731
+
+
+def learnt(model: Darknet, folder: Path) -> tuple[Clock, list[str]]:
+    said: list[str] = []
+    clock = learn_clock(model, model.netdef.size, folder / "costs.csv", ABOUT, OPEN, said.append)
+    return clock, said
+
+
+@pytest.mark.parametrize(
+    ("name", "thinner"),
+    [("yolov3-tiny", 8), pytest.param("yolov3-mobilenetv2", 16, marks=pytest.mark.slow)],
+)
+def test_cuts_are_predicted_and_reached(
+    name: str, thinner: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_clocks(monkeypatch)
+    model = trained(config(name, thinner=thinner), 0)
+    size = model.netdef.size
+    clock, said = learnt(model, tmp_path)
+    assert "0 layers measured" not in said[0]
+    check = check_clock(model, size, clock, OPEN, 6)
+    assert np.abs(check.errors).max() < 0.1
+    again, said = learnt(model, tmp_path)
+    assert "0 layers measured" in said[0]
+    assert np.allclose(again.how.vector, clock.how.vector, atol=1e-3)
+    problem = Problem.of(model.netdef, gamma(model), clock, 0.1, 0)
+    for speedup in (1.5, 2.5):
+        plan, timing = prune_to(model, problem, Goal(target_speedup=speedup), OPEN, size, 1)
+        assert timing.missed < 0.05
+        assert timing.before / timing.measured == pytest.approx(speedup, rel=0.05)
+        small, images = cut(model, plan), photos(model.netdef)
+        exact = forward_padding_constants(masked(model, plan), images, plan.keep)
+        if not plan.blocks:
+            assert error(small(images), exact) < 1e-4
+        kept = problem.layout.counts(plan)
+        for number, group in enumerate(problem.layout.groups):
+            assert kept[number] >= 0.1 * len(group) - 1e-9
+    with pytest.raises(InputError, match=r"expected a time of at least .* 0\.01 ms is asked for"):
+        prune_to(model, problem, Goal(target_ms=0.01), OPEN, size, 1)
+
+
+def test_a_plan_depends_on_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_clocks(monkeypatch)
+    model = trained(config("yolov3-lite", thinner=2), 0)
+    clock, _ = learnt(model, tmp_path)
+    layout = find_layout(model.netdef)
+    whole = clock.network(layout, Choice(tuple(len(g) for g in layout.groups), (), 0, 0, 0))
+    scores = gamma(model)
+    first, second = (latency(model.netdef, scores, clock, whole / 2) for _ in range(2))
+    assert first is not None and second is not None
+    assert np.array_equal(first.keep, second.keep)
+    assert latency(model.netdef, scores, clock, 0.0) is None
+    everything = latency(model.netdef, scores, clock, 1.01 * whole)
+    assert everything is not None and everything.keep.all()
+
+
+def test_of_each_group_the_best_units_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_clocks(monkeypatch)
+    model = trained(config("yolov3-tiny", thinner=4), 0)
+    clock, _ = learnt(model, tmp_path)
+    scores = gamma(model)
+    problem = Problem.of(model.netdef, scores, clock, 0.1, 8)
+    choice = problem.choose(problem.least() * 1.5)
+    assert choice is not None
+    plan = problem.plan(choice)
+    for number, group in enumerate(problem.layout.groups):
+        if problem.layout.free(number):
+            worth = sum(scores[m.layer][m.positions].sum(1) for m in group.scored_by)
+            kept = plan.keep[group.units]
+            assert kept.sum() == choice.counts[number]
+            assert kept.all() or worth[kept].min() >= worth[~kept].max()
+
+
+def test_options_are_steps_between_the_least_and_all() -> None:
+    layout = find_layout(config("yolov3"))
+    for options, group in zip(width_options(layout, 0.25, 16), layout.groups, strict=True):
+        if group.kept_because:
+            assert options == [len(group)]
+            continue
+        assert options[-1] == len(group) and options[0] >= 0.25 * len(group)
+        step = min(16, max(1, len(group) // 4))
+        assert all(count % step == 0 for count in options[:-1]) and len(options) <= 10
+
+
+def test_a_calibration_finds_the_factors_that_networks_obey() -> None:
+    rng = np.random.default_rng(0)
+    truth = Calibration.of([1.3, 0.8, 2.0, 1.0, 0.5, 0.0, 3.0, 4.0])
+    features = rng.uniform(1, 9, (40, len(FAMILIES) + len(MOVED) + 1))
+    features[:, -1] = 1
+    found = calibrate(features, features @ truth.vector)
+    assert np.abs(features @ found.vector / (features @ truth.vector) - 1).max() < 0.01
+    alone = calibrate(np.zeros((3, 8)) + PLAIN.vector, np.full(3, PLAIN.vector.sum()))
+    assert np.allclose(alone.vector, PLAIN.vector, atol=1e-6)
+
+
+@pytest.mark.parametrize("goal", [(0, 0), (3, 2)])
+def test_one_time_is_asked_for(goal: tuple[float, float]) -> None:
+    with pytest.raises(InputError, match="expected one of them above 0"):
+        Goal(*goal)
