@@ -322,7 +322,7 @@ class Runtime:
         "auto"  # auto = the fastest that is installed, measured once
     )
     precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"  # of its arithmetic; fp16 on cards
-    threads: int = 0  # on a CPU; 0 = as many as its engine likes
+    threads: int = 0  # on a CPU; 0 = as many as torch finds useful
     calibration: str = ""  # photos like those to come, for int8: a .data file, a folder or a glob
     calibration_photos: int = 200  # at most so many of them
 
@@ -379,6 +379,74 @@ class Test:
             self,
             batch_size=(self.batch_size >= 1, "at least 1"),
             workers=(self.workers >= -1, "at least 0, or -1 to choose"),
+        )
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What benchmark.py compares."""
+
+    weights: tuple[str, ...] = (
+        "config/yolov3.cfg",
+        "config/yolov3-mobilenet.cfg",
+        "config/yolov3-mobilenetv2.cfg",
+        "config/yolov3-tiny.cfg",
+        "config/yolov3-lite.cfg",
+        "config/yolov3-tiny-mobilenet.cfg",
+    )  # networks: .pt, .weights with a .cfg beside it, or a .cfg; the first is compared with
+    engines: tuple[
+        str, ...
+    ] = ()  # torch, onnxruntime, openvino, ncnn, opencv; none = all installed
+    precisions: tuple[str, ...] = ("fp32", "bf16")  # fp32, bf16, int8
+    batches: tuple[int, ...] = (1,)  # images at once
+    img_size: int = 320  # input width and height, pixels; 0 = each network's own
+    rounds: int = 30  # in which everything is timed once
+    seconds: float = 120.0  # of measuring, about, at most
+    threads: int = 0  # 0 = as many as torch finds useful
+    calibration: str = ""  # photos for int8: a .data file, a folder, a glob; empty = noise
+    calibration_photos: int = 200  # at most so many of them
+    output: str = "runs/benchmark"  # folder for the table and the plot
+
+    def __post_init__(self) -> None:
+        expect(
+            self,
+            weights=(bool(self.weights), "at least one network"),
+            batches=(bool(self.batches) and min(self.batches) >= 1, "numbers from 1"),
+            precisions=(bool(self.precisions), "at least one"),
+            img_size=(self.img_size >= 0, "pixels, or 0 for each network's own size"),
+            rounds=(self.rounds >= 1, "at least 1"),
+            seconds=(self.seconds > 0, "more than 0"),
+            threads=(self.threads >= 0, "at least 0"),
+            calibration_photos=(self.calibration_photos >= 1, "at least 1"),
+        )
+
+
+@dataclass(frozen=True)
+class Export:
+    """What export.py writes, and on what it compares."""
+
+    format: tuple[str, ...] = ("onnx",)  # darknet, onnx, openvino, ncnn, torchscript; several
+    precision: Literal["fp32", "int8"] = "fp32"  # int8: onnx and openvino
+    dynamic: bool = False  # onnx for any number of images and any size
+    nms: bool = False  # onnx with decoding and NMS in the graph
+    conf_thres: float = 0.25  # with nms: lowest score to keep
+    nms_thres: float = 0.45  # with nms: of two boxes of a class that overlap more, the worse goes
+    max_detections: int = 300  # with nms: at most so many boxes a class and photo
+    data: str = ""  # a .data file: photos to compare and measure on, and to calibrate int8 on
+    source: str = ""  # photos to compare on; empty = the data set's, or the demo set's
+    photos: int = 8  # how many to compare on
+    calibration_photos: int = 200  # at most so many training photos to calibrate int8 on
+    output: str = ""  # folder for the files; empty = export/ beside the weights
+
+    def __post_init__(self) -> None:
+        expect(
+            self,
+            format=(bool(self.format), "at least one"),
+            conf_thres=(0 <= self.conf_thres <= 1, "from 0 to 1"),
+            nms_thres=(0 <= self.nms_thres <= 1, "from 0 to 1"),
+            max_detections=(self.max_detections >= 1, "at least 1"),
+            photos=(self.photos >= 1, "at least 1"),
+            calibration_photos=(self.calibration_photos >= 1, "at least 1"),
         )
 
 
@@ -467,6 +535,21 @@ class ReproduceSettings:
     """Rerun the reference experiment of pruning; see README.md."""
 
     reproduce: Reproduce = field(default_factory=Reproduce)
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """Write a network in other programs' formats; see README.md."""
+
+    network: Network = field(default_factory=Network)
+    export: Export = field(default_factory=Export)
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings:
+    """Compare networks, engines and precisions in speed; see README.md."""
+
+    benchmark: Benchmark = field(default_factory=Benchmark)
 
 
 @dataclass(frozen=True)

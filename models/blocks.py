@@ -148,6 +148,9 @@ class Pool(nn.Module):
             return F.max_pool2d(x, 2, 2, ceil_mode=True)
         if before == after and before <= self.size // 2:
             return F.max_pool2d(x, self.size, self.stride, before)
+        if self.stride == (1, 1) and after <= self.size // 2:
+            # Padded by one pixel too many left and above, then without what these pixels gave.
+            return F.max_pool2d(x, self.size, 1, after)[..., after - before :, after - before :]
         # Zeros would win over negative values after leaky; -inf never does.
         padded = F.pad(x, (before, after, before, after), value=-torch.inf)
         return F.max_pool2d(padded, self.size, self.stride)

@@ -235,13 +235,18 @@ def count_parameters(model: nn.Module) -> int:
 
 def count_operations(netdef: NetDef, size: tuple[int, int] | None = None) -> int:
     """Operations of the convolutions for one image: two a multiply-add, as Darknet counts."""
+    return sum(layer_operations(netdef, size).values())
+
+
+def layer_operations(netdef: NetDef, size: tuple[int, int] | None = None) -> dict[int, int]:
+    """The operations of each convolution, by layer."""
     outputs = shapes(netdef, size)
-    total = 0
+    found = {}
     for index, section in enumerate(netdef.layers):
         if section.kind == "convolutional":
             source = netdef.sources(index)[0]
             inputs = netdef.channels if source < 0 else outputs[source][0]
             kernel = section.integer("size", 1) ** 2 * inputs // section.integer("groups", 1)
             filters, height, width = outputs[index]
-            total += 2 * kernel * filters * height * width
-    return total
+            found[index] = 2 * kernel * filters * height * width
+    return found

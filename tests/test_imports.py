@@ -11,7 +11,10 @@ SCRIPTS = {path.stem for path in ROOT.glob("*.py")}
 FOLDERS = ("models", "pruning", "utils")
 MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 # The parts of utils that know networks; `models` must not know them.
-ABOVE_MODELS = {"utils.engine", "utils.checkpoint", "utils.detector", "utils.backends"}
+ABOVE_MODELS = {
+    "utils.engine", "utils.checkpoint", "utils.detector", "utils.backends", "utils.benchmark",
+    "utils.export",
+}  # fmt: skip
 # What models may use: nothing that knows a network, a data set or a setting.
 BELOW_MODELS = {"utils.types", "utils.boxes", "utils.errors", "utils.files"}
 

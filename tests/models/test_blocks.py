@@ -136,3 +136,14 @@ def test_a_sigmoid_of_bfloat16_can_be_undone() -> None:
     logits = torch.tensor([7.0, -7.0], dtype=torch.bfloat16)
     again = torch.logit(ACTIVATIONS["logistic"]()(logits), eps=1e-7)
     torch.testing.assert_close(again, logits.float(), rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(7, 8), (8, 5)])
+def test_quick_ways_to_pool_equal_padding_with_infinity(stride: int, size: tuple[int, int]) -> None:
+    section = parse(
+        f"[net]\nchannels=2\nwidth=8\nheight=8\n[maxpool]\nsize=2\nstride={stride}\n"
+    ).layers[0]
+    x = torch.randn(2, 2, *size) - 5
+    padded = torch.nn.functional.pad(x, (0, 1, 0, 1), value=-torch.inf)
+    assert Pool(section)(x).equal(torch.nn.functional.max_pool2d(padded, 2, stride))

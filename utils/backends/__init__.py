@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from models.darknet import Darknet
@@ -43,7 +44,9 @@ ENGINES = {
     "onnxruntime": Known(
         "onnxruntime_engine", "OnnxRuntimeEngine", ("onnxruntime", "onnx", "onnxscript")
     ),
-    "openvino": Known("openvino_engine", "OpenVinoEngine", ("openvino", "onnx", "onnxscript")),
+    "openvino": Known(
+        "openvino_engine", "OpenVinoEngine", ("openvino", "onnx", "onnxscript"), ("nncf",)
+    ),
     "ncnn": Known("ncnn_engine", "NcnnEngine", ("ncnn", "pnnx", "onnx", "onnxscript")),
     "opencv": Known("opencv_engine", "OpenCvEngine", ("cv2",)),
 }
@@ -76,13 +79,13 @@ def open_engine(
     installed, which is measured once and then known (`utils.backends.choose`).
 
     size: (width, height) of the input in pixels. batch: images that it runs at once (it takes any
-    number). threads: 0 for the library's own choice. calibration: for int8, batches of images
+    number). threads: 0 for as many as torch uses. calibration: for int8, batches of images
     [B, 3, H, W], 0 to 1, like those that it will see. tell: gets a line on what `auto` chose.
     Raises InputError where the library is not installed or cannot compute in that precision.
     """
     if precision not in PRECISIONS:
         raise InputError(f"precision={precision!r}: expected one of {', '.join(PRECISIONS)}")
-    wanted = Wanted(size, precision, batch, threads, calibration)
+    wanted = Wanted(size, precision, batch, threads or torch.get_num_threads(), calibration)
     if name == "auto":
         engine, line = _open_fastest(model, wanted)
         tell(line)

@@ -9,6 +9,7 @@ from torch import Tensor
 from models.darknet import Darknet
 from utils.backends.base import FixedBatch, Wanted
 from utils.backends.onnx_graph import to_onnx
+from utils.backends.quantize import float_layers, in_batches, quantized_onnx
 
 
 def session(graph: bytes | str, threads: int = 0) -> onnxruntime.InferenceSession:
@@ -16,6 +17,8 @@ def session(graph: bytes | str, threads: int = 0) -> onnxruntime.InferenceSessio
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors only
+    # Its threads would wait for more work, busily, and slow down whatever comes next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
@@ -24,8 +27,12 @@ class OnnxRuntimeEngine(FixedBatch):
 
     def __init__(self, model: Darknet, wanted: Wanted) -> None:
         super().__init__(wanted)
-        wanted.refuse_precision(self.name, ("fp32",))
-        self._session = session(to_onnx(model, wanted.images()), wanted.threads)
+        wanted.refuse_precision(self.name, ("fp32", "int8"))
+        graph = to_onnx(model, wanted.images())
+        if wanted.precision == "int8":
+            images = in_batches(wanted.calibration, wanted.batch)
+            graph = quantized_onnx(graph, images, float_layers(model, images))
+        self._session = session(graph, wanted.threads)
 
     def run(self, images: Tensor) -> list[Tensor]:
         feeds = {"images": images.cpu().contiguous().numpy()}

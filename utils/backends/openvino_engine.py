@@ -9,6 +9,7 @@ from torch import Tensor
 from models.darknet import Darknet
 from utils.backends.base import FixedBatch, Wanted
 from utils.backends.onnx_graph import to_onnx
+from utils.backends.quantize import float_layers, in_batches, quantized_openvino
 
 # Left to itself, OpenVINO computes in bfloat16 where the CPU has it, whatever the model says.
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
@@ -16,7 +17,7 @@ HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 def precisions() -> tuple[str, ...]:
     able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return ("fp32", "bf16") if "BF16" in able else ("fp32",)
+    return ("fp32", *(["bf16"] if "BF16" in able else []), "int8")
 
 
 def compiled(
@@ -41,6 +42,9 @@ class OpenVinoEngine(FixedBatch):
         super().__init__(wanted)
         wanted.refuse_precision(self.name, precisions())
         graph = to_openvino(model, wanted.images())
+        if wanted.precision == "int8":
+            images = in_batches(wanted.calibration, wanted.batch)
+            graph = quantized_openvino(graph, images, float_layers(model, images))
         self._request = compiled(graph, wanted.precision, wanted.threads).create_infer_request()
 
     def run(self, images: Tensor) -> list[Tensor]:

@@ -1,0 +1,124 @@
+"""How fast are networks on this machine? Networks x engines x precisions, measured in turns.
+
+    python benchmark.py
+    python benchmark.py --weights weights/NAME/best.pt weights/NAME-slim-70/pruned.pt
+    python benchmark.py --engines torch openvino --precisions fp32 bf16 int8 --batches 1 8
+
+A .cfg stands for the network with random weights, which is as fast as a trained one. Of several
+networks, each is compared with the first. Prints a table and leaves benchmark.md, benchmark.csv and
+benchmark.png in the output folder. `--seconds` bounds the time that is spent on measuring.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+import import_param
+from import_param import Benchmark, BenchmarkSettings
+from models import netdef as cfg_files
+from models.darknet import Darknet
+from utils.backends import ENGINES, PRECISIONS, installed
+from utils.backends.timing import machine, version
+from utils.benchmark import (
+    Candidate,
+    csv_table,
+    markdown_table,
+    measure,
+    open_all,
+    plot,
+    terminal_table,
+)
+from utils.calibration import sample_images
+from utils.checkpoint import check_for_photos, check_size, load_network
+from utils.errors import InputError, run
+from utils.files import write_text
+
+RANDOM_PHOTOS = 8  # that int8 is calibrated on where only its speed is asked for
+
+
+def main(argv: list[str] | None = None) -> None:
+    p = import_param.load(BenchmarkSettings, argv)
+    if p.benchmark.threads:
+        torch.set_num_threads(p.benchmark.threads)
+    engines, precisions = choose(p.benchmark)
+    candidates = open_networks(p.benchmark)
+    opened = open_all(candidates, engines, precisions, p.benchmark.batches, p.benchmark.threads)
+    found = measure(candidates, opened, p.benchmark.rounds, p.benchmark.seconds)
+    text = about(p.benchmark, engines)
+    print(f"{terminal_table(found)}\n{text}")
+    folder = Path(p.benchmark.output)
+    import_param.save(p, folder / "settings.json")
+    write_text(folder / "benchmark.md", markdown_table(found, text))
+    write_text(folder / "benchmark.csv", csv_table(found))
+    plot(found, folder / "benchmark.png")
+    print(f"benchmark.md, .csv and .png are in {folder}")
+
+
+def choose(asked: Benchmark) -> tuple[list[str], list[str]]:
+    """The engines and precisions to measure; engines that are not installed are told."""
+    engines = list(asked.engines)
+    if not engines:
+        engines = [name for name in ENGINES if not installed(name)]
+        missing = [name for name in ENGINES if name not in engines]
+        if missing:
+            print(f"not installed: {', '.join(missing)}: pip install -r requirements/engines.txt")
+    for name in engines:
+        installed(name)  # refuses what is not known
+    for precision in asked.precisions:
+        if precision not in PRECISIONS:
+            raise InputError(f"precisions={precision!r}: expected some of {', '.join(PRECISIONS)}")
+    return engines, list(asked.precisions)
+
+
+def open_networks(asked: Benchmark) -> list[Candidate]:
+    """The networks, with photos to calibrate on where int8 is asked for."""
+    found = []
+    for path in asked.weights:
+        model, size, letterbox = open_one(path, asked.img_size)
+        photos = None
+        if "int8" in asked.precisions:
+            photos = torch.rand(RANDOM_PHOTOS, 3, size[1], size[0])
+            if asked.calibration:
+                photos = sample_images(asked.calibration, size, letterbox, asked.calibration_photos)
+        found.append(Candidate(short(path, asked.weights), model, size, photos))
+    return found
+
+
+def open_one(path: str, img_size: int) -> tuple[Darknet, tuple[int, int], bool]:
+    """A trained network, or a .cfg with random weights; on the CPU."""
+    if Path(path).suffix != ".cfg":
+        network = load_network(path, device="cpu", img_size=img_size)
+        return network.model, network.size, network.letterbox
+    netdef = cfg_files.load(path)
+    check_for_photos(netdef)
+    size = (img_size, img_size) if img_size else netdef.size
+    check_size(netdef, size)
+    return Darknet(netdef).eval(), size, netdef.letterbox
+
+
+def short(path: str, others: tuple[str, ...]) -> str:
+    """A name for a network: its file's, with the folder where another file has the same."""
+    stems = [Path(other).stem for other in others]
+    if stems.count(Path(path).stem) == 1:
+        return Path(path).stem
+    return f"{Path(path).parent.name}/{Path(path).stem}"
+
+
+def about(asked: Benchmark, engines: list[str]) -> str:
+    """How it was measured, in words."""
+    packages = dict.fromkeys(ENGINES[name].packages[0] for name in engines)
+    versions = ", ".join(f"{package} {version(package)}" for package in packages)
+    size = f"{asked.img_size}x{asked.img_size} px" if asked.img_size else "each network's own size"
+    int8 = ""
+    if "int8" in asked.precisions and not asked.calibration:
+        int8 = " int8 was calibrated on noise: for its speed alone."
+    return (
+        f"{machine()}; {versions}. {size}; from images in memory to raw maps, median and quartiles "
+        f"of up to {asked.rounds} rounds in which all took turns; speed-up against the first "
+        f"network on the same engine; peak: the best of float32 products of 1024x1024.{int8}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,142 @@
+"""export.py and utils/export.py: what is written opens, says the same, and is whole."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import export as script
+from tests.utils.backends.test_backends import CFG, trained
+from utils import export
+from utils.backends import installed
+from utils.checkpoint import Network
+from utils.draw import write_image
+from utils.errors import InputError, run
+from utils.export import FORMATS, NEEDS, Options
+
+
+def need(kind: str, precision: str = "fp32") -> None:
+    if how := installed(NEEDS.get(kind, kind), precision):
+        pytest.skip(f"{kind}: {how}")
+
+
+@pytest.fixture
+def network() -> Network:
+    return Network(trained(), ("a", "b", "c"), (64, 64), False)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> str:
+    random = np.random.default_rng(0)
+    for number in range(2):
+        pixels = random.integers(0, 255, (48, 80, 3), np.uint8)
+        write_image(tmp_path / "photos" / f"{number}.png", pixels)
+    return str(tmp_path / "photos")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_format_is_written_whole(kind: str, network: Network, tmp_path: Path) -> None:
+    need(kind)
+    images = torch.rand(2, 3, 64, 64)
+    done = export.export(network, kind, tmp_path / "out" / "net", images, Options())
+    assert sorted(done.files) == sorted((tmp_path / "out").iterdir())
+    assert done.difference <= 1e-3 * done.largest
+    assert done.run is not None
+    with torch.inference_mode():
+        wanted = network.model(images[:1])
+    for ours, theirs in zip(done.run(images[:1]), wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_what_computes_something_else_is_not_kept(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(network: Network, stem: Path, images: Tensor, options: Options) -> export.Written:
+        stem.with_suffix(".cfg").write_text("half")
+        return [stem.with_suffix(".cfg")], lambda batch: [m + 1 for m in network.model(batch)]
+
+    monkeypatch.setitem(export.WRITERS, "darknet", wrong)
+    with pytest.raises(InputError, match="differs by 1"):
+        export.export(network, "darknet", tmp_path / "net", torch.rand(1, 3, 64, 64), Options())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_dynamic_graph_takes_other_sizes(network: Network, tmp_path: Path) -> None:
+    need("onnx")
+    images = torch.rand(1, 3, 64, 64)
+    done = export.export(network, "onnx", tmp_path / "net", images, Options(dynamic=True))
+    assert done.run is not None
+    other = torch.rand(3, 3, 96, 128)
+    with torch.inference_mode():
+        wanted = network.model(other)
+    for ours, theirs in zip(done.run(other), wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_nms_in_the_graph_finds_what_ours_finds(network: Network, tmp_path: Path) -> None:
+    """`export` itself compares the detections, and refuses others."""
+    need("onnx")
+    options = Options(nms=True, conf_thres=0.05, nms_thres=0.45)
+    done = export.export(network, "onnx", tmp_path / "net", torch.rand(2, 3, 64, 64), options)
+    assert done.difference < 0.01
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(tmp_path / "net.onnx"))
+    images = {"images": torch.rand(1, 3, 64, 64).numpy()}
+    index, labels, boxes, scores = session.run(None, images)
+    assert len(index) == len(labels) == len(boxes) == len(scores) > 0
+    assert boxes.shape[1] == 4 and (scores > 0.05).all()
+
+
+def test_overlap_by_distance_is_refused(tmp_path: Path) -> None:
+    need("onnx")
+    model = trained(CFG.replace("num=2", "num=2\nnms_kind=diounms"))
+    network = Network(model, ("a", "b", "c"), (64, 64), False)
+    with pytest.raises(InputError, match="nms_kind"):
+        images = torch.rand(1, 3, 64, 64)
+        export.export(network, "onnx", tmp_path / "net", images, Options(nms=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+def test_int8_is_near(kind: str, network: Network, tmp_path: Path) -> None:
+    need(kind, "int8")
+    photos = torch.rand(8, 3, 64, 64)
+    options = Options(precision="int8", calibration=photos)
+    done = export.export(network, kind, tmp_path / "net", photos[:2], options)
+    assert 0 < done.difference < 0.1 * done.largest
+
+
+def test_the_script_reports_what_it_wrote(
+    colour_weights: str, photos: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--weights", colour_weights, "--source", photos, "--output", str(tmp_path / "out")]
+    script.main([*flags, "--format", "darknet", "torchscript"])
+    assert "on 2 photos" in capsys.readouterr().out
+    report = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert set(report) == {"darknet", "torchscript"}
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert left == {
+        "colours.cfg", "colours.weights", "colours.names", "colours.torchscript", "export.json",
+        "export_settings.json",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--format", "tensorrt"],
+        ["--format", "darknet", "--nms"],
+        ["--format", "darknet", "--dynamic"],
+        ["--format", "onnx", "--precision", "int8"],
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    flags: list[str], colour_weights: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(lambda: script.main(["--weights", colour_weights, *flags])) == 2
+    assert capsys.readouterr().err.count("\n") == 1
