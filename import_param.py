@@ -519,7 +519,6 @@ class Reproduce:
     tune_epochs: int = 40  # of fine-tuning; others train for the sum of both
     lr: float = 3e-3  # learning rate from pretrained weights
     tune_lr: float = 3e-3  # learning rate from a cut, and of its controls
-    tune_mosaic: float = 0.0  # chance of mosaics there; what is small is soon asked too much
     sparse_rate: float = 2.5e-4  # as train.py's
     channels: tuple[float, ...] = (0.5, 0.7, 0.85, 0.95)  # shares of them that slim cuts
     eval_every: int = 4  # epochs between evaluations

@@ -32,8 +32,7 @@ class Recipe:
     cfg, weights: the network and what it starts from. data: the photos. name: of the experiment,
     with which every run's name begins. channels: shares of the channels that slim cuts. seeds: how
     many times the main rows are run. lr, tune_lr: learning rates of the training from `weights`,
-    and of all that starts from a cut. tune_mosaic: the latter's chance of mosaics: small networks
-    are soon asked too much.
+    and of all that starts from a cut.
     """
 
     name: str
@@ -45,7 +44,6 @@ class Recipe:
     tune_epochs: int
     lr: float
     tune_lr: float
-    tune_mosaic: float
     sparse_rate: float
     channels: tuple[float, ...]
     eval_every: int
@@ -198,8 +196,7 @@ def _after_cut(recipe: Recipe, cut: Step, how: str, seed: int, *flags: str) -> S
     """Train what a cut left, from its weights, or from random ones for all epochs."""
     epochs = recipe.total if how == "random" else recipe.tune_epochs
     cfg = ("--cfg", str(cut.run.weights / "pruned.cfg"))
-    mosaic = ("--mosaic", f"{recipe.tune_mosaic:g}")
-    training = (*_training(recipe, epochs, seed, recipe.tune_lr), *mosaic)
+    training = _training(recipe, epochs, seed, recipe.tune_lr)
     return Step(f"{cut.name}-{how}", "train.py", (*cfg, *flags, *training), (cut,), epochs)
 
 
