@@ -40,20 +40,7 @@ def checkpoint(path: Path, epoch: int) -> None:
 
 def recipe(seeds: int = 2) -> Recipe:
     return Recipe(
-        "x",
-        "net.cfg",
-        "w.weights",
-        "d.data",
-        64,
-        1,
-        2,
-        1e-3,
-        2e-3,
-        0.0,
-        1e-4,
-        (0.5, 0.85),
-        1,
-        seeds,
+        "x", "net.cfg", "w.weights", "d.data", 64, 1, 2, 1e-3, 2e-3, 1e-4, (0.5, 0.85), 1, seeds
     )
 
 
