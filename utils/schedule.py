@@ -42,14 +42,17 @@ def warmup_cosine(
 
 REACH = 12.0  # how far AdamW may move a scale in all; on BCCD as far was enough, a fifth was not
 
+HIGHEST = 0.1
+
 
 def scale_lr(lr: float, factor: Callable[[int], float], steps: int) -> float:
     """The learning rate for scales that are drawn to zero in `steps` steps of a schedule.
 
     They start at about 1, and AdamW moves a parameter by at most the learning rate a step: so a
-    short training, or a small data set, needs a higher one to draw as many. Never below `lr`.
+    short training, or a small data set, needs a higher one to draw as many. Never below `lr`, and
+    otherwise at most a tenth, so that a scale dies over many steps and not by chance.
     """
-    return max(lr, REACH / sum(map(factor, range(steps))))
+    return max(lr, min(HIGHEST, REACH / sum(map(factor, range(steps)))))
 
 
 def running_mean(model: nn.Module, decay: float) -> AveragedModel:

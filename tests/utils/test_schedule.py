@@ -6,6 +6,7 @@ from torch import nn
 
 from utils.schedule import (
     EMA_RAMP,
+    HIGHEST,
     REACH,
     make_optimizer,
     parameter_groups,
@@ -49,6 +50,11 @@ def test_scales_can_go_as_far_in_any_training(epochs: int, steps: int) -> None:
 
 def test_scales_never_move_slower_than_the_rest() -> None:
     assert scale_lr(1e-3, lambda step: 1.0, 10**6) == 1e-3
+    assert scale_lr(0.2, lambda step: 1.0, 1) == 0.2
+
+
+def test_scales_do_not_leap_in_a_very_short_training() -> None:
+    assert scale_lr(1e-3, lambda step: 1.0, 4) == HIGHEST
 
 
 def test_only_kernels_decay() -> None:
