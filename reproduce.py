@@ -26,8 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import import_param
-from import_param import ReproduceSettings
+from import_param import ReproduceSettings, Runtime
 from models import netdef as cfg_files
+from pruning.costs import timer
 from pruning.experiment import Recipe, Row, Step, in_order, plan_rows, run_steps
 from pruning.plots import Place, plot_sizes
 from pruning.report import Size, measure_latencies, size_of
@@ -81,8 +82,9 @@ def main(argv: list[str] | None = None) -> None:
 def measure(rows: Sequence[Row]) -> tuple[list[Result], str]:
     """What each row came to, and how latency was measured: all networks taking turns."""
     networks = [load_network(str(row.trained[0].result), device="cpu") for row in rows]
-    size = networks[0].size
-    latencies, method = measure_latencies([n.model for n in networks], size, LATENCY_ROUNDS)
+    models, size = [n.model for n in networks], networks[0].size
+    engine = timer(models[0], size, dataclasses.asdict(Runtime(backend="torch")))
+    latencies, method = measure_latencies(models, size, LATENCY_ROUNDS, engine)
     results = [
         Result(
             row.label,

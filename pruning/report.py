@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import statistics
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from terminaltables import AsciiTable
 
 from models.darknet import Darknet, count_operations, count_parameters, shapes
 from models.netdef import NetDef
-from pruning.costs import Open, picture, take_turns
+from pruning.costs import Timer, picture, take_turns
 from pruning.latency import Timing
 from pruning.plots import plot_channels
 from pruning.residual import without_blocks
@@ -26,7 +23,6 @@ from utils.backends.timing import machine
 from utils.files import write_text
 
 HEADER_BYTES = 20  # of a .weights file
-WARM_UP = 3  # rounds that are not counted: the first ones allocate memory and choose kernels
 
 
 @dataclass(frozen=True)
@@ -210,51 +206,21 @@ def size_of(model: Darknet, size: tuple[int, int], latency: float) -> Size:
     )
 
 
-@torch.inference_mode()
 def measure_latencies(
-    models: Sequence[Darknet], size: tuple[int, int], rounds: int
+    models: Sequence[Darknet], size: tuple[int, int], rounds: int, engine: Timer
 ) -> tuple[list[float], str]:
-    """Milliseconds that each network takes for one image of (width, height) `size`, and how they
-    were measured, as a line.
+    """Milliseconds that each network takes on an engine for one image of (width, height) `size`,
+    and how they were measured, as a line.
 
-    The networks take turns, so whatever else the machine does meets them alike; the median
-    leaves out what it does now and then. The networks alone: no decoding, no NMS.
+    The networks take turns, so whatever else the machine does meets them alike. The networks
+    alone: no decoding, no NMS.
     """
-    device = next(models[0].parameters()).device
-    image = torch.rand(1, models[0].netdef.channels, size[1], size[0], device=device)
-    image = image.contiguous(memory_format=torch.channels_last)
-    times: list[list[float]] = [[] for _ in models]
-    for turn in range(WARM_UP + rounds):
-        for model, found in zip(models, times, strict=True):
-            _wait(device)
-            start = time.perf_counter()
-            model(image)
-            _wait(device)
-            if turn >= WARM_UP:
-                found.append(1000 * (time.perf_counter() - start))
-    where = f"{torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
+    times = take_turns([engine.open(model, size) for model in models], picture(size), rounds)
     method = (
-        f"latency: the network alone, one image of {size[0]}x{size[1]}, PyTorch float32, {where}; "
-        f"median of {rounds} rounds in which the networks took turns, after {WARM_UP} to warm up"
-    )
-    return [statistics.median(found) for found in times], method
-
-
-def measure_engines(
-    models: Sequence[Darknet], size: tuple[int, int], rounds: int, open_: Open, engine: str
-) -> tuple[list[float], str]:
-    """The same on an engine, whose name and precision `engine` says."""
-    times = take_turns([open_(model, size) for model in models], picture(size), rounds)
-    method = (
-        f"latency: the network alone, one image of {size[0]}x{size[1]}, {engine}, {machine()}; "
-        f"lower quartile of {rounds} rounds in which the networks took turns"
+        f"latency: the network alone, one image of {size[0]}x{size[1]}, {engine.name}, "
+        f"{machine()}; lower quartile of {rounds} rounds in which the networks took turns"
     )
     return times.tolist(), method
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _table(rows: list[list[str]], title: str) -> str:

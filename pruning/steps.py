@@ -16,7 +16,7 @@ from models.loss import Loss
 from pruning.calibrate import reestimate_bn_
 from pruning.costs import Timer, timer
 from pruning.latency import Goal, Problem, Timing, learn_clock, prune_to
-from pruning.report import Quality, Report, layer_rows, measure_engines, size_of
+from pruning.report import Quality, Report, layer_rows, measure_latencies, size_of
 from pruning.scores import SCORES, Scores
 from pruning.strategies import LATENCY, STRATEGIES, Target, shares
 from pruning.surgeon import Plan, cut
@@ -211,9 +211,7 @@ def _report(
     timing: Timing | None,
 ) -> Report:
     model = network.model
-    (before, after), method = measure_engines(
-        (model, small), network.size, rounds, engine.open, engine.name
-    )
+    (before, after), method = measure_latencies((model, small), network.size, rounds, engine)
     return Report(
         strategy,
         target.percent,

@@ -140,7 +140,11 @@ def train_one_epoch(
             sums += torch.stack([getattr(losses, part).detach().float().cpu() for part in PARTS])
             images += len(batch.paths)
             progress.set_postfix(
-                {part: f"{value / step:.3f}" for part, value in zip(PARTS, sums, strict=True)}
+                {
+                    part: f"{value / step:.3f}"
+                    for part, value in zip(PARTS, sums, strict=True)
+                    if part != "teacher" or trainer.distillation
+                }
             )
     means = {part: float(value) / steps for part, value in zip(PARTS, sums, strict=True)}
     _check_weights(trainer)

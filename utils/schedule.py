@@ -42,7 +42,7 @@ def warmup_cosine(
 
 REACH = 12.0  # how far AdamW may move a scale in all; on BCCD as far was enough, a fifth was not
 
-HIGHEST = 0.1
+HIGHEST = 0.1  # learning rate that scales get for the sake of REACH
 
 
 def scale_lr(lr: float, factor: Callable[[int], float], steps: int) -> float:
