@@ -173,24 +173,28 @@ class Shortcut(nn.Module):
         self.activation = activation(section, "linear")
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        if self.weights is None:
+        weights = self.normalized()
+        if weights is None:
             total = inputs[0]
             for other in inputs[1:]:
                 total = total + other
             return self.activation(total)
-        weights = self._normalized(self.weights)[:, :, None, None]  # [inputs, 1 or C, 1, 1]
         total = inputs[0] * weights[0]
         for other, weight in zip(inputs[1:], weights[1:], strict=True):
             total = total + other * weight
         return self.activation(total)
 
-    def _normalized(self, weights: Tensor) -> Tensor:
+    def normalized(self) -> Tensor | None:
+        """What each input is multiplied by, [inputs, 1 or C, 1, 1]; None in a plain sum."""
+        weights: Tensor | None = self.weights
+        if weights is None:
+            return None
         if self.normalization == "softmax":
-            return weights.softmax(0)
-        if self.normalization in ("relu", "avg_relu"):
+            weights = weights.softmax(0)
+        elif self.normalization in ("relu", "avg_relu"):
             positive = weights.relu()
-            return positive / (positive.sum(0, keepdim=True) + 1e-4)
-        return weights
+            weights = positive / (positive.sum(0, keepdim=True) + 1e-4)
+        return weights[:, :, None, None]
 
 
 class Scale(nn.Module):

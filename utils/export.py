@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.darknet import Darknet, stride
+from models.darknet import Darknet
+from models.head import decode
 from utils.backends import ENGINES, installed
 from utils.backends.fold import folded
 from utils.checkpoint import Network, load_network, write_pair
 from utils.errors import InputError
 from utils.nms import nms
-from utils.types import Predictions
 
 FORMATS = ("darknet", "onnx", "openvino", "ncnn", "torchscript")
 NEEDS = {"darknet": "torch", "torchscript": "torch", "onnx": "onnxruntime"}  # others: as named
@@ -121,29 +121,18 @@ def _torchscript(network: Network, stem: Path, images: Tensor, options: Options)
 
 
 def _onnx(network: Network, stem: Path, images: Tensor, options: Options) -> Written:
-    from utils.backends import nms_graph
-    from utils.backends.onnx_graph import export, map_names, named
+    from utils.backends.nms_graph import with_nms
+    from utils.backends.onnx_graph import to_onnx
     from utils.backends.onnxruntime_engine import session
     from utils.backends.quantize import float_layers, in_batches, quantized_onnx
 
-    model, dynamic = network.model, None
-    if options.dynamic:
-        step = stride(model.netdef)
-        dynamic = {
-            0: torch.export.Dim("batch"),
-            2: step * torch.export.Dim("rows"),
-            3: step * torch.export.Dim("columns"),
-        }
-        images = images.repeat(2, 1, 1, 1)[:2]  # an example of one image would fix the batch at one
-    example = images if options.dynamic else images[:1]
+    model = network.model
+    size = None if options.dynamic else (images.shape[-1], images.shape[-2])
     if options.nms:
-        nms_graph.refuse_distance(model)
-        graph = export(nms_graph.Decoded(model), example, ["all_boxes", "all_scores"], dynamic)
         thresholds = (options.conf_thres, options.nms_thres, options.max_detections)
-        content = nms_graph.with_nms(graph, *thresholds).SerializeToString()
+        content = with_nms(model, size, *thresholds)
     else:
-        graph = export(folded(model), example, map_names(model), dynamic)
-        content = named(graph).SerializeToString()
+        content = to_onnx(model, size)
     if options.precision == "int8":
         photos = in_batches([options.calibration], 1) if options.calibration is not None else []
         content = quantized_onnx(content, photos, float_layers(model, photos))
@@ -161,7 +150,7 @@ def _openvino(network: Network, stem: Path, images: Tensor, options: Options) ->
     from utils.backends.openvino_engine import compiled, to_openvino
     from utils.backends.quantize import float_layers, in_batches, quantized_openvino
 
-    graph = to_openvino(network.model, images[:1])
+    graph = to_openvino(network.model, (images.shape[-1], images.shape[-2]))
     if options.precision == "int8":
         photos = in_batches([options.calibration], 1) if options.calibration is not None else []
         graph = quantized_openvino(graph, photos, float_layers(network.model, photos))
@@ -214,15 +203,12 @@ def _compare_detections(
 ) -> float:
     """The largest difference of boxes and scores in the graph's own detections; infinite where
     another number of a class is found."""
-    from utils.backends.nms_graph import Decoded
-
     difference = 0.0
     for image in images.split(1):
-        boxes, scores = Decoded(model)(image)
-        proposals = Predictions(boxes, torch.ones_like(scores[:, 0]), scores.transpose(1, 2))
-        (wanted,) = nms(proposals, options.conf_thres, options.nms_thres, None)
+        predictions = decode(model(image), model.heads, (image.shape[-1], image.shape[-2]))
+        (wanted,) = nms(predictions, options.conf_thres, options.nms_thres, None)
         _, labels, found, confidence = run(image)
-        for label in range(scores.shape[1]):
+        for label in range(predictions.classes.shape[-1]):
             theirs, ours = wanted.labels == label, labels == label
             theirs_rows = torch.cat([wanted.boxes, wanted.scores[:, None]], 1)[theirs]
             theirs_rows = theirs_rows[: options.max_detections]

@@ -41,13 +41,9 @@ class Known:
 
 ENGINES = {
     "torch": Known("torch_engine", "TorchEngine", ("torch",)),
-    "onnxruntime": Known(
-        "onnxruntime_engine", "OnnxRuntimeEngine", ("onnxruntime", "onnx", "onnxscript")
-    ),
-    "openvino": Known(
-        "openvino_engine", "OpenVinoEngine", ("openvino", "onnx", "onnxscript"), ("nncf",)
-    ),
-    "ncnn": Known("ncnn_engine", "NcnnEngine", ("ncnn", "pnnx", "onnx", "onnxscript")),
+    "onnxruntime": Known("onnxruntime_engine", "OnnxRuntimeEngine", ("onnxruntime", "onnx")),
+    "openvino": Known("openvino_engine", "OpenVinoEngine", ("openvino", "onnx"), ("nncf",)),
+    "ncnn": Known("ncnn_engine", "NcnnEngine", ("ncnn", "pnnx", "onnx")),
     "opencv": Known("opencv_engine", "OpenCvEngine", ("cv2",)),
 }
 

@@ -28,7 +28,7 @@ def to_ncnn(model: Darknet, size: tuple[int, int], stem: Path) -> tuple[Path, Pa
     """
     with tempfile.TemporaryDirectory() as folder:  # pnnx leaves eight files
         source = Path(folder) / "net.onnx"
-        source.write_bytes(to_onnx(model, torch.rand(1, 3, size[1], size[0])))
+        source.write_bytes(to_onnx(model, size))
         files = [f"ncnnparam={stem}.param", f"ncnnbin={stem}.bin"]
         done = subprocess.run(
             [CONVERTER, "net.onnx", "fp16=0", *files], cwd=folder, capture_output=True, text=True

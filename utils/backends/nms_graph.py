@@ -1,88 +1,112 @@
-"""A network whose ONNX graph also decodes boxes and suppresses those that overlap."""
+"""A network's ONNX graph that also decodes boxes and suppresses those that overlap.
+
+Decoding is that of `models.head`, written as nodes, so that the size of the images may vary.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor, nn
+from onnx import TensorProto
 
 from models.darknet import Darknet
-from models.head import decode
-from utils.backends.fold import folded
+from models.head import Head
+from utils.backends.onnx_graph import IMAGES, Graph, Shape, image_shape, raw_maps
 from utils.errors import InputError
 
-OUTPUTS = ("image_index", "labels", "boxes", "scores")
-
-
-class Decoded(nn.Module):
-    """Images → boxes [B, P, 4], xyxy in pixels of the input, and scores [B, C, P]."""
-
-    def __init__(self, model: Darknet) -> None:
-        super().__init__()
-        self.model = folded(model).cpu()
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        size = (images.shape[-1], images.shape[-2])
-        found = decode(self.model(images), self.model.heads, size)
-        return found.boxes, (found.objectness[..., None] * found.classes).transpose(1, 2)
+WHOLE, REAL = TensorProto.INT64, TensorProto.FLOAT
 
 
 def with_nms(
-    graph: onnx.ModelProto, conf_thres: float, nms_thres: float, max_detections: int
-) -> onnx.ModelProto:
-    """The graph of `Decoded`, with outputs image_index [N], labels [N], boxes [N, 4], scores [N].
+    model: Darknet,
+    size: tuple[int, int] | None,
+    conf_thres: float,
+    nms_thres: float,
+    max_detections: int,
+) -> bytes:
+    """The bytes of a .onnx file from images to image_index [N], labels [N], boxes [N, 4], xyxy in
+    pixels of the input, and scores [N].
 
-    The rule is that of `utils.nms`: a box may be of several classes, and suppression goes class by
-    class; at most `max_detections` of each class of an image are kept. N detections in the order of
-    image, class and falling score.
+    size: as for `to_onnx`. The rule is that of `utils.nms`: a box may be of several classes, and
+    suppression goes class by class; at most `max_detections` of each class of an image are kept.
+    N detections in the order of image, class and falling score. Raises InputError for another
+    overlap than IoU.
     """
-    start = "nms_"
-    constants: dict[str, NDArray[Any]] = {
-        "limit": np.array([max_detections], np.int64),
-        "overlap": np.array([nms_thres], np.float32),
-        "confidence": np.array([conf_thres], np.float32),
-        "image_and_box_columns": np.array([0, 2], np.int64),
-        "image_scalar": np.array(0, np.int64),
-        "class_scalar": np.array(1, np.int64),
-    }
-    graph.graph.initializer.extend(
-        numpy_helper.from_array(value, start + name) for name, value in constants.items()
-    )
-    boxes, scores = (output.name for output in graph.graph.output)
-    chosen, places = start + "chosen", start + "places"  # chosen: [N, 3] of image, class, box
-    graph.graph.node.extend(
-        [
-            helper.make_node(
-                "NonMaxSuppression",
-                [boxes, scores, *(start + n for n in ("limit", "overlap", "confidence"))],
-                [chosen],
-            ),
-            helper.make_node("Gather", [chosen, start + "image_scalar"], ["image_index"], axis=1),
-            helper.make_node("Gather", [chosen, start + "class_scalar"], ["labels"], axis=1),
-            helper.make_node("Gather", [chosen, start + "image_and_box_columns"], [places], axis=1),
-            helper.make_node("GatherND", [boxes, places], ["boxes"]),
-            helper.make_node("GatherND", [scores, chosen], ["scores"]),
-        ]
-    )
-    del graph.graph.output[:]
-    whole, real = TensorProto.INT64, TensorProto.FLOAT
-    kinds: tuple[tuple[int, list[str | int]], ...]
-    kinds = ((whole, ["N"]), (whole, ["N"]), (real, ["N", 4]), (real, ["N"]))
-    graph.graph.output.extend(
-        helper.make_tensor_value_info(name, kind, shape)
-        for name, (kind, shape) in zip(OUTPUTS, kinds, strict=True)
-    )
-    onnx.checker.check_model(graph)
-    return graph
-
-
-def refuse_distance(model: Darknet) -> None:
-    """ONNX suppresses by IoU alone."""
     if model.heads[-1].nms_power is not None:
         raise InputError(
             "nms=True: expected a .cfg with nms_kind=default: ONNX knows no overlap by distance"
         )
+    graph = Graph()
+    boxes, scores = _decoded(graph, raw_maps(graph, model), model.heads)
+    limits = (graph.integers([max_detections]), graph.constant([nms_thres, conf_thres]))
+    iou, confidence = graph.split(limits[1], (1, 1), 0)
+    chosen = graph.node("NonMaxSuppression", boxes, scores, limits[0], iou, confidence)
+    places = graph.node("Gather", chosen, graph.integers([0, 2]), axis=1)  # image, box
+    graph.node("Gather", chosen, graph.integers(0), name="image_index", axis=1)
+    graph.node("Gather", chosen, graph.integers(1), name="labels", axis=1)
+    graph.node("GatherND", boxes, places, name="boxes")
+    graph.node("GatherND", scores, chosen, name="scores")
+    outputs: dict[str, tuple[int, Shape]] = {
+        "image_index": (WHOLE, ["N"]),
+        "labels": (WHOLE, ["N"]),
+        "boxes": (REAL, ["N", 4]),
+        "scores": (REAL, ["N"]),
+    }
+    return graph.model(image_shape(model, size), outputs).SerializeToString()
+
+
+def _decoded(graph: Graph, maps: Sequence[str], heads: Sequence[Head]) -> tuple[str, str]:
+    """Boxes [B, P, 4] and scores [B, C, P] of all heads."""
+    parts = [_head(graph, raw, head) for raw, head in zip(maps, heads, strict=True)]
+    boxes, scores = zip(*parts, strict=True)
+    return graph.node("Concat", *boxes, axis=1), graph.node("Concat", *scores, axis=2)
+
+
+def _head(graph: Graph, raw: str, head: Head) -> tuple[str, str]:
+    """Boxes [B, A·h·w, 4] and scores [B, C, A·h·w] of a raw map [B, A·(5+C), h, w]."""
+    count = len(head.anchors)
+    cells = graph.node("Reshape", raw, graph.integers([0, count, 5 + head.classes, -1]))
+    xy, wh, objectness, classes = graph.split(cells, (2, 2, 1, head.classes), 2)  # [B, A, ., h·w]
+    corner, cell = _cells(graph, raw)  # [2, h·w], [2, 1]
+
+    centre = graph.node("Mul", _probability(graph, xy, head), graph.constant(head.scale_xy))
+    centre = graph.node("Sub", centre, graph.constant((head.scale_xy - 1) / 2))
+    centre = graph.node("Mul", graph.node("Add", centre, corner), cell)
+    if head.new_coords:
+        wh = graph.node("Mul", _probability(graph, wh, head), graph.constant(2))
+        extent = graph.node("Mul", wh, wh)
+    else:
+        extent = graph.node("Exp", graph.node("Clip", wh, graph.constant(-10), graph.constant(20)))
+    halves = np.array(head.anchors)[:, :, None] / 2  # [A, 2, 1]
+    half = graph.node("Mul", extent, graph.constant(halves))
+    edges = (graph.node("Sub", centre, half), graph.node("Add", centre, half))
+    boxes = graph.node("Concat", *edges, axis=2)  # [B, A, 4, h·w]
+    boxes = graph.node("Transpose", boxes, perm=(0, 1, 3, 2))
+
+    found = [_probability(graph, logits, head) for logits in (objectness, classes)]
+    scores = graph.node("Transpose", graph.node("Mul", *found), perm=(0, 2, 1, 3))  # [B, C, A, h·w]
+    return (
+        graph.node("Reshape", boxes, graph.integers([0, -1, 4])),
+        graph.node("Reshape", scores, graph.integers([0, head.classes, -1])),
+    )
+
+
+def _probability(graph: Graph, value: str, head: Head) -> str:
+    """With `new_coords` the map went through a sigmoid already."""
+    return value if head.new_coords else graph.node("Sigmoid", value)
+
+
+def _cells(graph: Graph, raw: str) -> tuple[str, str]:
+    """Where the cells of a map begin, (column, row) [2, h·w], and the pixels of one, [2, 1]."""
+    lengths = [graph.node("Shape", name, start=2) for name in (raw, IMAGES)]  # height, width
+    count = graph.node("ReduceProd", lengths[0], keepdims=0)
+    numbers = graph.node("Range", graph.integers(0), count, graph.integers(1))
+    width = graph.node("Gather", lengths[0], graph.integers(1))
+    row = graph.node("Div", numbers, width)
+    column = graph.node("Mod", numbers, width)
+    ends = [graph.node("Unsqueeze", value, graph.integers([0])) for value in (column, row)]
+    corner = graph.node("Cast", graph.node("Concat", *ends, axis=0), to=REAL)
+    turned = [graph.node("Gather", value, graph.integers([[1], [0]])) for value in lengths]
+    of_map, of_image = (graph.node("Cast", value, to=REAL) for value in turned)  # [2, 1]
+    return corner, graph.node("Div", of_image, of_map)

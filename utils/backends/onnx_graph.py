@@ -1,65 +1,251 @@
-"""A network as an ONNX graph, by torch's own exporter."""
+"""A network as an ONNX graph, written layer by layer.
+
+By hand, since torch's exporter takes seconds for a network of any size: a table of layers' times
+(`pruning.costs`) opens some hundred of them.
+"""
 
 from __future__ import annotations
 
-import logging
-import re
-import warnings
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+import numpy as np
 import onnx
-import torch
-from torch import Tensor, nn
+from numpy.typing import ArrayLike, DTypeLike
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
-from models.darknet import Darknet
+from models.blocks import Convolution, Logistic, Pool, Reorg, Scale, Shortcut, Upsample
+from models.darknet import Darknet, propagate, shapes
+from models.netdef import Section
 from utils.backends.fold import folded
 
-OPSET = 18
+OPSET, IR_VERSION = 20, 9  # the first with Gelu, and the file format of its time
+IMAGES = "images"
+Shape = Sequence[int | str | None]  # of a tensor: lengths, or names of those that vary
 
 
-def to_onnx(model: Darknet, images: Tensor) -> bytes:
-    """The bytes of a .onnx file: from images of one shape [B, 3, H, W] to the raw maps.
+class Map(NamedTuple):
+    """A tensor [B, channels, h, w] of a graph."""
 
-    The convolution of layer 7 is called `layer_7` there.
+    name: str
+    channels: int
+
+
+class Graph:
+    """An ONNX graph that grows node by node."""
+
+    def __init__(self) -> None:
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: list[onnx.TensorProto] = []
+
+    def node(self, operation: str, *inputs: str, name: str = "", **attributes: Any) -> str:
+        """Add a node of one output, which is called as the node is."""
+        name = name or f"{operation}_{len(self._nodes)}"
+        self._nodes.append(helper.make_node(operation, inputs, [name], name, **attributes))
+        return name
+
+    def split(self, value: str, sizes: Sequence[int], axis: int) -> list[str]:
+        """A tensor in parts of these sizes."""
+        name = f"Split_{len(self._nodes)}"
+        parts = [f"{name}_{number}" for number in range(len(sizes))]
+        inputs = [value, self.integers(sizes)]
+        self._nodes.append(helper.make_node("Split", inputs, parts, name, axis=axis))
+        return parts
+
+    def constant(self, values: ArrayLike, dtype: DTypeLike = np.float32) -> str:
+        name = f"constant_{len(self._constants)}"
+        self._constants.append(numpy_helper.from_array(np.asarray(values, dtype), name))
+        return name
+
+    def integers(self, values: ArrayLike) -> str:
+        return self.constant(values, np.int64)
+
+    def model(self, images: Shape, outputs: Mapping[str, tuple[int, Shape]]) -> onnx.ModelProto:
+        """The graph from `IMAGES` to outputs, by name their element type and shape."""
+        source = helper.make_tensor_value_info(IMAGES, TensorProto.FLOAT, images)
+        found = [helper.make_tensor_value_info(name, *what) for name, what in outputs.items()]
+        graph = helper.make_graph(self._nodes, "network", [source], found, self._constants)
+        opsets = [helper.make_opsetid("", OPSET)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+
+
+def to_onnx(model: Darknet, size: tuple[int, int] | None = None, batch: int = 1) -> bytes:
+    """The bytes of a .onnx file: from images [batch, C, height, width] to the raw maps, which are
+    called map0, map1, ...; the convolution of layer 7 is called `layer_7` there.
+
+    size: (width, height) in pixels; None for images of any number and size.
+    Raises InputError for a pooling without a counterpart.
     """
-    graph = export(folded(model).cpu(), images, map_names(model))
-    return named(graph).SerializeToString()
+    graph, netdef = Graph(), model.netdef
+    outputs: dict[str, tuple[int, Shape]] = {}
+    found = shapes(netdef, size)
+    for number, (index, raw) in enumerate(zip(netdef.heads, raw_maps(graph, model), strict=True)):
+        name = graph.node("Identity", raw, name=f"map{number}")
+        channels, height, width = found[index]
+        fixed: Shape = (batch, channels, height, width)
+        outputs[name] = (TensorProto.FLOAT, fixed if size else ("batch", channels, None, None))
+    return graph.model(image_shape(model, size, batch), outputs).SerializeToString()
 
 
-def map_names(model: Darknet) -> list[str]:
-    """What the raw maps are called in a graph, in order."""
-    return [f"map{number}" for number in range(len(model.heads))]
+def image_shape(model: Darknet, size: tuple[int, int] | None, batch: int = 1) -> Shape:
+    channels = model.netdef.channels
+    return (batch, channels, size[1], size[0]) if size else ("batch", channels, "rows", "columns")
 
 
-def named(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Name each convolution after its layer, whose parameters' names the exporter keeps."""
-    for node in model.graph.node:
-        if node.op_type == "Conv" and (found := re.search(r"layers\.(\d+)\.", node.input[1])):
-            node.name = f"layer_{found[1]}"
-    return model
+def raw_maps(graph: Graph, model: Darknet) -> list[str]:
+    """Add a network's layers to an empty graph; the names of its raw maps."""
+    netdef, modules = model.netdef, folded(model).layers
+
+    def write(index: int, inputs: Sequence[Map]) -> Map:
+        layer = Layer(index, netdef.layers[index], modules[index])
+        return WRITERS[type(layer.module)](graph, layer, inputs)
+
+    def concatenated(index: int, inputs: Sequence[Map]) -> Map:
+        name = graph.node("Concat", *(value.name for value in inputs), axis=1)
+        return Map(name, sum(value.channels for value in inputs))
+
+    def part(index: int, value: Map, groups: int, group_id: int) -> Map:
+        width = value.channels // groups
+        where = (group_id * width, (group_id + 1) * width, 1)  # from, to, axis
+        return Map(graph.node("Slice", value.name, *(graph.integers([n]) for n in where)), width)
+
+    values = propagate(
+        netdef,
+        Map(IMAGES, netdef.channels),
+        conv=lambda index, value: write(index, [value]),
+        add=write,
+        cat=concatenated,
+        part=part,
+        other=lambda index, value: write(index, [value]),
+    )
+    return [value.name for index, value in enumerate(values) if index in netdef.heads]
 
 
-def export(
-    module: nn.Module,
-    images: Tensor,
-    outputs: list[str],
-    dynamic: dict[int, Any] | None = None,
-) -> onnx.ModelProto:
-    """Any module from images to some tensors. dynamic: a `torch.export.Dim` for
-    each axis that may vary."""
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the exporter's notes on its own insides
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        program = torch.onnx.export(
-            module.eval(),
-            (images,),
-            input_names=["images"],
-            output_names=outputs,
-            opset_version=OPSET,
-            dynamic_shapes=None if dynamic is None else ({**dynamic},),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-    assert program is not None
-    return program.model_proto
+@dataclass(frozen=True)
+class Layer:
+    """module: what models.blocks made of the section, with batch normalisation folded."""
+
+    index: int
+    section: Section
+    module: Any
+
+
+def _convolution(graph: Graph, layer: Layer, inputs: Sequence[Map]) -> Map:
+    conv = layer.module.conv
+    name = graph.node(
+        "Conv",
+        inputs[0].name,
+        graph.constant(conv.weight.cpu()),
+        graph.constant(conv.bias.cpu()),
+        name=f"layer_{layer.index}",
+        kernel_shape=conv.kernel_size,
+        strides=conv.stride,
+        pads=conv.padding * 2,
+        dilations=conv.dilation,
+        group=conv.groups,
+    )
+    return Map(_activated(graph, layer, name), conv.out_channels)
+
+
+def _pool(graph: Graph, layer: Layer, inputs: Sequence[Map]) -> Map:
+    """Neither operation lets what is padded take part: Darknet's rule."""
+    pool = layer.module
+    before = pool.padding // 2
+    after = pool.padding - before
+    if after >= pool.size > 1:
+        raise layer.section.error(f"expected less than {2 * pool.size - 1} for ONNX", "padding")
+    name = graph.node(
+        "AveragePool" if pool.mean else "MaxPool",
+        inputs[0].name,
+        kernel_shape=(pool.size, pool.size),
+        strides=pool.stride,
+        pads=(before, before, after, after),
+    )
+    return Map(name, inputs[0].channels)
+
+
+def _mean(graph: Graph, layer: Layer, inputs: Sequence[Map]) -> Map:
+    return Map(graph.node("GlobalAveragePool", inputs[0].name), inputs[0].channels)
+
+
+def _shortcut(graph: Graph, layer: Layer, inputs: Sequence[Map]) -> Map:
+    names = [value.name for value in inputs]
+    if (weights := layer.module.normalized()) is not None:  # [inputs, 1 or C, 1, 1]
+        names = [
+            graph.node("Mul", name, graph.constant(weight.cpu()))
+            for name, weight in zip(names, weights, strict=True)
+        ]
+    total = names[0]
+    for name in names[1:]:
+        total = graph.node("Add", total, name)
+    return Map(_activated(graph, layer, total), inputs[0].channels)
+
+
+def _scale(graph: Graph, layer: Layer, inputs: Sequence[Map]) -> Map:
+    product = graph.node("Mul", *(value.name for value in inputs))
+    return Map(_activated(graph, layer, product), inputs[0].channels)
+
+
+def _upsample(graph: Graph, layer: Layer, inputs: Sequence[Map]) -> Map:
+    factor = layer.module.stride
+    name = graph.node(
+        "Resize",
+        inputs[0].name,
+        "",
+        graph.constant([1, 1, factor, factor]),
+        mode="nearest",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+    )
+    if layer.module.scale != 1:
+        name = graph.node("Mul", name, graph.constant(layer.module.scale))
+    return Map(name, inputs[0].channels)
+
+
+def _reorg(graph: Graph, layer: Layer, inputs: Sequence[Map]) -> Map:
+    """As models.blocks.Reorg, for maps of any size: 0 is a length as it was, -1 what is left."""
+    (name, channels), s = inputs[0], layer.module.stride
+    height = graph.node("Div", graph.node("Shape", name, start=2, end=3), graph.integers([s]))
+    ends = (graph.integers([0, channels * s * s]), height, graph.integers([-1]))
+    shape = graph.node("Concat", *ends, axis=0)
+    name = graph.node("Reshape", name, graph.integers([0, channels // (s * s), 0, s, -1, s]))
+    name = graph.node("Transpose", name, perm=(0, 3, 5, 1, 2, 4))
+    return Map(graph.node("Reshape", name, shape), channels * s * s)
+
+
+def _same(graph: Graph, layer: Layer, inputs: Sequence[Map]) -> Map:
+    return inputs[0]
+
+
+WRITERS: dict[type[nn.Module], Callable[[Graph, Layer, Sequence[Map]], Map]] = {
+    Convolution: _convolution,
+    Pool: _pool,
+    nn.AdaptiveAvgPool2d: _mean,
+    Shortcut: _shortcut,
+    Scale: _scale,
+    Upsample: _upsample,
+    Reorg: _reorg,
+    nn.Dropout: _same,
+    nn.Identity: _same,
+}
+
+
+def _activated(graph: Graph, layer: Layer, name: str) -> str:
+    return ACTIVATIONS[type(layer.module.activation)](graph, name)
+
+
+ACTIVATIONS: dict[type[nn.Module], Callable[[Graph, str], str]] = {
+    nn.Identity: lambda graph, x: x,
+    nn.LeakyReLU: lambda graph, x: graph.node("LeakyRelu", x, alpha=0.1),
+    nn.ReLU: lambda graph, x: graph.node("Relu", x),
+    nn.ReLU6: lambda graph, x: graph.node("Clip", x, graph.constant(0), graph.constant(6)),
+    nn.Mish: lambda graph, x: graph.node("Mish", x),
+    nn.SiLU: lambda graph, x: graph.node("Mul", x, graph.node("Sigmoid", x)),
+    Logistic: lambda graph, x: graph.node("Sigmoid", x),
+    nn.Tanh: lambda graph, x: graph.node("Tanh", x),
+    nn.ELU: lambda graph, x: graph.node("Elu", x),
+    nn.SELU: lambda graph, x: graph.node("Selu", x),
+    nn.GELU: lambda graph, x: graph.node("Gelu", x, approximate="tanh"),
+}

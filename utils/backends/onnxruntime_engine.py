@@ -28,7 +28,7 @@ class OnnxRuntimeEngine(FixedBatch):
     def __init__(self, model: Darknet, wanted: Wanted) -> None:
         super().__init__(wanted)
         wanted.refuse_precision(self.name, ("fp32", "int8"))
-        graph = to_onnx(model, wanted.images())
+        graph = to_onnx(model, wanted.size, wanted.batch)
         if wanted.precision == "int8":
             images = in_batches(wanted.calibration, wanted.batch)
             graph = quantized_onnx(graph, images, float_layers(model, images))

@@ -30,9 +30,9 @@ def compiled(
     return openvino.Core().compile_model(graph, "CPU", options)
 
 
-def to_openvino(model: Darknet, images: Tensor) -> openvino.Model:
+def to_openvino(model: Darknet, size: tuple[int, int], batch: int = 1) -> openvino.Model:
     """The network as OpenVINO's graph, from images of one shape to the raw maps."""
-    return openvino.Core().read_model(to_onnx(model, images))
+    return openvino.Core().read_model(to_onnx(model, size, batch))
 
 
 class OpenVinoEngine(FixedBatch):
@@ -41,7 +41,7 @@ class OpenVinoEngine(FixedBatch):
     def __init__(self, model: Darknet, wanted: Wanted) -> None:
         super().__init__(wanted)
         wanted.refuse_precision(self.name, precisions())
-        graph = to_openvino(model, wanted.images())
+        graph = to_openvino(model, wanted.size, wanted.batch)
         if wanted.precision == "int8":
             images = in_batches(wanted.calibration, wanted.batch)
             graph = quantized_openvino(graph, images, float_layers(model, images))

@@ -1,0 +1,119 @@
+"""Does the ONNX graph compute what the network computes, whatever it is made of?"""
+
+import random
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.blocks import ACTIVATIONS
+from models.darknet import Darknet
+from models.head import decode
+from models.netdef import NetDef, parse
+from tests.pruning.nets import CONFIGS, config, error, photos, random_net, trained
+from utils.backends import installed
+from utils.errors import InputError
+
+if how := installed("onnxruntime"):
+    pytest.skip(f"onnxruntime is not installed: {how}", allow_module_level=True)
+
+import onnx
+
+from utils.backends.nms_graph import with_nms
+from utils.backends.onnx_graph import to_onnx
+from utils.backends.onnxruntime_engine import session
+
+HEAD = (
+    "[convolutional]\nfilters=14\nsize=1\nactivation=linear\n[yolo]\nanchors=8,8,4,20\nclasses=2\n"
+)
+
+
+def run(graph: bytes, images: Tensor) -> list[Tensor]:
+    onnx.checker.check_model(graph, full_check=True)
+    found = session(graph, 1).run(None, {"images": images.numpy()})
+    return [torch.from_numpy(value) for value in found]
+
+
+@torch.inference_mode()
+def wanted(model: Darknet, images: Tensor) -> list[Tensor]:
+    return model(images)
+
+
+def differs(netdef: NetDef, seed: int = 0) -> float:
+    """Of one size, and of any."""
+    model, images = trained(netdef, seed), photos(netdef)
+    graphs = (to_onnx(model, netdef.size, len(images)), to_onnx(model))
+    return max(error(run(graph, images), wanted(model, images)) for graph in graphs)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_shipped_networks(name: str) -> None:
+    assert differs(config(name, thinner=8)) < 1e-4
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_odd_networks(seed: int) -> None:
+    assert differs(random_net(random.Random(seed)), seed) < 1e-4
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations(activation: str) -> None:
+    text = f"[net]\nwidth=8\nheight=8\n[convolutional]\nfilters=5\nactivation={activation}\n{HEAD}"
+    assert differs(parse(text)) < 1e-5
+
+
+POOLS = [(2, 1, 1), (2, 2, 1), (3, 2, 0), (3, 2, 3), (5, 1, 4), (1, 4, 0), (4, 2, 1), (3, 1, 1)]
+
+
+@pytest.mark.parametrize("kind", ["maxpool", "local_avgpool"])
+@pytest.mark.parametrize("window", POOLS)
+def test_pooling_pads_as_darknet(kind: str, window: tuple[int, int, int]) -> None:
+    size, stride, padding = window
+    pool = f"[{kind}]\nsize={size}\nstride={stride}\npadding={padding}\n"
+    first = "[net]\nwidth=14\nheight=9\n[convolutional]\nfilters=4\nactivation=leaky\n"
+    assert differs(parse(first + pool + HEAD)) < 1e-5
+
+
+def test_windows_beside_the_map_are_refused() -> None:
+    text = f"[net]\nwidth=8\nheight=8\n[maxpool]\nsize=2\nstride=1\npadding=4\n{HEAD}"
+    with pytest.raises(InputError, match=r"cfg:7: padding='4': expected less than 3"):
+        to_onnx(Darknet(parse(text)))
+
+
+def test_weighted_sums() -> None:
+    for rule in ("none", "relu", "softmax"):
+        for kind in ("per_feature", "per_channel"):
+            first = (
+                "[net]\nwidth=8\nheight=8\n" + "[convolutional]\nfilters=3\nactivation=mish\n" * 3
+            )
+            options = f"from=-2,-3\nweights_type={kind}\nweights_normalization={rule}\n"
+            assert differs(parse(f"{first}[shortcut]\n{options}activation=leaky\n{HEAD}")) < 1e-5
+
+
+def test_an_any_size_graph_takes_any_size() -> None:
+    model = trained(config("yolov3-tiny", thinner=8), 0)
+    graph = to_onnx(model)
+    for shape in ((1, 3, 64, 96), (3, 3, 32, 32)):
+        images = torch.rand(shape)
+        assert error(run(graph, images), wanted(model, images)) < 1e-4
+
+
+@pytest.mark.parametrize("options", ["", "scale_x_y=1.5\n", "scale_x_y=2\nnew_coords=1\n"])
+def test_decoding_in_the_graph(options: str) -> None:
+    """All boxes above a threshold that keeps all, where none is suppressed."""
+    first = "[net]\nwidth=32\nheight=32\n[convolutional]\nfilters=6\nsize=3\nstride=8\npad=1\n"
+    head = HEAD + options
+    if "new_coords" in options:
+        head = head.replace("linear", "logistic")
+    model = trained(parse(f"{first}activation=mish\n{head}[route]\nlayers=0\n{head}"), 0)
+    images = torch.rand(2, 3, 64, 40)
+    image, label, boxes, scores = run(with_nms(model, None, 0.0, 1.0, 1000), images)
+    found = decode(wanted(model, images), model.heads, (40, 64))
+    assert len(image) == found.boxes.shape[0] * found.boxes.shape[1] * 2
+    every = (found.objectness[..., None] * found.classes).transpose(1, 2)  # [B, C, P]
+    for photo in range(2):
+        for number in range(2):
+            mine = (image == photo) & (label == number)
+            order = every[photo, number].argsort(descending=True)
+            assert torch.allclose(scores[mine], every[photo, number][order], atol=1e-5)
+            torch.testing.assert_close(boxes[mine], found.boxes[photo][order])
