@@ -147,10 +147,12 @@ def _onnx(network: Network, stem: Path, images: Tensor, options: Options) -> Wri
 def _openvino(network: Network, stem: Path, images: Tensor, options: Options) -> Written:
     import openvino
 
-    from utils.backends.openvino_engine import compiled, to_openvino
+    from utils.backends.onnx_graph import to_onnx
+    from utils.backends.openvino_engine import compiled
     from utils.backends.quantize import float_layers, in_batches, quantized_openvino
 
-    graph = to_openvino(network.model, (images.shape[-1], images.shape[-2]))
+    size = (images.shape[-1], images.shape[-2])
+    graph = openvino.Core().read_model(to_onnx(network.model, size))
     if options.precision == "int8":
         photos = in_batches([options.calibration], 1) if options.calibration is not None else []
         graph = quantized_openvino(graph, photos, float_layers(network.model, photos))

@@ -69,6 +69,7 @@ def open_engine(
     batch: int = 1,
     threads: int = 0,
     calibration: Iterable[Tensor] | None = None,
+    keep: bool = True,
     tell: Callable[[str], None] = print,
 ) -> Engine:
     """Make a network ready on a library: one of ENGINES, or `auto` for the fastest that is
@@ -76,12 +77,14 @@ def open_engine(
 
     size: (width, height) of the input in pixels. batch: images that it runs at once (it takes any
     number). threads: 0 for as many as torch uses. calibration: for int8, batches of images
-    [B, 3, H, W], 0 to 1, like those that it will see. tell: gets a line on what `auto` chose.
+    [B, 3, H, W], 0 to 1, like those that it will see. keep: int8 networks in the user's cache, so
+    that the same one is quantised once. tell: gets a line on what `auto` chose.
     Raises InputError where the library is not installed or cannot compute in that precision.
     """
     if precision not in PRECISIONS:
         raise InputError(f"precision={precision!r}: expected one of {', '.join(PRECISIONS)}")
-    wanted = Wanted(size, precision, batch, threads or torch.get_num_threads(), calibration)
+    threads = threads or torch.get_num_threads()
+    wanted = Wanted(size, precision, batch, threads, calibration, keep)
     if name == "auto":
         engine, line = _open_fastest(model, wanted)
         tell(line)

@@ -37,6 +37,7 @@ class Wanted:
 
     size: (width, height) in pixels. batch: images it runs at once. threads: 0 for the library's
     own choice. calibration: batches of images to take the ranges of activations from, for int8.
+    keep: whether to keep what int8 came to, for the next time.
     """
 
     size: tuple[int, int]
@@ -44,6 +45,7 @@ class Wanted:
     batch: int = 1
     threads: int = 0
     calibration: Iterable[Tensor] | None = None
+    keep: bool = True
 
     def refuse_precision(self, engine: str, able: tuple[str, ...]) -> None:
         """Raise InputError unless the engine can compute as asked here."""

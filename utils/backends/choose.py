@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from utils.backends.base import Engine, Wanted
+from utils.backends.kept import cache_folder
 from utils.backends.timing import interleaved, machine, spread, version
 from utils.errors import InputError
 from utils.files import write_text
@@ -27,8 +27,7 @@ Opener = Callable[[], Engine]
 
 
 def cache_file() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "yolov3" / "engines.json"
+    return cache_folder() / "engines.json"
 
 
 def key(cfg: str, wanted: Wanted, where: str, packages: Sequence[str]) -> str:

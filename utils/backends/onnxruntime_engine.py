@@ -9,7 +9,7 @@ from torch import Tensor
 from models.darknet import Darknet
 from utils.backends.base import FixedBatch, Wanted
 from utils.backends.onnx_graph import to_onnx
-from utils.backends.quantize import float_layers, in_batches, quantized_onnx
+from utils.backends.quantize import quantized, quantized_onnx
 
 
 def session(graph: bytes | str, threads: int = 0) -> onnxruntime.InferenceSession:
@@ -30,8 +30,7 @@ class OnnxRuntimeEngine(FixedBatch):
         wanted.refuse_precision(self.name, ("fp32", "int8"))
         graph = to_onnx(model, wanted.size, wanted.batch)
         if wanted.precision == "int8":
-            images = in_batches(wanted.calibration, wanted.batch)
-            graph = quantized_onnx(graph, images, float_layers(model, images))
+            graph = quantized(graph, model, wanted, quantized_onnx, ("onnxruntime",))
         self._session = session(graph, wanted.threads)
 
     def run(self, images: Tensor) -> list[Tensor]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
 import openvino
 import torch
 from torch import Tensor
@@ -9,7 +13,7 @@ from torch import Tensor
 from models.darknet import Darknet
 from utils.backends.base import FixedBatch, Wanted
 from utils.backends.onnx_graph import to_onnx
-from utils.backends.quantize import float_layers, in_batches, quantized_openvino
+from utils.backends.quantize import Images, quantized, quantized_openvino
 
 # Left to itself, OpenVINO computes in bfloat16 where the CPU has it, whatever the model says.
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
@@ -30,9 +34,22 @@ def compiled(
     return openvino.Core().compile_model(graph, "CPU", options)
 
 
-def to_openvino(model: Darknet, size: tuple[int, int], batch: int = 1) -> openvino.Model:
-    """The network as OpenVINO's graph, from images of one shape to the raw maps."""
-    return openvino.Core().read_model(to_onnx(model, size, batch))
+def packed(graph: openvino.Model) -> bytes:
+    """OpenVINO's two files in one: how long the .xml is, the .xml, and the .bin."""
+    with TemporaryDirectory() as folder:
+        openvino.save_model(graph, Path(folder) / "net.xml", compress_to_fp16=False)
+        xml, weights = ((Path(folder) / f"net.{name}").read_bytes() for name in ("xml", "bin"))
+    return len(xml).to_bytes(8, "little") + xml + weights
+
+
+def unpacked(content: bytes) -> openvino.Model:
+    end = 8 + int.from_bytes(content[:8], "little")
+    weights = np.frombuffer(content[end:], np.uint8)
+    return openvino.Core().read_model(content[8:end], openvino.Tensor(weights))
+
+
+def _quantized(graph: bytes, images: Images, in_float: list[str]) -> bytes:
+    return packed(quantized_openvino(openvino.Core().read_model(graph), images, in_float))
 
 
 class OpenVinoEngine(FixedBatch):
@@ -41,11 +58,12 @@ class OpenVinoEngine(FixedBatch):
     def __init__(self, model: Darknet, wanted: Wanted) -> None:
         super().__init__(wanted)
         wanted.refuse_precision(self.name, precisions())
-        graph = to_openvino(model, wanted.size, wanted.batch)
+        graph = to_onnx(model, wanted.size, wanted.batch)
         if wanted.precision == "int8":
-            images = in_batches(wanted.calibration, wanted.batch)
-            graph = quantized_openvino(graph, images, float_layers(model, images))
-        self._request = compiled(graph, wanted.precision, wanted.threads).create_infer_request()
+            network = unpacked(quantized(graph, model, wanted, _quantized, ("openvino", "nncf")))
+        else:
+            network = openvino.Core().read_model(graph)
+        self._request = compiled(network, wanted.precision, wanted.threads).create_infer_request()
 
     def run(self, images: Tensor) -> list[Tensor]:
         found = self._request.infer([images.cpu().contiguous().numpy()], share_inputs=True)

@@ -9,7 +9,7 @@ the graph, in float32, in any case.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,7 +21,10 @@ from torch import Tensor
 
 from models.darknet import Darknet
 from models.netdef import NetDef
-from utils.backends.sensitivity import PHOTOS, too_sensitive
+from utils.backends.base import Wanted
+from utils.backends.kept import identity, kept
+from utils.backends.sensitivity import DEAREST, ENOUGH, PHOTOS, too_sensitive
+from utils.backends.timing import version
 from utils.errors import InputError
 
 Images = list[NDArray[np.float32]]  # [B, 3, H, W] each
@@ -52,12 +55,35 @@ def head_convolutions(netdef: NetDef) -> tuple[int, ...]:
 
 
 def float_layers(model: Darknet, images: Images) -> list[str]:
-    """The names of the convolutions that stay in float, as `onnx_graph.named` gives them: those
+    """The names of the convolutions that stay in float, as `onnx_graph` gives them: those
     that write the raw maps, and those that `sensitivity` finds."""
     heads = head_convolutions(model.netdef)
     few = torch.from_numpy(np.concatenate(images[:PHOTOS]))
     device = next(model.parameters()).device
     return [f"layer_{n}" for n in sorted({*heads, *too_sensitive(model, few.to(device), heads)})]
+
+
+def quantized(
+    graph: bytes,
+    model: Darknet,
+    wanted: Wanted,
+    quantize: Callable[[bytes, Images, list[str]], bytes],
+    tools: Sequence[str],
+) -> bytes:
+    """What `quantize` makes of a network's ONNX graph, from the cache where it is there.
+
+    tools: the packages that have a part in it.
+    """
+    images = in_batches(wanted.calibration, wanted.batch)
+
+    def make() -> bytes:
+        return quantize(graph, images, float_layers(model, images))
+
+    if not wanted.keep:
+        return make()
+    versions = [f"{name} {version(name)}" for name in tools]
+    rules = f"int8 {versions} {PHOTOS} {ENOUGH} {DEAREST}"  # and which layers stay in float
+    return kept("int8", identity([rules.encode(), graph, *(x.tobytes() for x in images)]), make)
 
 
 def quantized_onnx(graph: bytes, images: Images, in_float: list[str]) -> bytes:
