@@ -19,7 +19,9 @@ from models.darknet import Darknet, shapes
 from models.netdef import KEYS, NetDef, parse
 from utils.backends import ENGINES, open_engine
 from utils.backends.base import Engine
+from utils.backends.sensitivity import PHOTOS
 from utils.backends.timing import cpu_name, interleaved, spread, version
+from utils.calibration import sample_images
 from utils.errors import InputError
 from utils.files import atomic
 
@@ -393,7 +395,7 @@ def take_turns(runs: Sequence[Run], image: Tensor, rounds: int) -> Floats:
 
 def _about(backend: str, precision: str, threads: int) -> dict[str, str]:
     """What a table of costs holds for: an engine, the versions of its packages, and a machine."""
-    packages = ENGINES[backend].packages
+    packages = ENGINES[backend].needs(precision)
     return {
         "engine": backend,
         "precision": precision,
@@ -420,20 +422,31 @@ class Timer:
 
 
 def timer(model: Darknet, size: tuple[int, int], runtime: Mapping[str, Any]) -> Timer:
-    """The engine that a user asked for; "auto" is the fastest for the uncut network."""
-    backend, precision, threads = (runtime[key] for key in ("backend", "precision", "threads"))
-    if backend == "auto":
-        backend = open_engine(backend, model, size, precision=precision, threads=threads).name
+    """The engine that a user asked for; "auto" is the fastest for the uncut network.
 
-    def open_(model: Darknet, size: tuple[int, int]) -> Engine:
-        # Times do not depend on the range of values, so any picture will do to calibrate int8.
-        photos = [picture(size)] if precision == "int8" else None
+    In int8, networks of this size are calibrated on a few of the user's photos, which also decide
+    which layers stay in float; single layers on noise, since their times do not depend on it.
+    """
+    backend, precision, threads = (runtime[key] for key in ("backend", "precision", "threads"))
+    photos = None
+    if precision == "int8":
+        photos = [sample_images(runtime["calibration"], size, False, PHOTOS)]
+
+    def open_as(name: str, model: Darknet, inputs: tuple[int, int]) -> Engine:
         return open_engine(
-            backend, model, size, precision=precision, threads=threads, calibration=photos
+            name,
+            model,
+            inputs,
+            precision=precision,
+            threads=threads,
+            calibration=photos if photos is None or inputs == size else [picture(inputs)],
+            keep=False,
         )
 
+    if backend == "auto":
+        backend = open_as(backend, model, size).name
     words = f"{backend} {precision}" + (f", {threads} threads" if threads else "")
-    return Timer(words, open_, _about(backend, precision, threads))
+    return Timer(words, partial(open_as, backend), _about(backend, precision, threads))
 
 
 def read_shapes(netdef: NetDef, size: tuple[int, int]) -> list[list[tuple[int, int, int]]]:

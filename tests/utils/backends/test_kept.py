@@ -1,11 +1,13 @@
 """Is what was found kept, and found anew where the file is not what was written?"""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from models.darknet import Darknet
 from tests.utils.backends.test_backends import trained
 from utils.backends import installed, open_engine, quantize
 from utils.backends.kept import MOST, cache_folder, identity, kept
@@ -31,10 +33,10 @@ def test_it_is_made_once(made: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[:5], lambda b: b"?" + b[1:]])
-def test_a_damaged_file_is_made_anew(made: list[bytes], damage: object) -> None:
+def test_a_damaged_file_is_made_anew(made: list[bytes], damage: Callable[[bytes], bytes]) -> None:
     ask(made)
     path = cache_folder() / "things" / "a"
-    path.write_bytes(damage(path.read_bytes()))  # type: ignore[operator]
+    path.write_bytes(damage(path.read_bytes()))
     assert ask(made) == b"found" and len(made) == 2
     assert ask(made) == b"found" and len(made) == 2
 
@@ -69,9 +71,14 @@ def test_int8_is_calibrated_once(
     if how := installed(name, "int8"):
         pytest.skip(f"{name} is not installed: {how}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    calls: list[int] = []
+    calls: list[Darknet] = []
     before = quantize.float_layers
-    monkeypatch.setattr(quantize, "float_layers", lambda *given: calls.append(1) or before(*given))
+
+    def float_layers(model: Darknet, images: quantize.Images) -> list[str]:
+        calls.append(model)
+        return before(model, images)
+
+    monkeypatch.setattr(quantize, "float_layers", float_layers)
     photos = torch.rand(4, 3, 64, 64)
 
     def maps(seed: int = 0, shift: float = 0.0, keep: bool = True) -> torch.Tensor:
