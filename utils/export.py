@@ -169,12 +169,12 @@ def _openvino(network: Network, stem: Path, images: Tensor, options: Options) ->
 
 
 def _ncnn(network: Network, stem: Path, images: Tensor, options: Options) -> Written:
-    from utils.backends.ncnn_engine import infer, load, to_ncnn
+    from utils.backends.ncnn_engine import infer, load, write
 
-    width, height = images.shape[-1], images.shape[-2]
-    files = to_ncnn(network.model, (width, height), stem.with_name(f"{stem.name}.ncnn"))
+    files = write(network.model, stem.with_name(f"{stem.name}.ncnn"))
     net = load(*files)
-    return list(files), lambda batch: infer(net, batch[0])
+    count = len(network.model.heads)
+    return list(files), lambda batch: infer(net, batch[0], count)
 
 
 WRITERS: dict[str, Callable[[Network, Path, Tensor, Options], Written]] = {

@@ -43,7 +43,7 @@ ENGINES = {
     "torch": Known("torch_engine", "TorchEngine", ("torch",)),
     "onnxruntime": Known("onnxruntime_engine", "OnnxRuntimeEngine", ("onnxruntime", "onnx")),
     "openvino": Known("openvino_engine", "OpenVinoEngine", ("openvino", "onnx"), ("nncf",)),
-    "ncnn": Known("ncnn_engine", "NcnnEngine", ("ncnn", "pnnx", "onnx")),
+    "ncnn": Known("ncnn_engine", "NcnnEngine", ("ncnn",)),
     "opencv": Known("opencv_engine", "OpenCvEngine", ("cv2",)),
 }
 

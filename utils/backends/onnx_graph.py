@@ -7,8 +7,7 @@ By hand, since torch's exporter takes seconds for a network of any size: a table
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,20 +16,12 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from models.blocks import Convolution, Logistic, Pool, Reorg, Scale, Shortcut, Upsample
-from models.darknet import Darknet, propagate, shapes
-from models.netdef import Section
-from utils.backends.fold import folded
+from models.darknet import Darknet, shapes
+from utils.backends.write import Layer, Map, padding, write_layers
 
 OPSET, IR_VERSION = 20, 9  # the first with Gelu, and the file format of its time
 IMAGES = "images"
 Shape = Sequence[int | str | None]  # of a tensor: lengths, or names of those that vary
-
-
-class Map(NamedTuple):
-    """A tensor [B, channels, h, w] of a graph."""
-
-    name: str
-    channels: int
 
 
 class Graph:
@@ -96,47 +87,24 @@ def image_shape(model: Darknet, size: tuple[int, int] | None, batch: int = 1) ->
 
 def raw_maps(graph: Graph, model: Darknet) -> list[str]:
     """Add a network's layers to an empty graph; the names of its raw maps."""
-    netdef, modules = model.netdef, folded(model).layers
 
-    def write(index: int, inputs: Sequence[Map]) -> Map:
-        layer = Layer(index, netdef.layers[index], modules[index])
-        return WRITERS[type(layer.module)](graph, layer, inputs)
+    def part(name: str, start: int, stop: int) -> str:
+        return graph.node("Slice", name, *(graph.integers([n]) for n in (start, stop, 1)))
 
-    def concatenated(index: int, inputs: Sequence[Map]) -> Map:
-        name = graph.node("Concat", *(value.name for value in inputs), axis=1)
-        return Map(name, sum(value.channels for value in inputs))
-
-    def part(index: int, value: Map, groups: int, group_id: int) -> Map:
-        width = value.channels // groups
-        where = (group_id * width, (group_id + 1) * width, 1)  # from, to, axis
-        return Map(graph.node("Slice", value.name, *(graph.integers([n]) for n in where)), width)
-
-    values = propagate(
-        netdef,
-        Map(IMAGES, netdef.channels),
-        conv=lambda index, value: write(index, [value]),
-        add=write,
-        cat=concatenated,
+    return write_layers(
+        model,
+        IMAGES,
+        layer=lambda layer: WRITERS[type(layer.module)](graph, layer),
+        cat=lambda names: graph.node("Concat", *names, axis=1),
         part=part,
-        other=lambda index, value: write(index, [value]),
     )
-    return [value.name for index, value in enumerate(values) if index in netdef.heads]
 
 
-@dataclass(frozen=True)
-class Layer:
-    """module: what models.blocks made of the section, with batch normalisation folded."""
-
-    index: int
-    section: Section
-    module: Any
-
-
-def _convolution(graph: Graph, layer: Layer, inputs: Sequence[Map]) -> Map:
+def _convolution(graph: Graph, layer: Layer) -> Map:
     conv = layer.module.conv
     name = graph.node(
         "Conv",
-        inputs[0].name,
+        layer.inputs[0].name,
         graph.constant(conv.weight.cpu()),
         graph.constant(conv.bias.cpu()),
         name=f"layer_{layer.index}",
@@ -149,29 +117,26 @@ def _convolution(graph: Graph, layer: Layer, inputs: Sequence[Map]) -> Map:
     return Map(_activated(graph, layer, name), conv.out_channels)
 
 
-def _pool(graph: Graph, layer: Layer, inputs: Sequence[Map]) -> Map:
+def _pool(graph: Graph, layer: Layer) -> Map:
     """Neither operation lets what is padded take part: Darknet's rule."""
     pool = layer.module
-    before = pool.padding // 2
-    after = pool.padding - before
-    if after >= pool.size > 1:
-        raise layer.section.error(f"expected less than {2 * pool.size - 1} for ONNX", "padding")
+    before, after = padding(layer, "ONNX")
     name = graph.node(
         "AveragePool" if pool.mean else "MaxPool",
-        inputs[0].name,
+        layer.inputs[0].name,
         kernel_shape=(pool.size, pool.size),
         strides=pool.stride,
         pads=(before, before, after, after),
     )
-    return Map(name, inputs[0].channels)
+    return Map(name, layer.inputs[0].channels)
 
 
-def _mean(graph: Graph, layer: Layer, inputs: Sequence[Map]) -> Map:
-    return Map(graph.node("GlobalAveragePool", inputs[0].name), inputs[0].channels)
+def _mean(graph: Graph, layer: Layer) -> Map:
+    return Map(graph.node("GlobalAveragePool", layer.inputs[0].name), layer.inputs[0].channels)
 
 
-def _shortcut(graph: Graph, layer: Layer, inputs: Sequence[Map]) -> Map:
-    names = [value.name for value in inputs]
+def _shortcut(graph: Graph, layer: Layer) -> Map:
+    names = layer.names
     if (weights := layer.module.normalized()) is not None:  # [inputs, 1 or C, 1, 1]
         names = [
             graph.node("Mul", name, graph.constant(weight.cpu()))
@@ -180,19 +145,19 @@ def _shortcut(graph: Graph, layer: Layer, inputs: Sequence[Map]) -> Map:
     total = names[0]
     for name in names[1:]:
         total = graph.node("Add", total, name)
-    return Map(_activated(graph, layer, total), inputs[0].channels)
+    return Map(_activated(graph, layer, total), layer.inputs[0].channels)
 
 
-def _scale(graph: Graph, layer: Layer, inputs: Sequence[Map]) -> Map:
-    product = graph.node("Mul", *(value.name for value in inputs))
-    return Map(_activated(graph, layer, product), inputs[0].channels)
+def _scale(graph: Graph, layer: Layer) -> Map:
+    product = graph.node("Mul", *layer.names)
+    return Map(_activated(graph, layer, product), layer.inputs[0].channels)
 
 
-def _upsample(graph: Graph, layer: Layer, inputs: Sequence[Map]) -> Map:
+def _upsample(graph: Graph, layer: Layer) -> Map:
     factor = layer.module.stride
     name = graph.node(
         "Resize",
-        inputs[0].name,
+        layer.inputs[0].name,
         "",
         graph.constant([1, 1, factor, factor]),
         mode="nearest",
@@ -201,12 +166,12 @@ def _upsample(graph: Graph, layer: Layer, inputs: Sequence[Map]) -> Map:
     )
     if layer.module.scale != 1:
         name = graph.node("Mul", name, graph.constant(layer.module.scale))
-    return Map(name, inputs[0].channels)
+    return Map(name, layer.inputs[0].channels)
 
 
-def _reorg(graph: Graph, layer: Layer, inputs: Sequence[Map]) -> Map:
+def _reorg(graph: Graph, layer: Layer) -> Map:
     """As models.blocks.Reorg, for maps of any size: 0 is a length as it was, -1 what is left."""
-    (name, channels), s = inputs[0], layer.module.stride
+    (name, channels), s = layer.inputs[0], layer.module.stride
     height = graph.node("Div", graph.node("Shape", name, start=2, end=3), graph.integers([s]))
     ends = (graph.integers([0, channels * s * s]), height, graph.integers([-1]))
     shape = graph.node("Concat", *ends, axis=0)
@@ -215,11 +180,11 @@ def _reorg(graph: Graph, layer: Layer, inputs: Sequence[Map]) -> Map:
     return Map(graph.node("Reshape", name, shape), channels * s * s)
 
 
-def _same(graph: Graph, layer: Layer, inputs: Sequence[Map]) -> Map:
-    return inputs[0]
+def _same(graph: Graph, layer: Layer) -> Map:
+    return layer.inputs[0]
 
 
-WRITERS: dict[type[nn.Module], Callable[[Graph, Layer, Sequence[Map]], Map]] = {
+WRITERS: dict[type[nn.Module], Callable[[Graph, Layer], Map]] = {
     Convolution: _convolution,
     Pool: _pool,
     nn.AdaptiveAvgPool2d: _mean,

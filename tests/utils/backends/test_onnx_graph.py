@@ -11,6 +11,7 @@ from models.darknet import Darknet
 from models.head import decode
 from models.netdef import NetDef, parse
 from tests.pruning.nets import CONFIGS, config, error, photos, random_net, trained
+from tests.utils.backends.layers import HEAD, POOLS, activated, pooled, weighted
 from utils.backends import installed
 from utils.errors import InputError
 
@@ -22,10 +23,6 @@ import onnx
 from utils.backends.nms_graph import with_nms
 from utils.backends.onnx_graph import to_onnx
 from utils.backends.onnxruntime_engine import session
-
-HEAD = (
-    "[convolutional]\nfilters=14\nsize=1\nactivation=linear\n[yolo]\nanchors=8,8,4,20\nclasses=2\n"
-)
 
 
 def run(graph: bytes, images: Tensor) -> list[Tensor]:
@@ -58,36 +55,23 @@ def test_odd_networks(seed: int) -> None:
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_activations(activation: str) -> None:
-    text = f"[net]\nwidth=8\nheight=8\n[convolutional]\nfilters=5\nactivation={activation}\n{HEAD}"
-    assert differs(parse(text)) < 1e-5
-
-
-POOLS = [(2, 1, 1), (2, 2, 1), (3, 2, 0), (3, 2, 3), (5, 1, 4), (1, 4, 0), (4, 2, 1), (3, 1, 1)]
+    assert differs(activated(activation)) < 1e-5
 
 
 @pytest.mark.parametrize("kind", ["maxpool", "local_avgpool"])
 @pytest.mark.parametrize("window", POOLS)
 def test_pooling_pads_as_darknet(kind: str, window: tuple[int, int, int]) -> None:
-    size, stride, padding = window
-    pool = f"[{kind}]\nsize={size}\nstride={stride}\npadding={padding}\n"
-    first = "[net]\nwidth=14\nheight=9\n[convolutional]\nfilters=4\nactivation=leaky\n"
-    assert differs(parse(first + pool + HEAD)) < 1e-5
+    assert differs(pooled(kind, *window)) < 1e-5
 
 
 def test_windows_beside_the_map_are_refused() -> None:
-    text = f"[net]\nwidth=8\nheight=8\n[maxpool]\nsize=2\nstride=1\npadding=4\n{HEAD}"
-    with pytest.raises(InputError, match=r"cfg:7: padding='4': expected less than 3"):
-        to_onnx(Darknet(parse(text)))
+    with pytest.raises(InputError, match=r"cfg:10: padding='4': expected less than 3 for ONNX"):
+        to_onnx(Darknet(pooled("maxpool", 2, 1, 4)))
 
 
 def test_weighted_sums() -> None:
-    for rule in ("none", "relu", "softmax"):
-        for kind in ("per_feature", "per_channel"):
-            first = (
-                "[net]\nwidth=8\nheight=8\n" + "[convolutional]\nfilters=3\nactivation=mish\n" * 3
-            )
-            options = f"from=-2,-3\nweights_type={kind}\nweights_normalization={rule}\n"
-            assert differs(parse(f"{first}[shortcut]\n{options}activation=leaky\n{HEAD}")) < 1e-5
+    for netdef in weighted():
+        assert differs(netdef) < 1e-5
 
 
 def test_an_any_size_graph_takes_any_size() -> None:

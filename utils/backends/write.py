@@ -1,0 +1,81 @@
+"""A network's layers one after the other, for whoever writes them in another program's format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from models.darknet import Darknet, propagate
+from models.netdef import Section
+from utils.backends.fold import folded
+
+
+class Map(NamedTuple):
+    """What a layer writes, as the format names it."""
+
+    name: str
+    channels: int
+
+
+@dataclass(frozen=True)
+class Layer:
+    """module: what models.blocks made of the section, with batch normalisation folded. inputs:
+    what it reads."""
+
+    index: int
+    section: Section
+    module: Any
+    inputs: Sequence[Map]
+
+    @property
+    def names(self) -> list[str]:
+        return [value.name for value in self.inputs]
+
+
+def write_layers(
+    model: Darknet,
+    image: str,
+    *,
+    layer: Callable[[Layer], Map],
+    cat: Callable[[Sequence[str]], str],
+    part: Callable[[str, int, int], str],
+) -> list[str]:
+    """Let every layer be written; the names of the raw maps.
+
+    image: the input's name. layer: writes what stands in a .cfg. cat: writes a concatenation of
+    channels. part: takes the channels of a map from one number up to another.
+    """
+    netdef, modules = model.netdef, folded(model).layers
+
+    def write(index: int, inputs: Sequence[Map]) -> Map:
+        return layer(Layer(index, netdef.layers[index], modules[index], inputs))
+
+    def slice_(index: int, value: Map, groups: int, group_id: int) -> Map:
+        width = value.channels // groups
+        return Map(part(value.name, group_id * width, (group_id + 1) * width), width)
+
+    values = propagate(
+        netdef,
+        Map(image, netdef.channels),
+        conv=lambda index, value: write(index, [value]),
+        add=write,
+        cat=lambda index, inputs: Map(
+            cat([value.name for value in inputs]), sum(value.channels for value in inputs)
+        ),
+        part=slice_,
+        other=lambda index, value: write(index, [value]),
+    )
+    return [value.name for index, value in enumerate(values) if index in netdef.heads]
+
+
+def padding(layer: Layer, program: str) -> tuple[int, int]:
+    """What a pooling adds before (left, above) and after. Raises InputError where a window could
+    lie beside the map, which other programs refuse."""
+    pool = layer.module
+    before = pool.padding // 2
+    after = pool.padding - before
+    if after >= pool.size > 1:
+        wanted = f"expected less than {2 * pool.size - 1} for {program}"
+        raise layer.section.error(wanted, "padding")
+    return before, after
