@@ -134,7 +134,7 @@ def _convolution(graph: Graph, layer: Layer) -> Map:
 
 
 def _pool(graph: Graph, layer: Layer) -> Map:
-    """Its default, neither kind lets what is padded take part: Darknet's rule."""
+    """Neither kind lets what is padded take part: Darknet's rule."""
     pool = layer.module
     before, after = padding(layer, "ncnn")
     settings: dict[int, Setting] = {
@@ -142,12 +142,11 @@ def _pool(graph: Graph, layer: Layer) -> Map:
         1: pool.size,
         2: pool.stride[1],
         12: pool.stride[0],
-        3: before,
-        13: before,
-        14: after,
-        15: after,
-        5: 1,  # pad as said, not to whole steps
     }
+    # The default lets the last window hang over the border, where that is all there is to pad. (Any
+    # padding copies the map: 6 % of the time of yolov3-tiny.)
+    if pool.mean or (pool.size, pool.stride, pool.padding) != (2, (2, 2), 1):
+        settings |= {3: before, 13: before, 14: after, 15: after, 5: 1}
     return Map(graph.add("Pooling", *layer.names, settings=settings), layer.inputs[0].channels)
 
 
