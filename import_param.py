@@ -175,8 +175,8 @@ class Cut:
 
 @dataclass(frozen=True)
 class Latency:
-    """The time that pruned_id=6 cuts to, on the engine that runs the network; one of the first two
-    is given."""
+    """A time to cut to, on the engine that runs the network: pruned_id=6 needs one of the first
+    two; for another strategy it stands in for `percent`."""
 
     target_ms: float = 0.0  # milliseconds an image that the network may take
     target_speedup: float = 0.0  # how many times faster than before it shall be
@@ -521,6 +521,8 @@ class Reproduce:
     tune_lr: float = 3e-3  # learning rate from a cut, and of its controls
     sparse_rate: float = 2.5e-4  # as train.py's
     channels: tuple[float, ...] = (0.5, 0.7, 0.85, 0.95)  # shares of them that slim cuts
+    speedups: tuple[float, ...] = (1.5, 2.0, 3.0, 4.0)  # times faster, by latency and by its rivals
+    only: tuple[str, ...] = ()  # rows whose label has one of these words, and "dense"; none = all
     eval_every: int = 4  # epochs between evaluations
     seeds: int = 3  # of the main rows; the others are run once
     jobs: int = 2  # runs at once, each with its share of the cores
@@ -528,6 +530,11 @@ class Reproduce:
     def __post_init__(self) -> None:
         counts = ("img_size", "sparse_epochs", "tune_epochs", "eval_every", "seeds", "jobs")
         expect(self, **{name: (getattr(self, name) >= 1, "at least 1") for name in counts})
+        expect(
+            self,
+            channels=(all(0 <= share < 1 for share in self.channels), "from 0 to below 1"),
+            speedups=(all(factor >= 1 for factor in self.speedups), "at least 1"),
+        )
 
 
 @dataclass(frozen=True)
