@@ -7,12 +7,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
 import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
 
@@ -593,9 +596,30 @@ S = TypeVar("S")
 
 
 def load(settings: type[S], argv: list[str] | None = None, default: S | None = None) -> S:
-    """The settings of one script: the defaults above, or `default`, changed by its flags."""
+    """The settings of one script: the defaults above, or `default`, changed by its flags.
+
+    Raises InputError for a flag that is unknown, or a value that is none of its kind.
+    """
     start = settings() if default is None else default
-    return tyro.cli(settings, args=argv, default=start, config=(tyro.conf.OmitArgPrefixes,))
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(settings, args=argv, default=start, config=(tyro.conf.OmitArgPrefixes,))
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise InputError(_one_line(said.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+    """What tyro says in a box, of a title and parts between rules: its first part, and the flags
+    that it proposes in the others."""
+    lines = [line.strip("╭╮╰╯│ ") for line in box.splitlines()[1:]]
+    parts = [list(part) for is_rule, part in groupby(lines, lambda line: not line.strip("─-"))
+             if not is_rule]  # fmt: skip
+    said = " ".join(parts[0]).rstrip(".")
+    near = [line.split()[0] for part in parts[1:] for line in part if line.startswith("--")]
+    return f"{said}; see {', '.join(near)}" if near else f"{said}; --help lists the flags"
 
 
 def prune_arguments(argv: list[str] | None = None, strategy: str = "") -> dict[str, Any]:
