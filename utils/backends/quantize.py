@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -122,10 +124,11 @@ def quantized_openvino(graph: Any, images: Images, in_float: list[str]) -> Any:
     present = {op.get_friendly_name() for op in graph.get_ops()}
     names = [name for name in present if name.partition("/")[0] in in_float]
     nncf.set_log_level(logging.ERROR)
-    return nncf.quantize(
-        graph,
-        nncf.Dataset(images),
-        preset=nncf.QuantizationPreset.MIXED,  # leaky leaves few negative values
-        subset_size=len(images),
-        ignored_scope=nncf.IgnoredScope(names=names) if names else None,
-    )
+    with redirect_stdout(StringIO()):  # progress bars, of each of a table's hundreds of networks
+        return nncf.quantize(
+            graph,
+            nncf.Dataset(images),
+            preset=nncf.QuantizationPreset.MIXED,  # leaky leaves few negative values
+            subset_size=len(images),
+            ignored_scope=nncf.IgnoredScope(names=names) if names else None,
+        )
