@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
 
+import pruning.costs
 from models.darknet import Darknet, shapes
 from pruning.costs import (
     CostTable,
@@ -18,9 +21,11 @@ from pruning.costs import (
     measure_table_,
     read_shapes,
     read_table,
+    timer,
 )
 from tests.pruning.clocks import stop_clocks
 from tests.pruning.nets import CONFIGS, config
+from utils.draw import write_image
 from utils.errors import InputError
 
 PLAIN = Kind("convolutional activation=leaky pad=1 size=3 stride=1", 0, 0, 8, 8)
@@ -144,3 +149,30 @@ def test_a_step_is_found_where_time_moves_in_steps(monkeypatch: pytest.MonkeyPat
 
         monkeypatch.setattr("pruning.costs.shortest", time_of)
         assert measure_step(lambda model, size: model) == step
+
+
+def test_int8_is_calibrated_on_photos_of_the_networks_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And single layers on noise; nothing of it is kept."""
+    write_image(tmp_path / "grey.png", np.full((9, 9, 3), 51, np.uint8))
+    seen: list[Tensor] = []
+
+    class Fastest:
+        name = "onnxruntime"
+
+    def open_engine(name: str, model: Darknet, size: tuple[int, int], **how: Any) -> Fastest:
+        assert (name, how["keep"]) == ("onnxruntime" if seen else "auto", False)
+        (photos,) = how["calibration"]
+        seen.append(photos)
+        assert photos.shape == (1, 3, size[1], size[0])
+        return Fastest()
+
+    monkeypatch.setattr(pruning.costs, "open_engine", open_engine)
+    model = Darknet(config("yolov3-lite", thinner=8))
+    how = {"backend": "auto", "precision": "int8", "threads": 1, "calibration": str(tmp_path)}
+    engine = timer(model, (64, 32), how)
+    engine.open(model, (64, 32))
+    engine.open(model, (32, 64))
+    assert [bool((photos - 0.2).abs().max() < 1e-4) for photos in seen] == [True, True, False]
+    assert "nncf" not in engine.about["versions"] and engine.about["precision"] == "int8"
