@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -217,11 +217,13 @@ def learn_clock(
     about: Mapping[str, str],
     open_: Open,
     tell: Callable[[str], None],
+    how: Calibration | None = None,
 ) -> Clock:
     """Measure what is needed to predict a network's cuts: its layers, as far as the table at
     `path` lacks them, and some random cuts as a whole.
 
-    about: what it is measured with, see `CostTable`. tell: gets a line now and then.
+    about: what it is measured with, see `CostTable`. tell: gets a line now and then. how: a
+    calibration from before, which spares those random cuts.
     """
     layout = find_layout(model.netdef)
     table = fill_table(path, about, open_)
@@ -230,6 +232,8 @@ def learn_clock(
     if count:
         table.write(path)
     tell(f"{path}: {count} layers measured, the others known; channels in steps of {table.step}")
+    if how:
+        return Clock(model.netdef, size, table, how)
     options = width_options(layout, 0.1, table.step)
     choices = list(random_choices(layout, options, SAMPLES, np.random.default_rng(0)))
     measured = measure_choices(model, size, layout, choices, open_)
@@ -290,14 +294,30 @@ class Problem:
     worth: Worth
     options: Sequence[Sequence[int]]
     clock: Clock
+    gone: tuple[int, ...] = ()  # the shortcuts of blocks that went before
 
     @staticmethod
     def of(
-        netdef: NetDef, scores: Scores, clock: Clock, layer_keep: float, round_to: int
+        netdef: NetDef,
+        scores: Scores,
+        clock: Clock,
+        layer_keep: float,
+        round_to: int,
+        before: Plan | None = None,
     ) -> Problem:
+        """before: what was cut of the network already, and stays gone; its channels must have
+        scores below all others."""
         layout = find_layout(netdef)
         options = width_options(layout, layer_keep, clock.table.step, round_to)
-        return Problem(layout, find_worth(layout, scores), options, clock)
+        gone: tuple[int, ...] = ()
+        if before:
+            gone, layout = before.blocks, layout.without(before.blocks)
+            left = layout.counts(before)
+            options = [
+                [*(count for count in found if count < most), most]
+                for found, most in zip(options, left, strict=True)
+            ]
+        return Problem(layout, find_worth(layout, scores), options, clock, gone)
 
     def values(self) -> dict[int, tuple[int, Floats]]:
         """By scored convolution, its group and [options]: the share of the layer's worth, 0 to 1,
@@ -310,8 +330,9 @@ class Problem:
         fine-tuning: .321 by shares and .010 by sums of gamma, .718 and .620 of taylor.
         """
         return {
-            layer: (group, sums[self.options[group]] / (sums[-1] or 1.0))
+            layer: (group, found / (found[-1] or 1.0))
             for layer, (group, sums) in self.worth.layers.items()
+            for found in [sums[self.options[group]]]
         }
 
     def choose(self, budget: float) -> Choice | None:
@@ -319,24 +340,53 @@ class Problem:
         return choose(self.layout, self.options, self.values(), self.clock, rest)
 
     def plan(self, choice: Choice) -> Plan:
-        return Plan(self.worth.keep(self.layout.channels, choice.counts), choice.blocks)
+        blocks = tuple(sorted({*self.gone, *choice.blocks}))
+        return Plan(self.worth.keep(self.layout.channels, choice.counts), blocks)
+
+    @property
+    def widest(self) -> Choice:
+        """The network as it is."""
+        return Choice(tuple(max(found) for found in self.options), (), 0.0, 0.0, 0.0)
+
+    @property
+    def narrowest(self) -> Choice:
+        """The fastest network that there is to choose."""
+        counts = tuple(min(found) for found in self.options)
+        return Choice(counts, tuple(sorted(self.layout.outer)), 0.0, 0.0, 0.0)
 
     def least(self) -> float:
-        """Milliseconds of the fastest network that there is to choose."""
-        counts = tuple(min(found) for found in self.options)
-        narrow = Choice(counts, tuple(sorted(self.layout.outer)), 0.0, 0.0, 0.0)
-        return self.clock.network(self.layout, narrow)
+        """Milliseconds that it is predicted to take."""
+        return self.clock.network(self.layout, self.narrowest)
+
+    def alive(self, scores: Scores, least: float) -> Choice:
+        """The narrowest network that keeps every unit of which a score is at least so much."""
+        counts = []
+        for group, found in zip(self.layout.groups, self.options, strict=True):
+            judged = [scores[m.layer][m.positions].max(1) for m in group.scored_by]
+            living = int((np.max(judged, axis=0) >= least).sum()) if judged else len(group)
+            counts.append(next(count for count in found if count >= min(living, found[-1])))
+        return Choice(tuple(counts), (), 0.0, 0.0, 0.0)
+
+    def too_fast(self, ms: float) -> InputError:
+        """What to say where a time is out of reach."""
+        return InputError(
+            f"{self.layout.netdef.net.path or 'the network'}: expected a time of at least "
+            f"{self.least():.2f} ms, which its narrowest cut is predicted to take, but {ms:.2f} ms "
+            "is asked for (layer_keep may be lowered)"
+        )
 
 
 @dataclass(frozen=True)
 class Goal:
     """The time asked for: milliseconds an image, or how many times faster; the other one is 0.
 
+    way: the share of the milliseconds between now and then that are to go for the time being.
     Raises InputError unless one of them is asked for.
     """
 
     target_ms: float = 0.0
     target_speedup: float = 0.0
+    way: float = 1.0
 
     def __post_init__(self) -> None:
         if (self.target_ms > 0) == (self.target_speedup > 0):
@@ -352,7 +402,12 @@ class Goal:
 
     def ms(self, before: float) -> float:
         """What it means for a network that takes `before` milliseconds."""
-        return self.target_ms or before / self.target_speedup
+        end = self.target_ms or before / self.target_speedup
+        return end if self.way == 1 else before - self.way * (before - end)
+
+    def part(self, way: float) -> Goal:
+        """The same time, but so far on the way only."""
+        return replace(self, way=way)
 
 
 @dataclass(frozen=True)
@@ -383,25 +438,41 @@ class Timing:
             f"({self.before / self.measured:.2f} times faster), in {self.attempts} attempts"
         )
 
+    def outcome(self) -> str:
+        """The line of a cut that is made."""
+        return (
+            f"{self.before:.2f} ms before all cuts, asked {self.asked:.2f} ms "
+            f"({self.before / self.asked:.2f} times faster), measured {self.measured:.2f} ms "
+            f"({self.before / self.measured:.2f} times faster)"
+        )
+
 
 def prune_to(
-    model: Darknet, problem: Problem, goal: Goal, open_: Open, size: tuple[int, int], rounds: int
+    model: Darknet,
+    problem: Problem,
+    goal: Goal,
+    open_: Open,
+    size: tuple[int, int],
+    rounds: int,
+    nearest: bool = False,
 ) -> tuple[Plan, Timing]:
     """Choose, cut and measure until the cut network takes the asked time, within `NEAR`.
 
     After each attempt the budget moves by what measuring missed. The nearest attempt is taken, and
     one that is too slow only where none is fast enough. Raises InputError where the network cannot
-    be that fast.
+    be that fast, or with `nearest`, comes as near as it can.
     """
     found: list[tuple[Plan, Timing]] = []
     whole, image = open_(model, size), picture(size)
     before = float(take_turns([whole], image, rounds)[0])
     budget = goal.ms(before)
     for attempt in range(1, ATTEMPTS + 1):
-        choice = problem.choose(budget)
+        choice = problem.choose(budget) or (problem.narrowest if nearest else None)
         if choice is None:
             break
         plan = problem.plan(choice)
+        if found and plan.equals(found[-1][0]):
+            break
         runs = [whole, open_(cut(model, plan), size)]
         before, after = take_turns(runs, image, rounds).tolist()
         predicted = problem.clock.network(problem.layout, choice)
@@ -410,9 +481,5 @@ def prune_to(
             break
         budget = min(budget, predicted) * found[-1][1].asked / after
     if not found:
-        raise InputError(
-            f"{model.netdef.net.path or 'the network'}: expected a time of at least "
-            f"{problem.least():.2f} ms, which its narrowest cut is predicted to take, but "
-            f"{goal.ms(before):.2f} ms is asked for (layer_keep may be lowered)"
-        )
+        raise problem.too_fast(goal.ms(before))
     return min(found, key=lambda pair: pair[1].missed)
