@@ -215,7 +215,9 @@ class TimeAim:
         elif state:
             tell(f"note: cuts were timed with {state['about']}; now they are with {about}")
         whole = Darknet(netdef).eval()
-        clock = learn_clock(whole, netdef.size, path, about, engine.open, tell, how)
+        clock = learn_clock(
+            whole, netdef.size, path, about, engine.open, tell, target.round_to, how
+        )
         timings = [Timing(**timing) for timing in state["timings"]] if state else []
         aim = TimeAim(goal, target, whole, engine.open, about, clock, timings)
         if not state:

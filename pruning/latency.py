@@ -159,10 +159,13 @@ def _up(count: int, step: int) -> int:
     return -(-count // step) * step
 
 
-def spans(layout: Layout, clock: Clock) -> list[Span]:
-    """The widths in which layers may come, for `measure_table_`: down to one step or a tenth."""
-    options = width_options(layout, 0.0, clock.table.step)
-    least, most = ([pick(found) for found in options] for pick in (min, max))
+def spans(layout: Layout, clock: Clock, round_to: int = 0) -> list[Span]:
+    """The widths in which layers may come, for `measure_table_`: down to one step of the latency,
+    or of `round_to` channels where that is less."""
+    steps = {0, round_to}
+    options = [width_options(layout, 0.0, clock.table.step, step) for step in steps]
+    merged = [[count for found in each for count in found] for each in zip(*options, strict=True)]
+    least, most = ([pick(found) for found in merged] for pick in (min, max))
     found = []
     for term in layout.terms:
         kind = clock.kinds[term.layer]
@@ -217,18 +220,19 @@ def learn_clock(
     about: Mapping[str, str],
     open_: Open,
     tell: Callable[[str], None],
+    round_to: int = 0,
     how: Calibration | None = None,
 ) -> Clock:
     """Measure what is needed to predict a network's cuts: its layers, as far as the table at
     `path` lacks them, and some random cuts as a whole.
 
-    about: what it is measured with, see `CostTable`. tell: gets a line now and then. how: a
-    calibration from before, which spares those random cuts.
+    about: what it is measured with, see `CostTable`. tell: gets a line now and then.
+    round_to: of the cuts to come. how: a calibration from before, which spares the random cuts.
     """
     layout = find_layout(model.netdef)
     table = fill_table(path, about, open_)
     clock = Clock(model.netdef, size, table)
-    count = measure_table_(table, spans(layout, clock), open_, tell)
+    count = measure_table_(table, spans(layout, clock, round_to), open_, tell)
     if count:
         table.write(path)
     tell(f"{path}: {count} layers measured, the others known; channels in steps of {table.step}")

@@ -185,8 +185,9 @@ def _to_latency(
     rounds: int,
 ) -> tuple[Plan, Timing]:
     model, size = network.model, network.size
-    clock = learn_clock(model, size, path, engine.about, engine.open, print)
-    problem = Problem.of(model.netdef, scores, clock, target.layer_keep, target.round_to)
+    step = target.round_to
+    clock = learn_clock(model, size, path, engine.about, engine.open, print, step)
+    problem = Problem.of(model.netdef, scores, clock, target.layer_keep, step)
     return prune_to(model, problem, goal, engine.open, size, rounds)
 
 

@@ -115,6 +115,19 @@ def test_options_are_steps_between_the_least_and_all() -> None:
         assert all(count % step == 0 for count in options[:-1]) and len(options) <= 10
 
 
+@pytest.mark.parametrize("round_to", [1, 3, 12])
+def test_any_rounding_has_its_widths_measured(
+    round_to: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_clocks(monkeypatch)
+    model = trained(config("yolov3-lite", thinner=4), 0)
+    size, path = model.netdef.size, tmp_path / "costs.csv"
+    clock = learn_clock(model, size, path, ABOUT, OPEN, lambda _: None, round_to)
+    problem = Problem.of(model.netdef, gamma(model), clock, 0.0, round_to)
+    _, timing = prune_to(model, problem, Goal(target_speedup=1.3), OPEN, size, 1)
+    assert 0 < problem.least() < timing.measured
+
+
 def test_a_calibration_finds_the_factors_that_networks_obey() -> None:
     rng = np.random.default_rng(0)
     truth = Calibration.of([1.3, 0.8, 2.0, 1.0, 0.5, 0.0, 3.0, 4.0])
