@@ -41,6 +41,7 @@ TOGETHER = 5  # networks that are in memory at once, and take turns
 ROUNDS = 9  # in which they do
 ATTEMPTS = 5  # to choose, cut and measure, with what was measured taken into account
 NEAR = 0.02  # of the asked time: what is as near is not improved on
+FAR = 0.05  # of the asked time: what is further off is told, and refused if it is the narrowest cut
 PRIOR = 0.03  # how much a factor is held near that of the table, beside what was measured
 GONE = 0.2  # chance of a residual block to be gone in a random cut
 FAMILIES = ("1x1", "kxk", "grouped", "pooling")  # of layers in the table, see `Kind.family`
@@ -371,12 +372,12 @@ class Problem:
             counts.append(next(count for count in found if count >= min(living, found[-1])))
         return Choice(tuple(counts), (), 0.0, 0.0, 0.0)
 
-    def too_fast(self, ms: float) -> InputError:
-        """What to say where a time is out of reach."""
+    def too_fast(self, asked: float, least: float) -> InputError:
+        """What to say where the narrowest network was measured, and takes more than is asked."""
         return InputError(
             f"{self.layout.netdef.net.path or 'the network'}: expected a time of at least "
-            f"{self.least():.2f} ms, which its narrowest cut is predicted to take, but {ms:.2f} ms "
-            "is asked for (layer_keep may be lowered)"
+            f"{least:.2f} ms, which its narrowest cut takes, but {asked:.2f} ms is asked for "
+            "(layer_keep may be lowered)"
         )
 
 
@@ -443,12 +444,17 @@ class Timing:
         )
 
     def outcome(self) -> str:
-        """The line of a cut that is made."""
+        """The line of a network as it came of its cuts."""
+        note = self.note()
         return (
             f"{self.before:.2f} ms before all cuts, asked {self.asked:.2f} ms "
             f"({self.before / self.asked:.2f} times faster), measured {self.measured:.2f} ms "
-            f"({self.before / self.measured:.2f} times faster)"
+            f"({self.before / self.measured:.2f} times faster)" + (f"; {note}" if note else "")
         )
+
+    def note(self) -> str:
+        """By how much the time was missed, where that is worth telling."""
+        return f"{self.missed:.1%} off the time: no choice was nearer" if self.missed > FAR else ""
 
 
 def prune_to(
@@ -462,20 +468,17 @@ def prune_to(
 ) -> tuple[Plan, Timing]:
     """Choose, cut and measure until the cut network takes the asked time, within `NEAR`.
 
-    After each attempt the budget moves by what measuring missed. The nearest attempt is taken, and
-    one that is too slow only where none is fast enough. Raises InputError where the network cannot
-    be that fast, or with `nearest`, comes as near as it can.
+    After each attempt the budget moves by what measuring missed, and the nearest attempt is taken.
+    Raises InputError where even the narrowest cut is too slow, or with `nearest`, takes that one.
     """
     found: list[tuple[Plan, Timing]] = []
     whole, image = open_(model, size), picture(size)
     before = float(take_turns([whole], image, rounds)[0])
     budget = goal.ms(before)
     for attempt in range(1, ATTEMPTS + 1):
-        choice = problem.choose(budget) or (problem.narrowest if nearest else None)
-        if choice is None:
-            break
+        choice = problem.choose(budget) or problem.narrowest
         plan = problem.plan(choice)
-        if found and plan.equals(found[-1][0]):
+        if any(plan.equals(other) for other, _ in found):
             break
         runs = [whole, open_(cut(model, plan), size)]
         before, after = take_turns(runs, image, rounds).tolist()
@@ -483,7 +486,21 @@ def prune_to(
         found.append((plan, Timing(before, goal.ms(before), predicted, after, attempt)))
         if found[-1][1].missed <= NEAR:
             break
-        budget = min(budget, predicted) * found[-1][1].asked / after
-    if not found:
-        raise problem.too_fast(goal.ms(before))
-    return min(found, key=lambda pair: pair[1].missed)
+        budget = next_budget([timing for _, timing in found])
+    plan, timing = min(found, key=lambda pair: pair[1].missed)
+    narrowest = plan.equals(problem.plan(problem.narrowest))
+    if not nearest and narrowest and timing.measured > (1 + FAR) * timing.asked:
+        raise problem.too_fast(timing.asked, timing.measured)
+    return plan, timing
+
+
+def next_budget(tried: Sequence[Timing]) -> float:
+    """What to ask of the table, so that the asked time is measured: between the nearest attempts
+    on both sides of it, or where there is but one side, in proportion to the last one."""
+    slow = [timing for timing in tried if timing.measured > timing.asked]
+    fast = [timing for timing in tried if timing.measured <= timing.asked]
+    if slow and fast:
+        above, below = (min(side, key=lambda timing: timing.missed) for side in (slow, fast))
+        share = below.missed / (below.missed + above.missed)
+        return below.predicted + share * (above.predicted - below.predicted)
+    return tried[-1].predicted * tried[-1].asked / tried[-1].measured

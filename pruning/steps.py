@@ -45,7 +45,6 @@ from utils.runs import Run, new_run
 from utils.types import Batch
 
 NEAR = 0.01  # of what was asked: any further off is told
-NEAR_TIME = 0.05  # of the milliseconds that were asked for
 SHORTEST = 2  # photos a batch; batch normalisation needs more than one value a channel
 
 
@@ -231,8 +230,7 @@ def _missed(report: Report, target: Target) -> str:
     """By how much a cut is not what was asked for, and why; empty where it is."""
     timing = report.timing
     if timing:
-        near = timing.missed <= NEAR_TIME
-        return "" if near else f"{timing.missed:.1%} off the time: no choice of widths is nearer"
+        return timing.note()
     if abs(report.reached - target.percent) <= NEAR:
         return ""
     text = f"percent={target.percent:g}: {report.reached:.3f} reached"

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.darknet import Darknet
+from models.darknet import Darknet, count_operations
 from pruning.budget import Choice
 from pruning.latency import (
     FAMILIES,
@@ -15,10 +15,12 @@ from pruning.latency import (
     Clock,
     Goal,
     Problem,
+    Timing,
     calibrate,
     check_clock,
     latency,
     learn_clock,
+    next_budget,
     prune_to,
     width_options,
 )
@@ -143,3 +145,26 @@ def test_a_calibration_finds_the_factors_that_networks_obey() -> None:
 def test_one_time_is_asked_for(goal: tuple[float, float]) -> None:
     with pytest.raises(InputError, match="expected one of them above 0"):
         Goal(*goal)
+
+
+def test_a_clock_that_is_far_off_is_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine that did other things meanwhile: most of the time is said to be fixed."""
+    stop_clocks(monkeypatch)
+    model = trained(config("yolov3-tiny", thinner=8), 0)
+    clock, _ = learnt(model, tmp_path)
+    whole = 0.5 + count_operations(model.netdef) / 1e6
+    wrong = Calibration(clock.how.factors, clock.how.moved, 0.7 * whole)
+    size = model.netdef.size
+    noisy = Clock(model.netdef, size, clock.table, wrong)
+    problem = Problem.of(model.netdef, gamma(model), noisy, 0.1, 0)
+    assert problem.choose(whole / 3) is None
+    _, timing = prune_to(model, problem, Goal(target_speedup=3), OPEN, size, 1)
+    assert timing.missed < 0.1
+
+
+def test_the_next_budget_lies_between_what_was_too_slow_and_too_fast() -> None:
+    slow, fast = Timing(20, 10, 8, 12, 1), Timing(20, 10, 4, 9, 2)
+    assert next_budget([slow]) == pytest.approx(8 * 10 / 12)
+    assert next_budget([slow, fast]) == next_budget([fast, slow]) == pytest.approx(4 + 4 / 3)
