@@ -22,7 +22,7 @@ from models.loss import Loss
 from models.netdef import NetDef
 from models.weights import fill_
 from pruning.aims import Aim, Gone, ShareAim, TimeAim
-from pruning.bearing import bearing, bearing_table, borne
+from pruning.bearing import bearing, bearing_line, bearing_table
 from pruning.costs import timer
 from pruning.gradual import Gradual, check_cut_epochs, cut_trainer, last_cut
 from pruning.latency import Goal
@@ -603,12 +603,10 @@ def show_bearing(
         calibration,
     )
     plot_bearing(points, strategy, run.folder / "percent.png")
-    last = borne(points)
     text = (
         f"{bearing_table(points)}\nmAP on the validation photos after a cut by {strategy} of "
         f"that share of {p.cut.percent_of}, without and with new BN statistics, not fine-tuned.\n"
-        f"It would bear percent={last.percent:g}: mAP {last.mean_ap:.4f}, "
-        f"{points[0].mean_ap:.4f} uncut"
+        f"{bearing_line(points)}"
     )
     write_text(run.folder / "percent.txt", text + "\n")
     print(text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -208,17 +208,19 @@ class TimeAim:
         netdef: of the whole network. path: of the table. state: of a checkpoint. Without one,
         raises InputError where the network takes no more than that time or cannot take so little.
         """
-        about = dict(engine.about)
-        how = None
-        if state and state["about"] == about:
-            how = Calibration.of(state["calibration"])
-        elif state:
-            tell(f"note: cuts were timed with {state['about']}; now they are with {about}")
+        about, how, timings = dict(engine.about), None, list[Timing]()
         whole = Darknet(netdef).eval()
+        if not state:
+            _expect_slower(whole, goal, engine.open)
+        elif state["about"] == about:
+            how = Calibration.of(state["calibration"])
+        else:
+            tell(f"note: cuts were timed with {state['about']}; now they are with {about}")
         clock = learn_clock(
             whole, netdef.size, path, about, engine.open, tell, target.round_to, how
         )
-        timings = [Timing(**timing) for timing in state["timings"]] if state else []
+        if state:
+            timings = [Timing(**timing) for timing in state["timings"]]
         aim = TimeAim(goal, target, whole, engine.open, about, clock, timings)
         if not state:
             aim._expect_possible()
@@ -250,7 +252,10 @@ class TimeAim:
             self.timings.append(timing)
             return made
 
-        return *gone.more(model.netdef, gamma(model), plan), step == self.goal
+        gone, now = gone.more(model.netdef, gamma(model), plan)
+        rest = find_channels(without_blocks(gone.whole, gone.plan.blocks)[0])
+        nothing_left = all(group.kept_because for group in rest.groups)
+        return gone, now, step == self.goal or nothing_left
 
     def line(self, gone: Gone) -> str:
         return self.timings[-1].line()
@@ -264,8 +269,7 @@ class TimeAim:
 
     def measure(self, model: Darknet) -> Timing:
         """What the last cut has come to, measured anew."""
-        runs = [self.open_(network, self.whole.netdef.size) for network in (self.whole, model)]
-        before, after = take_turns(runs, picture(self.whole.netdef.size), ROUNDS).tolist()
+        before, after = _times([self.whole, model], self.open_)
         last = self.timings[-1]
         return replace(last, before=before, asked=self.goal.ms(before), measured=after)
 
@@ -281,15 +285,25 @@ class TimeAim:
         return Problem.of(gone.whole, scores, self.clock, keep, step, gone.plan)
 
     def _expect_possible(self) -> None:
-        size = self.whole.netdef.size
         problem = self._problem(Gone.nothing(self.whole.netdef), gamma(self.whole))
         narrow = cut(self.whole, problem.plan(problem.narrowest))
-        runs = [self.open_(network, size) for network in (self.whole, narrow)]
-        before, least = take_turns(runs, picture(size), ROUNDS).tolist()
+        before, least = _times([self.whole, narrow], self.open_)
         asked = self.goal.ms(before)
-        if asked >= before:
-            raise InputError(
-                f"{self.goal.name}: expected less than the {before:.2f} ms that the network takes"
-            )
         if least > asked:
             raise problem.too_fast(asked, least)
+
+
+def _times(networks: Sequence[Darknet], open_: Open) -> list[float]:
+    """Milliseconds of networks that take turns."""
+    size = networks[0].netdef.size
+    return take_turns(
+        [open_(network, size) for network in networks], picture(size), ROUNDS
+    ).tolist()
+
+
+def _expect_slower(whole: Darknet, goal: Goal, open_: Open) -> None:
+    (before,) = _times([whole], open_)
+    if goal.ms(before) >= before:
+        raise InputError(
+            f"{goal.name}: expected less time than the {before:.2f} ms that the network takes"
+        )

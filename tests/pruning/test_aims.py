@@ -139,8 +139,25 @@ def test_a_time_that_cannot_be_or_is_there_already_is_one_line(tmp_path: Path) -
     with pytest.raises(InputError, match=r"expected a time of at least .* 0\.01 ms is asked for"):
         learn(netdef, Goal(target_ms=0.01), tmp_path)
     for goal in (Goal(target_speedup=1.0), Goal(target_ms=1e3)):
-        with pytest.raises(InputError, match=f"{goal.name}: expected less than the .* ms"):
+        with pytest.raises(InputError, match=f"{goal.name}: expected less time than the .* ms"):
             learn(netdef, goal, tmp_path)
+
+
+def test_nothing_is_awaited_once_nothing_may_be_cut(tmp_path: Path) -> None:
+    """Only the block has channels that may go, and half of the way takes the whole block."""
+    plain = "[convolutional]\nsize=3\npad=1\nfilters=8\nactivation=linear\n"
+    inner = plain.replace("pad=1", "pad=1\nbatch_normalize=1")
+    wide = plain.replace("filters=8", "filters=32")
+    netdef = parse(
+        f"[net]\nwidth=64\nheight=64\n{plain}{inner}{wide}{wide}{plain}"
+        "[shortcut]\nfrom=-5\nactivation=linear\n"
+        "[convolutional]\nfilters=6\nactivation=linear\n"
+        "[yolo]\nmask=0\nanchors=8,8\nclasses=1\nnum=1\n"
+    )
+    aim = learn(netdef, Goal(target_ms=0.1 * ms(netdef) + 0.9 * 0.5), tmp_path)
+    cuts = gradual(aim, 30, (1, 2))
+    plan = cuts.plan(1, trained(netdef, 0), dead=0.0)
+    assert plan and plan.blocks == (5,) and cuts.met
 
 
 def test_what_became_impossible_meanwhile_comes_as_near_as_it_can(tmp_path: Path) -> None:
