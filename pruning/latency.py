@@ -43,6 +43,8 @@ ATTEMPTS = 5  # to choose, cut and measure, with what was measured taken into ac
 NEAR = 0.02  # of the asked time: what is as near is not improved on
 FAR = 0.05  # of the asked time: what is further off is told, and refused if it is the narrowest cut
 PRIOR = 0.03  # how much a factor is held near that of the table, beside what was measured
+LEAST, MOST = 0.2, 5.0  # a family's factor beside that of a whole network; beyond, it is noise
+SLOWEST = 10.0  # milliseconds that a million values may take to move, with the table's times
 GONE = 0.2  # chance of a residual block to be gone in a random cut
 FAMILIES = ("1x1", "kxk", "grouped", "pooling")  # of layers in the table, see `Kind.family`
 MOVED = ("read", "shortcut", "route")  # million values: that those read, and that others write
@@ -124,7 +126,8 @@ class Clock:
 
 def calibrate(features: Floats, measured: Floats) -> Calibration:
     """What predicts measured networks best, by the mean square of the relative error, with a pull
-    to the table as it is where these networks say little.
+    to the table as it is where these networks say little, and within what can be: where a busy
+    machine disturbed the times, a fit would else explain them by one part of the network alone.
 
     features: [networks, features]. measured: [networks], milliseconds.
     """
@@ -132,7 +135,10 @@ def calibrate(features: Floats, measured: Floats) -> Calibration:
     pull = np.maximum(PRIOR * np.sqrt((relative**2).sum(0)), 1e-9)  # 0: there is none of it
     rows = np.vstack([relative, np.diag(pull)])
     goal = np.append(np.ones(len(measured)), pull * PLAIN.vector)
-    return Calibration.of(lsq_linear(rows, goal, bounds=(0, np.inf)).x.tolist())
+    whole = float(np.median(measured / (features @ PLAIN.vector)))
+    low = [*[LEAST * whole] * len(FAMILIES), *[0.0] * len(MOVED), 0.0]
+    high = [*[MOST * whole] * len(FAMILIES), *[SLOWEST * whole] * len(MOVED), np.inf]
+    return Calibration.of(lsq_linear(rows, goal, bounds=(low, high)).x.tolist())
 
 
 def width_options(

@@ -147,6 +147,17 @@ def test_one_time_is_asked_for(goal: tuple[float, float]) -> None:
         Goal(*goal)
 
 
+def test_noise_is_not_explained_by_one_part_of_the_network() -> None:
+    rng = np.random.default_rng(1)
+    features = rng.uniform(0.5, 1, (20, 8)) * [3, 9, 1, 0.2, 0.3, 0.1, 0.1, 1]
+    features[:, -1] = 1
+    noise = rng.uniform(0.3, 3, 20)
+    found = calibrate(features, features @ PLAIN.vector * noise)
+    factors = np.array(list(found.factors.values())) / np.median(noise)
+    assert factors.min() >= 0.19 and factors.max() <= 5.01
+    assert max(found.moved.values()) <= 10 * np.median(noise)
+
+
 def test_a_clock_that_is_far_off_is_made_up_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
