@@ -40,6 +40,7 @@ SAMPLES = 20  # random cuts that are measured whole for a calibration
 TOGETHER = 5  # networks that are in memory at once, and take turns
 ROUNDS = 9  # in which they do
 ATTEMPTS = 5  # to choose, cut and measure, with what was measured taken into account
+HALVINGS = 8  # of the interval in which a share of the operations is looked for
 NEAR = 0.02  # of the asked time: what is as near is not improved on
 FAR = 0.05  # of the asked time: what is further off is told, and refused if it is the narrowest cut
 PRIOR = 0.03  # how much a factor is held near that of the table, beside what was measured
@@ -424,11 +425,12 @@ class Goal:
 @dataclass(frozen=True)
 class Timing:
     """A cut to a time, in milliseconds: of the whole network, asked for, predicted by the table
-    for what was cut, and measured whole. attempts: how often was chosen and measured."""
+    for what was cut (None without one), and measured whole. attempts: how often was chosen and
+    measured."""
 
     before: float
     asked: float
-    predicted: float
+    predicted: float | None
     measured: float
     attempts: int
 
@@ -443,9 +445,10 @@ class Timing:
         return 1 - self.asked / self.before
 
     def line(self) -> str:
+        predicted = "" if self.predicted is None else f"predicted {self.predicted:.2f} ms, "
         return (
-            f"asked {self.asked:.2f} ms ({self.before / self.asked:.2f} times faster), predicted "
-            f"{self.predicted:.2f} ms, measured {self.measured:.2f} ms "
+            f"asked {self.asked:.2f} ms ({self.before / self.asked:.2f} times faster), "
+            f"{predicted}measured {self.measured:.2f} ms "
             f"({self.before / self.measured:.2f} times faster), in {self.attempts} attempts"
         )
 
@@ -463,6 +466,30 @@ class Timing:
         return f"{self.missed:.1%} off the time: no choice was nearer" if self.missed > FAR else ""
 
 
+class _Trial:
+    """Cuts of a network that are measured whole, beside it, until one takes the asked time."""
+
+    def __init__(
+        self, model: Darknet, goal: Goal, open_: Open, size: tuple[int, int], rounds: int
+    ) -> None:
+        self._model, self._goal, self._open, self._size = model, goal, open_, size
+        self._rounds, self._image = rounds, picture(size)
+        self._whole = open_(model, size)
+        self.before = float(take_turns([self._whole], self._image, rounds)[0])
+        self.asked = goal.ms(self.before)
+        self.found: list[tuple[Plan, Timing]] = []
+
+    def measure(self, plan: Plan, predicted: float | None = None) -> Timing:
+        runs = [self._whole, self._open(cut(self._model, plan), self._size)]
+        before, after = take_turns(runs, self._image, self._rounds).tolist()
+        timing = Timing(before, self._goal.ms(before), predicted, after, len(self.found) + 1)
+        self.found.append((plan, timing))
+        return timing
+
+    def nearest(self) -> tuple[Plan, Timing]:
+        return min(self.found, key=lambda pair: pair[1].missed)
+
+
 def prune_to(
     model: Darknet,
     problem: Problem,
@@ -477,36 +504,62 @@ def prune_to(
     After each attempt the budget moves by what measuring missed, and the nearest attempt is taken.
     Raises InputError where even the narrowest cut is too slow, or with `nearest`, takes that one.
     """
-    found: list[tuple[Plan, Timing]] = []
-    whole, image = open_(model, size), picture(size)
-    before = float(take_turns([whole], image, rounds)[0])
-    budget = goal.ms(before)
-    for attempt in range(1, ATTEMPTS + 1):
+    trial = _Trial(model, goal, open_, size, rounds)
+    budget = trial.asked
+    tried: list[tuple[float, Timing]] = []
+    for _ in range(ATTEMPTS):
         choice = problem.choose(budget) or problem.narrowest
         plan = problem.plan(choice)
-        if any(plan.equals(other) for other, _ in found):
+        if any(plan.equals(other) for other, _ in trial.found):
             break
-        runs = [whole, open_(cut(model, plan), size)]
-        before, after = take_turns(runs, image, rounds).tolist()
         predicted = problem.clock.network(problem.layout, choice)
-        found.append((plan, Timing(before, goal.ms(before), predicted, after, attempt)))
-        if found[-1][1].missed <= NEAR:
+        timing = trial.measure(plan, predicted)
+        if timing.missed <= NEAR:
             break
-        budget = next_budget([timing for _, timing in found])
-    plan, timing = min(found, key=lambda pair: pair[1].missed)
+        tried.append((predicted, timing))
+        budget = next_budget(tried)
+    plan, timing = trial.nearest()
     narrowest = plan.equals(problem.plan(problem.narrowest))
     if not nearest and narrowest and timing.measured > (1 + FAR) * timing.asked:
         raise problem.too_fast(timing.asked, timing.measured)
     return plan, timing
 
 
-def next_budget(tried: Sequence[Timing]) -> float:
+def next_budget(tried: Sequence[tuple[float, Timing]]) -> float:
     """What to ask of the table, so that the asked time is measured: between the nearest attempts
-    on both sides of it, or where there is but one side, in proportion to the last one."""
-    slow = [timing for timing in tried if timing.measured > timing.asked]
-    fast = [timing for timing in tried if timing.measured <= timing.asked]
+    on both sides of it, or where there is but one side, in proportion to the last one.
+
+    tried: what each was predicted to take, and how it went.
+    """
+    slow = [pair for pair in tried if pair[1].measured > pair[1].asked]
+    fast = [pair for pair in tried if pair[1].measured <= pair[1].asked]
     if slow and fast:
-        above, below = (min(side, key=lambda timing: timing.missed) for side in (slow, fast))
-        share = below.missed / (below.missed + above.missed)
-        return below.predicted + share * (above.predicted - below.predicted)
-    return tried[-1].predicted * tried[-1].asked / tried[-1].measured
+        above, below = (min(side, key=lambda pair: pair[1].missed) for side in (slow, fast))
+        share = below[1].missed / (below[1].missed + above[1].missed)
+        return below[0] + share * (above[0] - below[0])
+    predicted, last = tried[-1]
+    return predicted * last.asked / last.measured
+
+
+def prune_share_to(
+    model: Darknet,
+    plan_of: Callable[[float], Plan],
+    goal: Goal,
+    open_: Open,
+    size: tuple[int, int],
+    rounds: int,
+) -> tuple[Plan, Timing]:
+    """The same for a strategy that knows shares only: halve the interval in which the share lies.
+
+    plan_of: from the share of the operations that is to go, 0 to below 1, to a plan.
+    """
+    trial = _Trial(model, goal, open_, size, rounds)
+    least, most = 0.0, 1.0  # shares: of what is too slow, and of what is too fast
+    share = max(0.0, 1 - trial.asked / trial.before)
+    for _ in range(HALVINGS):
+        timing = trial.measure(plan_of(share))
+        if timing.missed <= NEAR:
+            break
+        least, most = (share, most) if timing.measured > timing.asked else (least, share)
+        share = (least + most) / 2
+    return trial.nearest()

@@ -176,6 +176,6 @@ def test_a_clock_that_is_far_off_is_made_up_for(
 
 
 def test_the_next_budget_lies_between_what_was_too_slow_and_too_fast() -> None:
-    slow, fast = Timing(20, 10, 8, 12, 1), Timing(20, 10, 4, 9, 2)
+    slow, fast = (8.0, Timing(20, 10, 8, 12, 1)), (4.0, Timing(20, 10, 4, 9, 2))
     assert next_budget([slow]) == pytest.approx(8 * 10 / 12)
     assert next_budget([slow, fast]) == next_budget([fast, slow]) == pytest.approx(4 + 4 / 3)
