@@ -178,8 +178,9 @@ class Cut:
 
 @dataclass(frozen=True)
 class Latency:
-    """A time to cut to, on the engine that runs the network: pruned_id=6 needs one of the first
-    two; for another strategy it stands in for `percent`."""
+    """A time to cut to, on the engine that runs the network, afterwards or while training:
+    pruned_id=6 needs one of the first two; afterwards, for another strategy, it stands in for
+    `percent`."""
 
     target_ms: float = 0.0  # milliseconds an image that the network may take
     target_speedup: float = 0.0  # how many times faster than before it shall be
@@ -232,7 +233,7 @@ class Sparse:
     sparse_rate: float = 2.5e-4  # loss that a channel must save to live; more = sparser
     sparse_step: Literal["proximal", "subgradient"] = "proximal"  # to exact zeros, or near zero
     sparse_decay: Literal["constant", "global", "local"] = "constant"  # let go after half, or not
-    prune_while_training: bool = False  # cut during the training, until `percent` is met
+    prune_while_training: bool = False  # cut during the training, to `percent` or a target_ time
     cut_epochs: tuple[int, ...] = ()  # epochs to cut after; none = whenever the pull has flattened
 
     def __post_init__(self) -> None:
@@ -319,7 +320,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Runtime:
-    """What runs a trained network."""
+    """What runs a trained network, and on what its latency is measured."""
 
     backend: Literal["auto", "torch", "onnxruntime", "openvino", "ncnn", "opencv"] = (
         "auto"  # auto = the fastest that is installed, measured once
@@ -474,6 +475,8 @@ class TrainSettings:
     loss: Loss = field(default_factory=Loss)
     sparse: Sparse = field(default_factory=Sparse)
     cut: Cut = field(default_factory=Cut)
+    latency: Latency = field(default_factory=Latency)
+    runtime: Runtime = field(default_factory=lambda: Runtime(backend="torch"))  # for `latency`
     distill: Distill = field(default_factory=Distill)
     visdom: Visdom = field(default_factory=Visdom)
 

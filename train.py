@@ -21,8 +21,11 @@ from models.distill import Distillation, check_teacher
 from models.loss import Loss
 from models.netdef import NetDef
 from models.weights import fill_
-from pruning.bearing import bearing, bearing_table, borne
-from pruning.gradual import Gradual, cut_trainer, last_cut
+from pruning.aims import Aim, Gone, ShareAim, TimeAim
+from pruning.bearing import bearing, bearing_line, bearing_table
+from pruning.costs import timer
+from pruning.gradual import Gradual, check_cut_epochs, cut_trainer, last_cut
+from pruning.latency import Goal
 from pruning.plots import plot_bearing, plot_scales
 from pruning.sparsity import Sparsity, equalise_, near_zero
 from pruning.strategies import LATENCY
@@ -163,6 +166,8 @@ def main(argv: list[str] | None = None) -> None:
     finish(run, p, validation, valid_loader)
     if p.sparse.is_pruned:
         show_scales(run)
+    if gradual and isinstance(gradual.aim, TimeAim):
+        show_time(run, gradual.aim)
     if p.sparse.is_pruned and not gradual:
         calibration = ValidationDataset(train_photos, netdef.size, netdef.letterbox)
         unchanged = validation_loader(calibration, p.train.batch_size, p.data.workers)
@@ -189,6 +194,9 @@ def resumed(p: TrainSettings) -> tuple[TrainSettings, dict[str, Any] | None]:
             model=dataclasses.replace(old.model, device=p.model.device),
             data=dataclasses.replace(old.data, workers=p.data.workers, cache_mb=p.data.cache_mb),
             train=dataclasses.replace(old.train, resume=p.train.resume),
+            latency=dataclasses.replace(
+                old.latency, cost_table=p.latency.cost_table or old.latency.cost_table
+            ),
             visdom=p.visdom,
         ),
         checkpoint,
@@ -298,15 +306,35 @@ def make_gradual(
 ) -> Gradual | None:
     """The cuts on the way, as far as they have come; None where there are to be none."""
     if not p.sparse.prune_while_training:
+        refuse_times(p, "prune_while_training=True, or latency_prune.py after the training")
         return None
     if p.train.freeze:
         raise InputError(f"freeze={p.train.freeze}: expected 0 with prune_while_training=True")
-    gradual = Gradual.start(
-        netdef, p.cut.strategy, p.cut.target, p.train.epochs, p.sparse.cut_epochs
-    )
-    if checkpoint:
-        gradual.load_state(checkpoint["training"]["gradual"])
+    check_cut_epochs(p.sparse.cut_epochs, p.train.epochs)
+    state = checkpoint["training"]["gradual"] if checkpoint else None
+    whole = cfg_files.parse(state["cfg"], netdef.net.path) if state else netdef
+    aim = make_aim(p, whole, state["aim"] if state else None)
+    gradual = Gradual(aim, p.train.epochs, p.sparse.cut_epochs, Gone.nothing(whole))
+    if state:
+        gradual.load_state(state)
     return gradual
+
+
+def make_aim(p: TrainSettings, whole: NetDef, state: dict[str, Any] | None) -> Aim[Any]:
+    """What the network is to come to: a time, or a share of the whole one."""
+    if p.cut.strategy != LATENCY:
+        refuse_times(p, "pruned_id=latency")
+        return ShareAim(p.cut.strategy, p.cut.target)
+    goal = Goal(p.latency.target_ms, p.latency.target_speedup)
+    engine = timer(Darknet(whole).eval(), whole.size, dataclasses.asdict(p.runtime))
+    path = Path(p.latency.cost_table or engine.table)
+    return TimeAim.of(whole, goal, p.cut.target, engine, path, print, state)
+
+
+def refuse_times(p: TrainSettings, wanted: str) -> None:
+    for name in ("target_ms", "target_speedup"):
+        if value := getattr(p.latency, name):
+            raise InputError(f"{name}={value:g}: expected 0, or {wanted}")
 
 
 def cut_when_due(
@@ -322,10 +350,9 @@ def cut_when_due(
         return trainer
     trainer = cut_trainer(trainer, plan, make)
     progress.best = -1.0  # earlier networks were larger: another race
-    share = gradual.gone.share(gradual.strategy, gradual.target.percent_of)
     print(
-        f"cut after epoch {progress.epoch}: {100 * share:.1f} % of the {gradual.target.percent_of} "
-        f"are gone; left are {describe(trainer.model)}"
+        f"cut after epoch {progress.epoch}: {gradual.aim.line(gradual.gone)}; left are "
+        f"{describe(trainer.model)}"
     )
     return trainer
 
@@ -547,6 +574,16 @@ def show_scales(run: Run) -> None:
     plot_scales(read_history(run.folder / CSV_NAME), dead, run.folder / "scales.png")
 
 
+def show_time(run: Run, aim: TimeAim) -> None:
+    """Say what the network takes that came of the cuts, beside the one before them."""
+    network = load_network(str(run.weights / "best.pt"), device="cpu")
+    cuts = [f"cut {n}: {timing.line()}" for n, timing in enumerate(aim.timings, 1)]
+    last = aim.measure(network.model)
+    text = "\n".join([*cuts, f"at the end: {last.outcome()}"])
+    write_text(run.folder / "latency.txt", text + "\n")
+    print(text)
+
+
 def show_bearing(
     run: Run,
     p: TrainSettings,
@@ -566,12 +603,10 @@ def show_bearing(
         calibration,
     )
     plot_bearing(points, strategy, run.folder / "percent.png")
-    last = borne(points)
     text = (
         f"{bearing_table(points)}\nmAP on the validation photos after a cut by {strategy} of "
         f"that share of {p.cut.percent_of}, without and with new BN statistics, not fine-tuned.\n"
-        f"It would bear percent={last.percent:g}: mAP {last.mean_ap:.4f}, "
-        f"{points[0].mean_ap:.4f} uncut"
+        f"{bearing_line(points)}"
     )
     write_text(run.folder / "percent.txt", text + "\n")
     print(text)

@@ -169,7 +169,8 @@ class CostTable:
         return [key for key in pairs if key[1:] not in self.points.get(key[0], {})]
 
     def add(self, kind: Kind, inputs: int, outputs: int, ms: float) -> None:
-        self.points.setdefault(kind, {})[inputs, outputs] = ms
+        # As it is written, so that a table predicts the same once it is read again.
+        self.points.setdefault(kind, {})[inputs, outputs] = float(f"{ms:.6g}")
         self._grids.pop(kind, None)
 
     def _up(self, widths: Floats, most: float) -> Floats:

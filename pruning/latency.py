@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +42,10 @@ ROUNDS = 9  # in which they do
 ATTEMPTS = 5  # to choose, cut and measure, with what was measured taken into account
 HALVINGS = 8  # of the interval in which a share of the operations is looked for
 NEAR = 0.02  # of the asked time: what is as near is not improved on
+FAR = 0.05  # of the asked time: what is further off is told, and refused if it is the narrowest cut
 PRIOR = 0.03  # how much a factor is held near that of the table, beside what was measured
+LEAST, MOST = 0.2, 5.0  # a family's factor beside that of a whole network; beyond, it is noise
+SLOWEST = 10.0  # milliseconds that a million values may take to move, with the table's times
 GONE = 0.2  # chance of a residual block to be gone in a random cut
 FAMILIES = ("1x1", "kxk", "grouped", "pooling")  # of layers in the table, see `Kind.family`
 MOVED = ("read", "shortcut", "route")  # million values: that those read, and that others write
@@ -124,7 +127,8 @@ class Clock:
 
 def calibrate(features: Floats, measured: Floats) -> Calibration:
     """What predicts measured networks best, by the mean square of the relative error, with a pull
-    to the table as it is where these networks say little.
+    to the table as it is where these networks say little, and within what can be: where a busy
+    machine disturbed the times, a fit would else explain them by one part of the network alone.
 
     features: [networks, features]. measured: [networks], milliseconds.
     """
@@ -132,7 +136,10 @@ def calibrate(features: Floats, measured: Floats) -> Calibration:
     pull = np.maximum(PRIOR * np.sqrt((relative**2).sum(0)), 1e-9)  # 0: there is none of it
     rows = np.vstack([relative, np.diag(pull)])
     goal = np.append(np.ones(len(measured)), pull * PLAIN.vector)
-    return Calibration.of(lsq_linear(rows, goal, bounds=(0, np.inf)).x.tolist())
+    whole = float(np.median(measured / (features @ PLAIN.vector)))
+    low = [*[LEAST * whole] * len(FAMILIES), *[0.0] * len(MOVED), 0.0]
+    high = [*[MOST * whole] * len(FAMILIES), *[SLOWEST * whole] * len(MOVED), np.inf]
+    return Calibration.of(lsq_linear(rows, goal, bounds=(low, high)).x.tolist())
 
 
 def width_options(
@@ -160,10 +167,13 @@ def _up(count: int, step: int) -> int:
     return -(-count // step) * step
 
 
-def spans(layout: Layout, clock: Clock) -> list[Span]:
-    """The widths in which layers may come, for `measure_table_`: down to one step or a tenth."""
-    options = width_options(layout, 0.0, clock.table.step)
-    least, most = ([pick(found) for found in options] for pick in (min, max))
+def spans(layout: Layout, clock: Clock, round_to: int = 0) -> list[Span]:
+    """The widths in which layers may come, for `measure_table_`: down to one step of the latency,
+    or of `round_to` channels where that is less."""
+    steps = {0, round_to}
+    options = [width_options(layout, 0.0, clock.table.step, step) for step in steps]
+    merged = [[count for found in each for count in found] for each in zip(*options, strict=True)]
+    least, most = ([pick(found) for found in merged] for pick in (min, max))
     found = []
     for term in layout.terms:
         kind = clock.kinds[term.layer]
@@ -218,19 +228,24 @@ def learn_clock(
     about: Mapping[str, str],
     open_: Open,
     tell: Callable[[str], None],
+    round_to: int = 0,
+    how: Calibration | None = None,
 ) -> Clock:
     """Measure what is needed to predict a network's cuts: its layers, as far as the table at
     `path` lacks them, and some random cuts as a whole.
 
     about: what it is measured with, see `CostTable`. tell: gets a line now and then.
+    round_to: of the cuts to come. how: a calibration from before, which spares the random cuts.
     """
     layout = find_layout(model.netdef)
     table = fill_table(path, about, open_)
     clock = Clock(model.netdef, size, table)
-    count = measure_table_(table, spans(layout, clock), open_, tell)
+    count = measure_table_(table, spans(layout, clock, round_to), open_, tell)
     if count:
         table.write(path)
     tell(f"{path}: {count} layers measured, the others known; channels in steps of {table.step}")
+    if how:
+        return Clock(model.netdef, size, table, how)
     options = width_options(layout, 0.1, table.step)
     choices = list(random_choices(layout, options, SAMPLES, np.random.default_rng(0)))
     measured = measure_choices(model, size, layout, choices, open_)
@@ -291,14 +306,30 @@ class Problem:
     worth: Worth
     options: Sequence[Sequence[int]]
     clock: Clock
+    gone: tuple[int, ...] = ()  # the shortcuts of blocks that went before
 
     @staticmethod
     def of(
-        netdef: NetDef, scores: Scores, clock: Clock, layer_keep: float, round_to: int
+        netdef: NetDef,
+        scores: Scores,
+        clock: Clock,
+        layer_keep: float,
+        round_to: int,
+        before: Plan | None = None,
     ) -> Problem:
+        """before: what was cut of the network already, and stays gone; its channels must have
+        scores below all others."""
         layout = find_layout(netdef)
         options = width_options(layout, layer_keep, clock.table.step, round_to)
-        return Problem(layout, find_worth(layout, scores), options, clock)
+        gone: tuple[int, ...] = ()
+        if before:
+            gone, layout = before.blocks, layout.without(before.blocks)
+            left = layout.counts(before)
+            options = [
+                [*(count for count in found if count < most), most]
+                for found, most in zip(options, left, strict=True)
+            ]
+        return Problem(layout, find_worth(layout, scores), options, clock, gone)
 
     def values(self) -> dict[int, tuple[int, Floats]]:
         """By scored convolution, its group and [options]: the share of the layer's worth, 0 to 1,
@@ -311,8 +342,9 @@ class Problem:
         fine-tuning: .321 by shares and .010 by sums of gamma, .718 and .620 of taylor.
         """
         return {
-            layer: (group, sums[self.options[group]] / (sums[-1] or 1.0))
+            layer: (group, found / (found[-1] or 1.0))
             for layer, (group, sums) in self.worth.layers.items()
+            for found in [sums[self.options[group]]]
         }
 
     def choose(self, budget: float) -> Choice | None:
@@ -320,24 +352,53 @@ class Problem:
         return choose(self.layout, self.options, self.values(), self.clock, rest)
 
     def plan(self, choice: Choice) -> Plan:
-        return Plan(self.worth.keep(self.layout.channels, choice.counts), choice.blocks)
+        blocks = tuple(sorted({*self.gone, *choice.blocks}))
+        return Plan(self.worth.keep(self.layout.channels, choice.counts), blocks)
+
+    @property
+    def widest(self) -> Choice:
+        """The network as it is."""
+        return Choice(tuple(max(found) for found in self.options), (), 0.0, 0.0, 0.0)
+
+    @property
+    def narrowest(self) -> Choice:
+        """The fastest network that there is to choose."""
+        counts = tuple(min(found) for found in self.options)
+        return Choice(counts, tuple(sorted(self.layout.outer)), 0.0, 0.0, 0.0)
 
     def least(self) -> float:
-        """Milliseconds of the fastest network that there is to choose."""
-        counts = tuple(min(found) for found in self.options)
-        narrow = Choice(counts, tuple(sorted(self.layout.outer)), 0.0, 0.0, 0.0)
-        return self.clock.network(self.layout, narrow)
+        """Milliseconds that it is predicted to take."""
+        return self.clock.network(self.layout, self.narrowest)
+
+    def alive(self, scores: Scores, least: float) -> Choice:
+        """The narrowest network that keeps every unit of which a score is at least so much."""
+        counts = []
+        for group, found in zip(self.layout.groups, self.options, strict=True):
+            judged = [scores[m.layer][m.positions].max(1) for m in group.scored_by]
+            living = int((np.max(judged, axis=0) >= least).sum()) if judged else len(group)
+            counts.append(next(count for count in found if count >= min(living, found[-1])))
+        return Choice(tuple(counts), (), 0.0, 0.0, 0.0)
+
+    def too_fast(self, asked: float, least: float) -> InputError:
+        """What to say where the narrowest network was measured, and takes more than is asked."""
+        return InputError(
+            f"{self.layout.netdef.net.path or 'the network'}: expected a time of at least "
+            f"{least:.2f} ms, which its narrowest cut takes, but {asked:.2f} ms is asked for "
+            "(layer_keep may be lowered)"
+        )
 
 
 @dataclass(frozen=True)
 class Goal:
     """The time asked for: milliseconds an image, or how many times faster; the other one is 0.
 
+    way: the share of the milliseconds between now and then that are to go for the time being.
     Raises InputError unless one of them is asked for.
     """
 
     target_ms: float = 0.0
     target_speedup: float = 0.0
+    way: float = 1.0
 
     def __post_init__(self) -> None:
         if (self.target_ms > 0) == (self.target_speedup > 0):
@@ -353,7 +414,12 @@ class Goal:
 
     def ms(self, before: float) -> float:
         """What it means for a network that takes `before` milliseconds."""
-        return self.target_ms or before / self.target_speedup
+        end = self.target_ms or before / self.target_speedup
+        return end if self.way == 1 else before - self.way * (before - end)
+
+    def part(self, way: float) -> Goal:
+        """The same time, but so far on the way only."""
+        return replace(self, way=way)
 
 
 @dataclass(frozen=True)
@@ -386,6 +452,19 @@ class Timing:
             f"({self.before / self.measured:.2f} times faster), in {self.attempts} attempts"
         )
 
+    def outcome(self) -> str:
+        """The line of a network as it came of its cuts."""
+        note = self.note()
+        return (
+            f"{self.before:.2f} ms before all cuts, asked {self.asked:.2f} ms "
+            f"({self.before / self.asked:.2f} times faster), measured {self.measured:.2f} ms "
+            f"({self.before / self.measured:.2f} times faster)" + (f"; {note}" if note else "")
+        )
+
+    def note(self) -> str:
+        """By how much the time was missed, where that is worth telling."""
+        return f"{self.missed:.1%} off the time: no choice was nearer" if self.missed > FAR else ""
+
 
 class _Trial:
     """Cuts of a network that are measured whole, beside it, until one takes the asked time."""
@@ -412,31 +491,54 @@ class _Trial:
 
 
 def prune_to(
-    model: Darknet, problem: Problem, goal: Goal, open_: Open, size: tuple[int, int], rounds: int
+    model: Darknet,
+    problem: Problem,
+    goal: Goal,
+    open_: Open,
+    size: tuple[int, int],
+    rounds: int,
+    nearest: bool = False,
 ) -> tuple[Plan, Timing]:
     """Choose, cut and measure until the cut network takes the asked time, within `NEAR`.
 
-    After each attempt the budget moves by what measuring missed. The nearest attempt is taken.
-    Raises InputError where the network cannot be that fast.
+    After each attempt the budget moves by what measuring missed, and the nearest attempt is taken.
+    Raises InputError where even the narrowest cut is too slow, or with `nearest`, takes that one.
     """
     trial = _Trial(model, goal, open_, size, rounds)
     budget = trial.asked
+    tried: list[tuple[float, Timing]] = []
     for _ in range(ATTEMPTS):
-        choice = problem.choose(budget)
-        if choice is None:
+        choice = problem.choose(budget) or problem.narrowest
+        plan = problem.plan(choice)
+        if any(plan.equals(other) for other, _ in trial.found):
             break
         predicted = problem.clock.network(problem.layout, choice)
-        timing = trial.measure(problem.plan(choice), predicted)
+        timing = trial.measure(plan, predicted)
         if timing.missed <= NEAR:
             break
-        budget = min(budget, predicted) * timing.asked / timing.measured
-    if not trial.found:
-        raise InputError(
-            f"{model.netdef.net.path or 'the network'}: expected a time of at least "
-            f"{problem.least():.2f} ms, which its narrowest cut is predicted to take, but "
-            f"{trial.asked:.2f} ms is asked for (layer_keep may be lowered)"
-        )
-    return trial.nearest()
+        tried.append((predicted, timing))
+        budget = next_budget(tried)
+    plan, timing = trial.nearest()
+    narrowest = plan.equals(problem.plan(problem.narrowest))
+    if not nearest and narrowest and timing.measured > (1 + FAR) * timing.asked:
+        raise problem.too_fast(timing.asked, timing.measured)
+    return plan, timing
+
+
+def next_budget(tried: Sequence[tuple[float, Timing]]) -> float:
+    """What to ask of the table, so that the asked time is measured: between the nearest attempts
+    on both sides of it, or where there is but one side, in proportion to the last one.
+
+    tried: what each was predicted to take, and how it went.
+    """
+    slow = [pair for pair in tried if pair[1].measured > pair[1].asked]
+    fast = [pair for pair in tried if pair[1].measured <= pair[1].asked]
+    if slow and fast:
+        above, below = (min(side, key=lambda pair: pair[1].missed) for side in (slow, fast))
+        share = below[1].missed / (below[1].missed + above[1].missed)
+        return below[0] + share * (above[0] - below[0])
+    predicted, last = tried[-1]
+    return predicted * last.asked / last.measured
 
 
 def prune_share_to(

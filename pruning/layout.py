@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +85,16 @@ class Layout:
             if self.outer[block] in found:
                 found.add(block)
         return found
+
+    def without(self, blocks: Sequence[int]) -> Layout:
+        """What is left to choose once these blocks are gone. Groups inside them cost nothing."""
+        gone = self.gone(blocks)
+        return replace(
+            self,
+            terms=tuple(term for term in self.terms if term.block not in gone),
+            homes=tuple(-1 if home in gone else home for home in self.homes),
+            outer={block: outer for block, outer in self.outer.items() if block not in gone},
+        )
 
     def counts(self, plan: Plan) -> list[int]:
         return [int(plan.keep[group.units].sum()) for group in self.groups]

@@ -52,12 +52,15 @@ def find_bundles(netdef: NetDef, strategy: str) -> tuple[Bundle, ...]:
     A channel before a depthwise convolution is drawn by the scale behind that alone, which says
     what it is worth: the scale before is undone by batch normalisation, so it only follows.
 
-    Raises InputError where there is nothing that the strategy could cut.
+    Raises InputError where there is nothing that the strategy could cut, or no residual block for
+    one that removes some.
     """
-    if strategy == "layer":
-        blocks = expect_blocks(netdef, "pruned_id='layer'")
-        found = [_of_block(netdef, block.writers) for block in blocks]
-    else:
+    name = f"pruned_id={strategy!r}"
+    if strategy in ("layer", "layer_channel"):
+        found = [_of_block(netdef, block.writers) for block in expect_blocks(netdef, name)]
+        if not any(bundle.drawn for bundle in found):
+            raise InputError(f"{name}: expected batch normalisation at the end of a residual block")
+    if strategy != "layer":
         found = [
             _of_group(netdef, group)
             for group in find_channels(netdef).groups
@@ -65,7 +68,7 @@ def find_bundles(netdef: NetDef, strategy: str) -> tuple[Bundle, ...]:
         ]
     bundles = tuple(bundle for bundle in found if bundle.drawn)
     if not bundles:
-        raise InputError(f"pruned_id={strategy!r}: the network has nothing that it may cut")
+        raise InputError(f"{name}: the network has nothing that it may cut")
     return bundles
 
 

@@ -45,7 +45,6 @@ from utils.runs import Run, new_run
 from utils.types import Batch
 
 NEAR = 0.01  # of what was asked: any further off is told
-NEAR_TIME = 0.05  # of the milliseconds that were asked for
 SHORTEST = 2  # photos a batch; batch normalisation needs more than one value a channel
 
 
@@ -197,8 +196,9 @@ def _to_time(
             return STRATEGIES[strategy](model.netdef, scores, wanted)
 
         return prune_share_to(model, plan_of, goal, engine.open, size, rounds)
-    clock = learn_clock(model, size, path, engine.about, engine.open, print)
-    problem = Problem.of(model.netdef, scores, clock, target.layer_keep, target.round_to)
+    step = target.round_to
+    clock = learn_clock(model, size, path, engine.about, engine.open, print, step)
+    problem = Problem.of(model.netdef, scores, clock, target.layer_keep, step)
     return prune_to(model, problem, goal, engine.open, size, rounds)
 
 
@@ -242,8 +242,7 @@ def _missed(report: Report, target: Target) -> str:
     """By how much a cut is not what was asked for, and why; empty where it is."""
     timing = report.timing
     if timing:
-        near = timing.missed <= NEAR_TIME
-        return "" if near else f"{timing.missed:.1%} off the time: no choice of widths is nearer"
+        return timing.note()
     if abs(report.reached - target.percent) <= NEAR:
         return ""
     text = f"percent={target.percent:g}: {report.reached:.3f} reached"

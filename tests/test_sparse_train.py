@@ -10,9 +10,10 @@ import torch
 
 import import_param
 import train
-from models.darknet import Darknet, count_parameters
+from models.darknet import Darknet, count_operations, count_parameters
 from models.netdef import parse
 from pruning.sparsity import find_bundles, read, size
+from tests.pruning.clocks import stop_clocks
 from tests.pruning.nets import config
 from tests.pruning.test_sparsity import BLOCK
 from tests.test_train import figures, flags
@@ -25,6 +26,7 @@ from utils.types import Batch
 
 NET = BLOCK.replace("filters=7", "filters=15").replace("classes=2", "classes=10")
 SPARSE = ["--is_pruned", "--lr", "0.01"]
+TO_A_TIME = ["--prune_while_training", "--pruned_id", "latency"]
 
 
 @pytest.fixture
@@ -82,7 +84,7 @@ def test_a_sparse_run_ends_with_zeros_pictures_and_a_percent(
         flags("--name", "sparse", "--is_pruned", "--lr", "0.05", "--sparse_rate", "9", epochs=4)
     )
     said = capsys.readouterr().out
-    assert "It would bear percent=" in said and "slim" in said
+    assert " uncut" in said and "a cut by slim" in said
     left = {path.name for path in (project / "runs/sparse").iterdir()}
     assert {"scales.png", "percent.png", "percent.txt", "curves_scales.png"} <= left
     rows = figures("runs/sparse/metrics.csv")
@@ -116,7 +118,7 @@ def test_a_run_that_is_cut_on_the_way_ends_at_the_target_and_resumes_exactly(
     cut = ["--prune_while_training", "--cut_epochs", "1", "3", "--percent", "0.5"]
     train.main(flags("--name", "whole", *SPARSE, *cut, epochs=5))
     said = capsys.readouterr().out
-    assert said.count("cut after epoch") == 2 and "It would bear" not in said
+    assert said.count("cut after epoch") == 2 and " uncut" not in said
     last = read_checkpoint("weights/whole/last.pt")
     small, whole = parse(last["cfg"]), parse(NET).with_net_options(width=64, height=64)
     counts = [
@@ -134,6 +136,31 @@ def test_a_run_that_is_cut_on_the_way_ends_at_the_target_and_resumes_exactly(
         monkeypatch.setattr("train.train_one_epoch", train_one_epoch)
         train.main(["--resume", f"weights/{name}/last.pt", "--workers", "0", "--no-visdom"])
         expect_same_run(("whole", name))
+
+
+def test_a_run_is_cut_to_a_time_on_the_way_and_resumes_exactly(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop_clocks(monkeypatch)
+    cut = ["--prune_while_training", "--cut_epochs", "1", "3", "--pruned_id", "latency"]
+    cut += ["--target_speedup", "1.25", "--img_size", "128"]
+    train.main(flags("--name", "whole", *SPARSE, *cut, epochs=4))
+    said = capsys.readouterr().out
+    assert said.count("layers measured") == 1 and said.count("cut after epoch") == 2
+    left = Path("runs/whole/latency.txt").read_text().splitlines()
+    assert [line.partition(":")[0] for line in left] == ["cut 1", "cut 2", "at the end"]
+    assert left[-1] in said
+    small = parse(read_checkpoint("weights/whole/best.pt")["cfg"])
+    assert f"measured {0.5 + count_operations(small) / 1e6:.2f} ms" in left[-1]
+    for epochs in (2, 3):  # between and after the cuts
+        name = f"halved{epochs}"
+        interrupt_after(monkeypatch, epochs)
+        with pytest.raises(KeyboardInterrupt):
+            train.main(flags("--name", name, *SPARSE, *cut, epochs=4))
+        monkeypatch.setattr("train.train_one_epoch", train_one_epoch)
+        train.main(["--resume", f"weights/{name}/last.pt", "--workers", "0", "--no-visdom"])
+        expect_same_run(("whole", name))
+        assert Path(f"runs/{name}/latency.txt").read_text().splitlines() == left
 
 
 def test_blocks_are_cut_on_the_way_too(project: Path) -> None:
@@ -180,12 +207,27 @@ def test_a_teacher_that_saw_other_photos_is_told(
         (["--prune_while_training"], "prune_while_training=True: expected False, or is_pruned"),
         ([*SPARSE, "--prune_while_training", "--cut_epochs", "2"], "cut_epochs=(2,): expected"),
         ([*SPARSE, "--prune_while_training", "--freeze", "1"], "freeze=1: expected 0"),
+        ([*SPARSE, *TO_A_TIME], "target_ms=0, target_speedup=0: expected one of them above 0"),
+        (
+            [*SPARSE, *TO_A_TIME, "--target_ms", "1", "--target_speedup", "2"],
+            "target_ms=1, target_speedup=2: expected one of them above 0",
+        ),
+        ([*SPARSE, *TO_A_TIME, "--target_ms", "1e6"], "1e+06ms: expected less time than the"),
+        (
+            [*SPARSE, "--prune_while_training", "--target_speedup", "2"],
+            "target_speedup=2: expected 0, or pruned_id=latency",
+        ),
+        (
+            [*SPARSE, "--pruned_id", "latency", "--target_ms", "2"],
+            "target_ms=2: expected 0, or prune_while_training=True",
+        ),
         ([*SPARSE, "--cut_epochs", "1"], "cut_epochs=(1,): expected none, or prune_while_training"),
         (
             [*SPARSE, "--pruned_id", "normal", "--cfg", "lite.cfg", "--freeze", "11"],
             "freeze: no layer",
         ),
         ([*SPARSE, "--pruned_id", "layer", "--cfg", "lite.cfg"], "it has no [shortcut]"),
+        ([*SPARSE, "--pruned_id", "5", "--cfg", "lite.cfg"], "pruned_id='layer_channel': expected"),
         ([*SPARSE, "--sparse_rate", "inf"], "sparse_rate=inf: expected a number"),
         (["--teacher_cfg", "tiny.cfg"], "teacher_cfg='tiny.cfg': expected none, or a teacher"),
         ([*SPARSE, "--sparse_rate", "-1"], "sparse_rate=-1.0: expected a number"),

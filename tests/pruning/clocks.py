@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from torch import Tensor
 
+import pruning.aims
 import pruning.costs
 import pruning.latency
 import pruning.report
@@ -45,7 +46,7 @@ def stop_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
     def take_turns(runs: Sequence[object], image: Tensor, rounds: int) -> Floats:
         return np.array([time_of(run) for run in runs])
 
-    for module in (pruning.costs, pruning.latency, pruning.report):
+    for module in (pruning.aims, pruning.costs, pruning.latency, pruning.report):
         monkeypatch.setattr(module, "take_turns", take_turns)
     monkeypatch.setattr(pruning.latency, "SAMPLES", 10)
     monkeypatch.setattr(pruning.costs, "shortest", lambda run, image: time_of(run))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from models.darknet import Darknet, count_parameters
-from pruning.bearing import LOSS, Point, bearing, bearing_table, borne
+from pruning.bearing import LOSS, Point, bearing, bearing_line, bearing_table, borne
 from pruning.plots import plot_bearing, plot_scales
 from pruning.strategies import Target
 from tests.pruning.nets import as_batch, config, photos, trained
@@ -25,6 +25,14 @@ def points(*values: float) -> list[Point]:
 )
 def test_the_last_before_it_falls(values: tuple[float, ...], percent: float) -> None:
     assert borne(points(*values)).percent == percent
+
+
+def test_what_is_borne_is_told_unless_there_is_nothing_to_lose() -> None:
+    line = bearing_line([Point(0.0, 0.5, 0.5, 9, 8), Point(0.3, 0.2, 0.49, 5, 4)])
+    assert line == (
+        "It would bear percent=0.3: mAP 0.4900, 0.5000 uncut, with 2.0 times fewer operations"
+    )
+    assert "Too little is found yet" in bearing_line(points(0.01, 0.0))
 
 
 def test_the_better_statistics_count() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,10 @@ import torch
 
 from models.darknet import Darknet, count_parameters
 from models.netdef import NetDef, parse
-from pruning.channels import find_channels
-from pruning.gradual import LAST, WORTH, Gone, Gradual, cut_trainer
-from pruning.scores import gamma
-from pruning.strategies import Target
+from pruning.aims import Gone, ShareAim
+from pruning.gradual import LAST, WORTH, Gradual, check_cut_epochs, cut_trainer
+from pruning.scores import Scores, gamma
+from pruning.strategies import STRATEGIES, Target
 from pruning.surgeon import Plan, cut, transfer
 from tests.pruning.nets import config, trained
 from tests.pruning.test_sparsity import BLOCK, batches, trainer
@@ -23,18 +24,18 @@ from utils.engine import Trainer, train_one_epoch
 from utils.errors import InputError
 
 
-def untouched(netdef: NetDef) -> Gone:
-    return Gone(netdef, Plan(np.ones(find_channels(netdef).count, bool)))
+def by(strategy: str, target: Target, netdef: NetDef, scores: Scores) -> Plan:
+    return STRATEGIES[strategy](netdef, scores, target)
 
 
 def cut_in_steps(
     model: Darknet, strategy: str, target: Target, percents: list[float]
 ) -> tuple[Gone, Darknet]:
     """Cut, and let the scales change as training would, again and again."""
-    gone = untouched(model.netdef)
+    gone = Gone.nothing(model.netdef)
     for step, percent in enumerate(percents):
         now = replace(target, percent=percent)
-        gone, plan = gone.more(model.netdef, gamma(model), strategy, now)
+        gone, plan = gone.more(model.netdef, gamma(model), partial(by, strategy, now))
         model = cut(model, plan)
         torch.manual_seed(step)
         with torch.no_grad():
@@ -75,24 +76,32 @@ def test_what_a_layer_keeps_is_a_share_of_the_whole() -> None:
         if layer.kind == "convolutional":
             whole = netdef.layers[index].integer("filters")
             assert layer.integer("filters") >= 0.2 * whole
-    again, plan = gone.more(small.netdef, gamma(small), "slim", Target(0.8, layer_keep=0.2))
+    last = partial(by, "slim", Target(0.8, layer_keep=0.2))
+    again, plan = gone.more(small.netdef, gamma(small), last)
     assert plan.keep.all() and (again.plan.keep == gone.plan.keep).all()
 
 
 def test_a_block_inside_one_that_is_gone_is_not_cut_again() -> None:
     """First the outer one (5) goes, with the inner one (3); then the one after them."""
-    gone, network = untouched(nested()), trained(nested(), 0)
+    gone, network = Gone.nothing(nested()), trained(nested(), 0)
     with torch.no_grad():
         network.layers[4].bn.weight[:] = 0.01
     for percent, left in ((0.6, 1 / 3), (0.99, 0)):
-        gone, plan = gone.more(network.netdef, gamma(network), "layer", Target(percent))
+        blocks = partial(by, "layer", Target(percent))
+        gone, plan = gone.more(network.netdef, gamma(network), blocks)
         network = cut(network, plan)
         assert gone.share("layer", "channels") == pytest.approx(1 - left)
     assert not any(section.kind == "shortcut" for section in network.netdef.layers)
 
 
+def start(
+    netdef: NetDef, strategy: str, target: Target, epochs: int, cuts: tuple[int, ...]
+) -> Gradual:
+    return Gradual(ShareAim(strategy, target), epochs, cuts, Gone.nothing(netdef))
+
+
 def gradual(percent: float = 0.5, epochs: int = 30, cuts: tuple[int, ...] = ()) -> Gradual:
-    return Gradual.start(parse(BLOCK), "slim", Target(percent), epochs, cuts)
+    return start(parse(BLOCK), "slim", Target(percent), epochs, cuts)
 
 
 def model() -> Darknet:
@@ -139,7 +148,7 @@ def test_the_target_is_met_in_time_in_any_case() -> None:
 
 def test_the_target_counts_as_met_where_nothing_more_may_go() -> None:
     """Of a whole network's operations, the residual blocks are but a part."""
-    cuts = Gradual.start(nested(), "layer", Target(0.99, "operations"), 30, (1, 2, 3))
+    cuts = start(nested(), "layer", Target(0.99, "operations"), 30, (1, 2, 3))
     network = trained(nested(), 0)
     assert cuts.plan(1, network, dead=0.0) is not None and not cuts.met
     plan = cuts.plan(2, cut(network, cuts.gone.plan), dead=0.0)
@@ -148,7 +157,7 @@ def test_the_target_counts_as_met_where_nothing_more_may_go() -> None:
 
 
 def test_all_may_be_dead() -> None:
-    cuts = Gradual.start(parse(BLOCK), "slim", Target(0.5, "operations"), 30, ())
+    cuts = start(parse(BLOCK), "slim", Target(0.5, "operations"), 30, ())
     assert cuts.plan(1, model(), dead=1.0) is None
     assert cuts.plan(2, model(), dead=1.0) is not None
 
@@ -168,7 +177,7 @@ def test_the_state_comes_back() -> None:
 @pytest.mark.parametrize("epochs", [(5, 2), (2, 2), (2, 30)])
 def test_epochs_that_cannot_be_are_one_line(epochs: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=r"cut_epochs=\(.*\): expected rising numbers below 30"):
-        gradual(cuts=epochs)
+        check_cut_epochs(epochs, 30)
 
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
@@ -178,8 +187,8 @@ def test_training_goes_on_with_every_state_of_what_is_left(tmp_path: Path, kind:
 
     old = trainer(tmp_path, 1, rate=0.5, kind=kind)
     train_one_epoch(old, batches(old.model.netdef, 3), 3, "")
-    gone, plan = untouched(old.model.netdef).more(
-        old.model.netdef, gamma(old.averaged), "slim", Target(0.5)
+    gone, plan = Gone.nothing(old.model.netdef).more(
+        old.model.netdef, gamma(old.averaged), partial(by, "slim", Target(0.5))
     )
     assert gone.share("slim", "channels") > 0.4
     new = cut_trainer(old, plan, make)
@@ -205,8 +214,3 @@ def test_training_goes_on_with_every_state_of_what_is_left(tmp_path: Path, kind:
     ]
     train_one_epoch(new, batches(new.model.netdef, 2), 2, "")
     assert new.schedule.last_epoch == 5
-
-
-def test_a_time_is_no_target_on_the_way() -> None:
-    with pytest.raises(InputError, match="pruned_id='latency': expected another one"):
-        Gradual.start(config("yolov3-lite"), "latency", Target(0.5), 10, ())

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.darknet import Darknet
+from models.darknet import Darknet, count_operations
 from pruning.budget import Choice
 from pruning.latency import (
     FAMILIES,
@@ -15,10 +15,12 @@ from pruning.latency import (
     Clock,
     Goal,
     Problem,
+    Timing,
     calibrate,
     check_clock,
     latency,
     learn_clock,
+    next_budget,
     prune_to,
     width_options,
 )
@@ -115,6 +117,19 @@ def test_options_are_steps_between_the_least_and_all() -> None:
         assert all(count % step == 0 for count in options[:-1]) and len(options) <= 10
 
 
+@pytest.mark.parametrize("round_to", [1, 3, 12])
+def test_any_rounding_has_its_widths_measured(
+    round_to: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_clocks(monkeypatch)
+    model = trained(config("yolov3-lite", thinner=4), 0)
+    size, path = model.netdef.size, tmp_path / "costs.csv"
+    clock = learn_clock(model, size, path, ABOUT, OPEN, lambda _: None, round_to)
+    problem = Problem.of(model.netdef, gamma(model), clock, 0.0, round_to)
+    _, timing = prune_to(model, problem, Goal(target_speedup=1.3), OPEN, size, 1)
+    assert 0 < problem.least() < timing.measured
+
+
 def test_a_calibration_finds_the_factors_that_networks_obey() -> None:
     rng = np.random.default_rng(0)
     truth = Calibration.of([1.3, 0.8, 2.0, 1.0, 0.5, 0.0, 3.0, 4.0])
@@ -130,3 +145,37 @@ def test_a_calibration_finds_the_factors_that_networks_obey() -> None:
 def test_one_time_is_asked_for(goal: tuple[float, float]) -> None:
     with pytest.raises(InputError, match="expected one of them above 0"):
         Goal(*goal)
+
+
+def test_noise_is_not_explained_by_one_part_of_the_network() -> None:
+    rng = np.random.default_rng(1)
+    features = rng.uniform(0.5, 1, (20, 8)) * [3, 9, 1, 0.2, 0.3, 0.1, 0.1, 1]
+    features[:, -1] = 1
+    noise = rng.uniform(0.3, 3, 20)
+    found = calibrate(features, features @ PLAIN.vector * noise)
+    factors = np.array(list(found.factors.values())) / np.median(noise)
+    assert factors.min() >= 0.19 and factors.max() <= 5.01
+    assert max(found.moved.values()) <= 10 * np.median(noise)
+
+
+def test_a_clock_that_is_far_off_is_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine that did other things meanwhile: most of the time is said to be fixed."""
+    stop_clocks(monkeypatch)
+    model = trained(config("yolov3-tiny", thinner=8), 0)
+    clock, _ = learnt(model, tmp_path)
+    whole = 0.5 + count_operations(model.netdef) / 1e6
+    wrong = Calibration(clock.how.factors, clock.how.moved, 0.7 * whole)
+    size = model.netdef.size
+    noisy = Clock(model.netdef, size, clock.table, wrong)
+    problem = Problem.of(model.netdef, gamma(model), noisy, 0.1, 0)
+    assert problem.choose(whole / 3) is None
+    _, timing = prune_to(model, problem, Goal(target_speedup=3), OPEN, size, 1)
+    assert timing.missed < 0.1
+
+
+def test_the_next_budget_lies_between_what_was_too_slow_and_too_fast() -> None:
+    slow, fast = (8.0, Timing(20, 10, 8, 12, 1)), (4.0, Timing(20, 10, 4, 9, 2))
+    assert next_budget([slow]) == pytest.approx(8 * 10 / 12)
+    assert next_budget([slow, fast]) == next_budget([fast, slow]) == pytest.approx(4 + 4 / 3)
