@@ -8,16 +8,23 @@ overlap (`nms_kind`, AlexeyAB's `diounms_sort`): IoU less a power of the distanc
 """
 
 from collections.abc import Callable
+from functools import partial
 
+import numpy as np
 import torch
 import torchvision
+from numpy.typing import NDArray
 from torch import Tensor
 
+from utils.close_pairs import SMALLEST, Boxes, survivors
 from utils.errors import InputError
 from utils.types import Detections, Predictions
 
 # An untrained network's exp(w) can overflow. Beyond a million pixels a box only has to stay finite.
 FURTHEST = 1e6
+# Where close pairs are looked for: above a sum of squares of the candidates of each class that
+# torchvision, which compares all pairs, needs some 10 ms for, and from an overlap that is telling.
+MANY, LEAST_OVERLAP = 2e7, 0.1
 FIRST_LOOK = 2048  # candidates; about where suppressing costs as much as finding the candidates
 
 
@@ -40,13 +47,7 @@ def nms(
     """
     _check(conf_thres, nms_thres, max_detections)
     photos = zip(predictions.boxes, predictions.objectness, predictions.classes, strict=True)
-    limit = _limit(nms_thres)
-
-    def keep(boxes: Tensor, labels: Tensor) -> Tensor:
-        if distance_power is not None:
-            return _keep_by_distance(boxes, labels, nms_thres, distance_power)
-        return _keep(boxes, labels, limit)
-
+    keep = partial(_keep, nms_thres=nms_thres, distance_power=distance_power)
     return [_suppress(*_candidates(*photo, conf_thres), keep, max_detections) for photo in photos]
 
 
@@ -110,11 +111,38 @@ def _best(scores: Tensor, count: int) -> Tensor:
     return chosen[scores[chosen].argsort(descending=True, stable=True)]
 
 
-def _keep(boxes: Tensor, labels: Tensor, limit: float) -> Tensor:
+def _keep(boxes: Tensor, labels: Tensor, nms_thres: float, distance_power: float | None) -> Tensor:
     """Candidates, best first → the indices that survive, best first."""
+    if _by_pairs(boxes, labels, nms_thres, distance_power is not None):
+        return _keep_by_pairs(boxes, labels, nms_thres, distance_power)
+    if distance_power is not None:
+        return _keep_by_distance(boxes, labels, nms_thres, distance_power)
     if boxes.is_cuda:
-        return _keep_at_once(boxes, labels, limit)
-    return _keep_by_class(boxes, labels, limit)
+        return _keep_at_once(boxes, labels, _limit(nms_thres))
+    return _keep_by_class(boxes, labels, _limit(nms_thres))
+
+
+def _by_pairs(boxes: Tensor, labels: Tensor, nms_thres: float, distance: bool) -> bool:
+    """Whether it pays to look for the pairs that may overlap, and can be done."""
+    if boxes.is_cuda or nms_thres < LEAST_OVERLAP:
+        return False
+    if not distance and labels.bincount().double().square().sum() < MANY:
+        return False
+    sides = boxes[:, 2:] - boxes[:, :2]
+    return not ((sides > 0) & (sides < SMALLEST)).any()
+
+
+def _keep_by_pairs(
+    boxes: Tensor, labels: Tensor, nms_thres: float, distance_power: float | None
+) -> Tensor:
+    threshold = torch.tensor(nms_thres)
+
+    def removes(better: Boxes, worse: Boxes) -> NDArray[np.bool_]:
+        overlaps = _overlaps(torch.from_numpy(better), torch.from_numpy(worse), distance_power)
+        found: NDArray[np.bool_] = (overlaps > threshold).numpy()
+        return found
+
+    return torch.from_numpy(survivors(boxes.numpy(), labels.numpy(), nms_thres, removes))
 
 
 def _keep_by_class(boxes: Tensor, labels: Tensor, limit: float) -> Tensor:
@@ -145,21 +173,24 @@ def _keep_at_once(boxes: Tensor, labels: Tensor, limit: float) -> Tensor:
 
 
 def _keep_by_distance(boxes: Tensor, labels: Tensor, limit: float, power: float) -> Tensor:
-    """As `_keep`, with DIoU: no library has it, so a loop over the survivors of each class."""
+    """With DIoU, which no library has: a loop over the survivors of each class."""
     kept = []
     for label in labels.unique():
         members = (labels == label).nonzero().squeeze(1)  # best first
         while len(members):
             kept.append(members[:1])
-            overlaps = _distance_iou(boxes[members[0]], boxes[members[1:]], power)
+            overlaps = _overlaps(boxes[members[:1]].T, boxes[members[1:]].T, power)
             members = members[1:][~(overlaps > limit)]
     return torch.cat([labels[:0], *kept]).sort().values
 
 
-def _distance_iou(box: Tensor, others: Tensor, power: float) -> Tensor:
-    """IoU - (d² / c²)^power of one box [4] with others [N, 4]."""
-    iou = torchvision.ops.box_iou(box[None], others)[0]
-    step = (box[:2] + box[2:] - others[:, :2] - others[:, 2:]) / 2
-    around = torch.maximum(box[2:], others[:, 2:]) - torch.minimum(box[:2], others[:, :2])
-    share = (step**2).sum(1) / (around**2).sum(1).clamp(min=1e-12)
+def _overlaps(a: Tensor, b: Tensor, power: float | None) -> Tensor:
+    """IoU of boxes [4, N] with others [4, N], less (d² / c²)^power where there is a power."""
+    inside = (torch.minimum(a[2:], b[2:]) - torch.maximum(a[:2], b[:2])).clamp(min=0).prod(0)
+    iou = inside / ((a[2:] - a[:2]).prod(0) + (b[2:] - b[:2]).prod(0) - inside)
+    if power is None:
+        return iou
+    step = (a[:2] + a[2:] - b[:2] - b[2:]) / 2
+    around = torch.maximum(a[2:], b[2:]) - torch.minimum(a[:2], b[:2])
+    share = (step**2).sum(0) / (around**2).sum(0).clamp(min=1e-12)
     return iou - share**power

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from utils import close_pairs
 from utils import nms as module
 from utils.errors import InputError
 from utils.nms import nms
@@ -99,6 +100,54 @@ def test_the_gpu_way_equals_the_cpu_way(seed: int, ties: bool) -> None:
     limit = module._limit(0.45)
     at_once = module._keep_at_once(boxes, labels, limit)
     assert at_once.tolist() == module._keep_by_class(boxes, labels, limit).tolist()
+
+
+def wild(seed: int, count: int) -> Tensor:
+    """Boxes [N, 4] of all sizes and shapes, some without area, some equal, some far away."""
+    random = torch.Generator().manual_seed(seed)
+    corner = torch.randn(count, 2, generator=random) * 30
+    sides = 10 * torch.exp(torch.randn(count, 2, generator=random) * (seed % 5 / 2))
+    sides[torch.rand(count, 2, generator=random) < 0.02] = 0
+    boxes = torch.cat([corner, corner + sides], 1)
+    boxes[torch.rand(count, generator=random) < 0.1] *= 1e4
+    copied = torch.rand(count, generator=random) < 0.1
+    boxes = torch.where(copied[:, None], boxes.roll(1, 0), boxes)
+    return boxes.clamp(-module.FURTHEST, module.FURTHEST)
+
+
+@given(
+    seed=st.integers(0, 2**16),
+    count=st.integers(0, 400),
+    classes=st.integers(1, 3),
+    nms_thres=st.sampled_from([0.1, 0.3, 0.45, 0.7, 0.99, 1.0]),
+    power=st.sampled_from([None, 0.6]),
+    at_once=st.sampled_from([0, 300, close_pairs.MOST_PAIRS]),
+)
+@settings(max_examples=60, deadline=None)
+def test_looking_at_close_pairs_equals_looking_at_all(
+    seed: int, count: int, classes: int, nms_thres: float, power: float | None, at_once: int
+) -> None:
+    boxes = wild(seed, count)
+    labels = torch.randint(classes, (count,), generator=torch.Generator().manual_seed(seed))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(close_pairs, "MOST_PAIRS", at_once)
+        patch.setattr(close_pairs, "HEAD", 50)
+        found = module._keep_by_pairs(boxes, labels, nms_thres, power)
+    if power is None:
+        wanted = module._keep_by_class(boxes, labels, module._limit(nms_thres))
+    else:
+        wanted = module._keep_by_distance(boxes, labels, nms_thres, power)
+    assert found.tolist() == wanted.tolist()
+
+
+def test_many_candidates_are_taken_by_pairs_but_not_where_that_is_blind() -> None:
+    labels = torch.zeros(5000, dtype=torch.int64)
+    boxes = wild(1, 5000)
+    assert module._by_pairs(boxes, labels, 0.45, distance=False)
+    assert not module._by_pairs(boxes[:100], labels[:100], 0.45, distance=False)
+    assert not module._by_pairs(boxes, labels, 0.05, distance=False)
+    boxes[7] = torch.tensor([0.0, 0, 1e-20, 1e-20])
+    assert not module._by_pairs(boxes, labels, 0.45, distance=False)
 
 
 def one_box(objectness: float, classes: list[float], box: list[float]) -> Predictions:
