@@ -398,6 +398,8 @@ class Benchmark:
         str, ...
     ] = ()  # torch, onnxruntime, openvino, ncnn, opencv; none = all installed
     precisions: tuple[str, ...] = ("fp32", "bf16")  # fp32, bf16, int8
+    peers: bool = False  # time pytorchyolo's and ultralytics' networks too, where installed
+    memory: bool = False  # measure memory as well, each in a process of its own; takes a while
     batches: tuple[int, ...] = (1,)  # images at once
     img_size: int = 320  # input width and height, pixels; 0 = each network's own
     rounds: int = 30  # in which everything is timed once
