@@ -424,6 +424,25 @@ class Benchmark:
 
 
 @dataclass(frozen=True)
+class TrainingSpeed:
+    """How benchmark_training.py measures."""
+
+    peers: bool = False  # time pytorchyolo's and ultralytics' training too, where installed
+    rounds: int = 7  # in which all take turns
+    turn: int = 3  # batches a turn
+    evaluation: bool = True  # time the evaluation of 5,000 photos with 100 boxes each, too
+    threads: int = 0  # 0 = as many as torch finds useful
+
+    def __post_init__(self) -> None:
+        expect(
+            self,
+            rounds=(self.rounds >= 1, "at least 1"),
+            turn=(self.turn >= 1, "at least 1"),
+            threads=(self.threads >= 0, "at least 0"),
+        )
+
+
+@dataclass(frozen=True)
 class Export:
     """What export.py writes, and on what it compares."""
 
@@ -552,6 +571,18 @@ class BenchmarkSettings:
     """Compare networks, engines and precisions in speed; see README.md."""
 
     benchmark: Benchmark = field(default_factory=Benchmark)
+
+
+@dataclass(frozen=True)
+class TrainingSpeedSettings:
+    """Measure how fast training, its loader and evaluation are; see README.md."""
+
+    speed: TrainingSpeed = field(default_factory=TrainingSpeed)
+    model: Model = field(default_factory=lambda: Model(cfg="config/yolov3-tiny.cfg", img_size=320))
+    data: Data = field(default_factory=Data)
+    train: Train = field(default_factory=Train)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    loss: Loss = field(default_factory=Loss)
 
 
 @dataclass(frozen=True)
