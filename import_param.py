@@ -7,12 +7,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
 import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
 
@@ -175,8 +178,8 @@ class Cut:
 
 @dataclass(frozen=True)
 class Latency:
-    """The time that pruned_id=6 cuts to, on the engine that runs the network; one of the first two
-    is given."""
+    """A time to cut to, on the engine that runs the network: pruned_id=6 needs one of the first
+    two; for another strategy it stands in for `percent`."""
 
     target_ms: float = 0.0  # milliseconds an image that the network may take
     target_speedup: float = 0.0  # how many times faster than before it shall be
@@ -542,6 +545,8 @@ class Reproduce:
     tune_lr: float = 3e-3  # learning rate from a cut, and of its controls
     sparse_rate: float = 2.5e-4  # as train.py's
     channels: tuple[float, ...] = (0.5, 0.7, 0.85, 0.95)  # shares of them that slim cuts
+    speedups: tuple[float, ...] = (1.5, 2.0, 3.0, 4.0)  # times faster, by latency and by its rivals
+    only: tuple[str, ...] = ()  # rows whose label has one of these words, and "dense"; none = all
     eval_every: int = 4  # epochs between evaluations
     seeds: int = 3  # of the main rows; the others are run once
     jobs: int = 2  # runs at once, each with its share of the cores
@@ -549,6 +554,11 @@ class Reproduce:
     def __post_init__(self) -> None:
         counts = ("img_size", "sparse_epochs", "tune_epochs", "eval_every", "seeds", "jobs")
         expect(self, **{name: (getattr(self, name) >= 1, "at least 1") for name in counts})
+        expect(
+            self,
+            channels=(all(0 <= share < 1 for share in self.channels), "from 0 to below 1"),
+            speedups=(all(factor >= 1 for factor in self.speedups), "at least 1"),
+        )
 
 
 @dataclass(frozen=True)
@@ -619,9 +629,30 @@ S = TypeVar("S")
 
 
 def load(settings: type[S], argv: list[str] | None = None, default: S | None = None) -> S:
-    """The settings of one script: the defaults above, or `default`, changed by its flags."""
+    """The settings of one script: the defaults above, or `default`, changed by its flags.
+
+    Raises InputError for a flag that is unknown, or a value that is none of its kind.
+    """
     start = settings() if default is None else default
-    return tyro.cli(settings, args=argv, default=start, config=(tyro.conf.OmitArgPrefixes,))
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(settings, args=argv, default=start, config=(tyro.conf.OmitArgPrefixes,))
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise InputError(_one_line(said.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+    """What tyro says in a box, of a title and parts between rules: its first part, and the flags
+    that it proposes in the others."""
+    lines = [line.strip("╭╮╰╯│ ") for line in box.splitlines()[1:]]
+    parts = [list(part) for is_rule, part in groupby(lines, lambda line: not line.strip("─-"))
+             if not is_rule]  # fmt: skip
+    said = " ".join(parts[0]).rstrip(".")
+    near = [line.split()[0] for part in parts[1:] for line in part if line.startswith("--")]
+    return f"{said}; see {', '.join(near)}" if near else f"{said}; --help lists the flags"
 
 
 def prune_arguments(argv: list[str] | None = None, strategy: str = "") -> dict[str, Any]:

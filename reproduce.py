@@ -35,6 +35,7 @@ from pruning.report import Size, measure_latencies, size_of
 from utils import errors
 from utils.checkpoint import load_network
 from utils.demo_data import make_if_demo
+from utils.errors import InputError
 from utils.files import write_text
 from utils.monitor import CSV_NAME, read_history
 
@@ -61,9 +62,9 @@ class Result:
 def main(argv: list[str] | None = None) -> None:
     p = import_param.load(ReproduceSettings, argv).reproduce
     values = dataclasses.asdict(p)
-    jobs = values.pop("jobs")
+    jobs, only = values.pop("jobs"), values.pop("only")
     name = p.name or f"{Path(p.data).stem}-{Path(p.cfg).stem}"
-    rows = plan_rows(Recipe(**values | {"name": name}), cfg_files.load(p.cfg))
+    rows = chosen(plan_rows(Recipe(**values | {"name": name}), cfg_files.load(p.cfg)), only)
     make_if_demo(p.data)  # not by two runs at once
     folder = Path("runs") / name
     run_steps(in_order(rows), Path(__file__).parent, folder / "logs", jobs)
@@ -77,6 +78,15 @@ def main(argv: list[str] | None = None) -> None:
         folder / "sizes.png",
     )
     print(f"{markdown(results)}\n{method}\n{folder}: table.md, table.csv, sizes.png")
+
+
+def chosen(rows: Sequence[Row], words: Sequence[str]) -> list[Row]:
+    """The first row, which all are compared with, and those whose label has one of the words."""
+    found = [row for row in rows[1:] if not words or any(word in row.label for word in words)]
+    if not found:
+        labels = "; ".join(row.label for row in rows)
+        raise InputError(f"only={' '.join(words)}: expected a word of one of these rows: {labels}")
+    return [rows[0], *found]
 
 
 def measure(rows: Sequence[Row]) -> tuple[list[Result], str]:

@@ -46,6 +46,7 @@ class Recipe:
     tune_lr: float
     sparse_rate: float
     channels: tuple[float, ...]
+    speedups: tuple[float, ...]
     eval_every: int
     seeds: int
 
@@ -97,7 +98,7 @@ class Step:
 @dataclass(frozen=True)
 class Row:
     """A line of the table. By seed: cut, the cuts, if it has any; trained, the trainings whose last
-    epochs count; taught, the first one with a teacher."""
+    epochs count; taught, those with a teacher."""
 
     label: str
     trained: tuple[Step, ...]
@@ -117,20 +118,29 @@ def plan_rows(recipe: Recipe, netdef: NetDef) -> list[Row]:
     rows = [
         Row("dense", tuple(dense)),
         Row("sparse, not cut", tuple(sparse)),
-        _cut_row(recipe, f"slim, {SMALL:.0%} of operations", cuts, dense[0]),
+        _cut_row(recipe, f"slim, {SMALL:.0%} of operations", cuts, dense),
         Row("control: as the first cut, random weights", tuple(random)),
         Row("control: uniformly thin, random weights", (_after_cut(recipe, thin, "random", 0),)),
         Row(f"cut while training, {SMALL:.0%} of operations", (_gradual(recipe, 0),)),
     ]
     for percent in sorted(recipe.channels, reverse=True):
         cut = _cut(recipe, sparse[0], "slim", percent, "channels")
-        teacher = dense[0] if percent >= TAUGHT else None
-        rows.append(_cut_row(recipe, f"slim, {percent:.0%} of channels", [cut], teacher))
+        teachers = dense[:1] if percent >= TAUGHT else []
+        rows.append(_cut_row(recipe, f"slim, {percent:.0%} of channels", [cut], teachers))
     for strategy, percent, of in _others(netdef):
         cut = _cut(recipe, sparse[0], strategy, percent, of)
         what = "blocks" if strategy == "layer" else of
         rows.append(_cut_row(recipe, f"{strategy}, {percent:.0%} of {what}", [cut]))
+    for speedup in recipe.speedups:
+        for strategy in _rivals(netdef):
+            cut = _cut_to_time(recipe, sparse[0], strategy, speedup)
+            rows.append(_cut_row(recipe, f"{strategy}, {speedup:g} times faster", [cut]))
     return rows
+
+
+def _rivals(netdef: NetDef) -> list[str]:
+    """Strategies that are compared at one time."""
+    return ["latency", "slim", *(["layer_channel"] if residual_blocks(netdef) else [])]
 
 
 def _others(netdef: NetDef) -> list[tuple[str, float, str]]:
@@ -143,11 +153,16 @@ def _others(netdef: NetDef) -> list[tuple[str, float, str]]:
     return found
 
 
-def _cut_row(recipe: Recipe, label: str, cuts: Sequence[Step], teacher: Step | None = None) -> Row:
-    """Cuts, fine-tuned each; with a teacher the first one only."""
+def _cut_row(
+    recipe: Recipe, label: str, cuts: Sequence[Step], teachers: Sequence[Step] = ()
+) -> Row:
+    """Cuts, fine-tuned each, with the teacher of the same seed too where there are teachers."""
     tuned = [_tuned(recipe, cut, seed) for seed, cut in enumerate(cuts)]
-    taught = (_tuned(recipe, cuts[0], 0, teacher),) if teacher else ()
-    return Row(label, tuple(tuned), tuple(cuts), taught)
+    taught = [
+        _tuned(recipe, cut, seed, teacher)
+        for seed, (cut, teacher) in enumerate(zip(cuts, teachers, strict=False))
+    ]
+    return Row(label, tuple(tuned), tuple(cuts), tuple(taught))
 
 
 def _dense(recipe: Recipe, seed: int) -> Step:
@@ -177,11 +192,23 @@ def _from_weights(recipe: Recipe, name: str, epochs: int, seed: int, *flags: str
 def _cut(
     recipe: Recipe, start: Step, strategy: str, percent: float, of: str, score: str = "gamma"
 ) -> Step:
-    flags = ("--weights", str(start.result), "--data", recipe.data, "--pruned_id", strategy,
-             "--percent", f"{percent:g}", "--percent_of", of, "--score", score,
-             "--workers", "0")  # fmt: skip
     name = f"{start.name}-{strategy}-{of}-{100 * percent:g}"
-    return Step(name if score == "gamma" else f"{name}-{score}", "prune.py", flags, (start,))
+    if score != "gamma":
+        name = f"{name}-{score}"
+    amount = ("--percent", f"{percent:g}", "--percent_of", of, "--score", score)
+    return _prune(recipe, start, name, strategy, *amount)
+
+
+def _cut_to_time(recipe: Recipe, start: Step, strategy: str, speedup: float) -> Step:
+    name = f"{start.name}-{strategy}-{speedup:g}x"
+    amount = ("--target_speedup", f"{speedup:g}", "--backend", "torch")
+    return _prune(recipe, start, name, strategy, *amount)
+
+
+def _prune(recipe: Recipe, start: Step, name: str, strategy: str, *amount: str) -> Step:
+    flags = ("--weights", str(start.result), "--data", recipe.data, "--pruned_id", strategy,
+             *amount, "--workers", "0")  # fmt: skip
+    return Step(name, "prune.py", flags, (start,))
 
 
 def _tuned(recipe: Recipe, cut: Step, seed: int, teacher: Step | None = None) -> Step:

@@ -40,6 +40,7 @@ SAMPLES = 20  # random cuts that are measured whole for a calibration
 TOGETHER = 5  # networks that are in memory at once, and take turns
 ROUNDS = 9  # in which they do
 ATTEMPTS = 5  # to choose, cut and measure, with what was measured taken into account
+HALVINGS = 8  # of the interval in which a share of the operations is looked for
 NEAR = 0.02  # of the asked time: what is as near is not improved on
 PRIOR = 0.03  # how much a factor is held near that of the table, beside what was measured
 GONE = 0.2  # chance of a residual block to be gone in a random cut
@@ -358,11 +359,12 @@ class Goal:
 @dataclass(frozen=True)
 class Timing:
     """A cut to a time, in milliseconds: of the whole network, asked for, predicted by the table
-    for what was cut, and measured whole. attempts: how often was chosen and measured."""
+    for what was cut (None without one), and measured whole. attempts: how often was chosen and
+    measured."""
 
     before: float
     asked: float
-    predicted: float
+    predicted: float | None
     measured: float
     attempts: int
 
@@ -377,11 +379,36 @@ class Timing:
         return 1 - self.asked / self.before
 
     def line(self) -> str:
+        predicted = "" if self.predicted is None else f"predicted {self.predicted:.2f} ms, "
         return (
-            f"asked {self.asked:.2f} ms ({self.before / self.asked:.2f} times faster), predicted "
-            f"{self.predicted:.2f} ms, measured {self.measured:.2f} ms "
+            f"asked {self.asked:.2f} ms ({self.before / self.asked:.2f} times faster), "
+            f"{predicted}measured {self.measured:.2f} ms "
             f"({self.before / self.measured:.2f} times faster), in {self.attempts} attempts"
         )
+
+
+class _Trial:
+    """Cuts of a network that are measured whole, beside it, until one takes the asked time."""
+
+    def __init__(
+        self, model: Darknet, goal: Goal, open_: Open, size: tuple[int, int], rounds: int
+    ) -> None:
+        self._model, self._goal, self._open, self._size = model, goal, open_, size
+        self._rounds, self._image = rounds, picture(size)
+        self._whole = open_(model, size)
+        self.before = float(take_turns([self._whole], self._image, rounds)[0])
+        self.asked = goal.ms(self.before)
+        self.found: list[tuple[Plan, Timing]] = []
+
+    def measure(self, plan: Plan, predicted: float | None = None) -> Timing:
+        runs = [self._whole, self._open(cut(self._model, plan), self._size)]
+        before, after = take_turns(runs, self._image, self._rounds).tolist()
+        timing = Timing(before, self._goal.ms(before), predicted, after, len(self.found) + 1)
+        self.found.append((plan, timing))
+        return timing
+
+    def nearest(self) -> tuple[Plan, Timing]:
+        return min(self.found, key=lambda pair: pair[1].missed)
 
 
 def prune_to(
@@ -389,30 +416,48 @@ def prune_to(
 ) -> tuple[Plan, Timing]:
     """Choose, cut and measure until the cut network takes the asked time, within `NEAR`.
 
-    After each attempt the budget moves by what measuring missed. The nearest attempt is taken, and
-    one that is too slow only where none is fast enough. Raises InputError where the network cannot
-    be that fast.
+    After each attempt the budget moves by what measuring missed. The nearest attempt is taken.
+    Raises InputError where the network cannot be that fast.
     """
-    found: list[tuple[Plan, Timing]] = []
-    whole, image = open_(model, size), picture(size)
-    before = float(take_turns([whole], image, rounds)[0])
-    budget = goal.ms(before)
-    for attempt in range(1, ATTEMPTS + 1):
+    trial = _Trial(model, goal, open_, size, rounds)
+    budget = trial.asked
+    for _ in range(ATTEMPTS):
         choice = problem.choose(budget)
         if choice is None:
             break
-        plan = problem.plan(choice)
-        runs = [whole, open_(cut(model, plan), size)]
-        before, after = take_turns(runs, image, rounds).tolist()
         predicted = problem.clock.network(problem.layout, choice)
-        found.append((plan, Timing(before, goal.ms(before), predicted, after, attempt)))
-        if found[-1][1].missed <= NEAR:
+        timing = trial.measure(problem.plan(choice), predicted)
+        if timing.missed <= NEAR:
             break
-        budget = min(budget, predicted) * found[-1][1].asked / after
-    if not found:
+        budget = min(budget, predicted) * timing.asked / timing.measured
+    if not trial.found:
         raise InputError(
             f"{model.netdef.net.path or 'the network'}: expected a time of at least "
             f"{problem.least():.2f} ms, which its narrowest cut is predicted to take, but "
-            f"{goal.ms(before):.2f} ms is asked for (layer_keep may be lowered)"
+            f"{trial.asked:.2f} ms is asked for (layer_keep may be lowered)"
         )
-    return min(found, key=lambda pair: pair[1].missed)
+    return trial.nearest()
+
+
+def prune_share_to(
+    model: Darknet,
+    plan_of: Callable[[float], Plan],
+    goal: Goal,
+    open_: Open,
+    size: tuple[int, int],
+    rounds: int,
+) -> tuple[Plan, Timing]:
+    """The same for a strategy that knows shares only: halve the interval in which the share lies.
+
+    plan_of: from the share of the operations that is to go, 0 to below 1, to a plan.
+    """
+    trial = _Trial(model, goal, open_, size, rounds)
+    least, most = 0.0, 1.0  # shares: of what is too slow, and of what is too fast
+    share = max(0.0, 1 - trial.asked / trial.before)
+    for _ in range(HALVINGS):
+        timing = trial.measure(plan_of(share))
+        if timing.missed <= NEAR:
+            break
+        least, most = (share, most) if timing.measured > timing.asked else (least, share)
+        share = (least + most) / 2
+    return trial.nearest()

@@ -93,7 +93,7 @@ class Report:
         what = "blocks" if self.percent_of == "channels" and self.strategy == "layer" else ""
         asked = [f"asked: {self.strategy}, of {what or self.percent_of}", f"{self.percent:.1%}"]
         if self.timing:
-            asked = ["asked: latency, of milliseconds", f"{self.timing.share:.1%}"]
+            asked = [f"asked: {self.strategy}, of milliseconds", f"{self.timing.share:.1%}"]
         rows = [
             ["", "gone"],
             asked,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from models.darknet import Darknet
 from models.loss import Loss
 from pruning.calibrate import reestimate_bn_
 from pruning.costs import Timer, timer
-from pruning.latency import Goal, Problem, Timing, learn_clock, prune_to
+from pruning.latency import Goal, Problem, Timing, learn_clock, prune_share_to, prune_to
 from pruning.report import Quality, Report, layer_rows, measure_latencies, size_of
 from pruning.scores import SCORES, Scores
 from pruning.strategies import LATENCY, STRATEGIES, Target, shares
@@ -89,7 +89,7 @@ def prune(
     report.txt, report.json and channels.png. Raises InputError where the strategy finds nothing
     to cut.
     """
-    goal = _goal(latency) if strategy == LATENCY else None
+    goal = _goal(strategy, latency)
     opened = load_network(**network)
     photos = _photos(opened, data, batch_size, workers)
     model = opened.model
@@ -98,7 +98,9 @@ def prune(
     engine = timer(model, opened.size, runtime)
     if goal:
         path = Path(latency["cost_table"] or engine.table)
-        plan, timing = _to_latency(opened, engine, scores, target, goal, path, latency_rounds)
+        plan, timing = _to_time(
+            opened, engine, strategy, scores, target, goal, path, latency_rounds
+        )
         amount = goal.name
     else:
         plan, timing = STRATEGIES[strategy](model.netdef, scores, target), None
@@ -171,13 +173,16 @@ def _scores(name: str, model: Darknet, loss: Loss, batches: Iterable[Batch]) -> 
     return score(model, loss, batches) if needs_batches else score(model)
 
 
-def _goal(latency: Mapping[str, Any]) -> Goal:
-    return Goal(latency["target_ms"], latency["target_speedup"])
+def _goal(strategy: str, latency: Mapping[str, Any]) -> Goal | None:
+    """The time that is asked for; None where a share is."""
+    wanted = (latency["target_ms"], latency["target_speedup"])
+    return Goal(*wanted) if strategy == LATENCY or any(wanted) else None
 
 
-def _to_latency(
+def _to_time(
     network: Network,
     engine: Timer,
+    strategy: str,
     scores: Scores,
     target: Target,
     goal: Goal,
@@ -185,6 +190,13 @@ def _to_latency(
     rounds: int,
 ) -> tuple[Plan, Timing]:
     model, size = network.model, network.size
+    if strategy != LATENCY:
+
+        def plan_of(share: float) -> Plan:
+            wanted = replace(target, percent=share, percent_of="operations")
+            return STRATEGIES[strategy](model.netdef, scores, wanted)
+
+        return prune_share_to(model, plan_of, goal, engine.open, size, rounds)
     clock = learn_clock(model, size, path, engine.about, engine.open, print)
     problem = Problem.of(model.netdef, scores, clock, target.layer_keep, target.round_to)
     return prune_to(model, problem, goal, engine.open, size, rounds)

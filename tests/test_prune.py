@@ -13,6 +13,7 @@ import torch
 import check_latency
 import latency_prune
 import prune
+import slim_prune
 import train
 from import_param import Cut, PruneSettings, Runtime, load
 from models.darknet import count_parameters
@@ -180,6 +181,21 @@ def test_a_cut_to_a_time_tells_asked_predicted_and_measured(
     too_fast = flags("tiny.weights", "--target_ms", "0.01")
     assert run(partial(latency_prune.main, too_fast)) == 2
     assert "0.01 ms is asked for" in capsys.readouterr().err
+
+
+def test_any_strategy_cuts_to_a_time(
+    weights: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop_clocks(monkeypatch)
+    netdef = config("yolov3-tiny", thinner=8).with_classes(10)
+    write_pair(Path("tiny"), trained(netdef, 0), netdef, NAMES)
+    slim_prune.main(flags("tiny.weights", "--target_speedup", "2", "--name", "fast"))
+    said = capsys.readouterr().out
+    assert "asked: slim, of milliseconds" in said and "predicted" not in said
+    timing = json.loads(Path("runs/fast/report.json").read_text())["timing"]
+    assert timing["measured"] == pytest.approx(timing["before"] / 2, rel=0.05)
+    slim_prune.main(flags("tiny.weights", "--target_ms", "0.01", "--name", "least"))
+    assert "off the time: no choice of widths is nearer" in capsys.readouterr().out
 
 
 def test_predictions_are_checked_on_random_cuts(

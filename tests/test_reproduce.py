@@ -7,9 +7,11 @@ import pytest
 import reproduce
 from models.darknet import Darknet
 from models.weights import write_weights
+from pruning.experiment import Row
 from pruning.report import Size
 from tests.pruning.nets import config
 from tests.test_train import project  # noqa: F401  # a fixture
+from utils.errors import InputError
 
 LAST = reproduce.Result(
     "slim", Size(150_000, 2 * 10**9, 600_000, 2.5), {"before": 0.5, "after": 0.25}, (0.5, 0.7), ()
@@ -35,6 +37,16 @@ def test_the_csv_has_a_line_a_network() -> None:
     ]
 
 
+def test_some_rows_can_be_chosen() -> None:
+    rows = [Row(label, ()) for label in ("dense", "sparse, not cut", "slim, 85%", "latency, 2")]
+    assert [row.label for row in reproduce.chosen(rows, ["slim", "lat"])] == [
+        "dense", "slim, 85%", "latency, 2",
+    ]  # fmt: skip
+    assert reproduce.chosen(rows, []) == rows
+    with pytest.raises(InputError, match="only=slum: expected a word of one of these rows: dense;"):
+        reproduce.chosen(rows, ["slum"])
+
+
 @pytest.mark.slow
 def test_the_whole_experiment(project: Path) -> None:  # noqa: F811
     netdef = config("yolov3-lite", thinner=8)
@@ -43,8 +55,8 @@ def test_the_whole_experiment(project: Path) -> None:  # noqa: F811
     reproduce.main([
         *("--data", "demo.data", "--cfg", "net.cfg", "--weights", "net.weights"),
         *("--name", "x", "--img_size", "64", "--sparse_epochs", "1", "--tune_epochs", "1"),
-        *("--seeds", "1", "--jobs", "2"),
+        *("--seeds", "1", "--jobs", "2", "--speedups", "1.2"),
     ])  # fmt: skip
     table = Path("runs/x/table.md").read_text()
-    assert table.count("\n| ") == 10 and "took turns" in table
+    assert table.count("\n| ") == 12 and "took turns" in table
     assert Path("runs/x/sizes.png").stat().st_size > 10_000

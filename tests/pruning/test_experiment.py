@@ -40,7 +40,20 @@ def checkpoint(path: Path, epoch: int) -> None:
 
 def recipe(seeds: int = 2) -> Recipe:
     return Recipe(
-        "x", "net.cfg", "w.weights", "d.data", 64, 1, 2, 1e-3, 2e-3, 1e-4, (0.5, 0.85), 1, seeds
+        name="x",
+        cfg="net.cfg",
+        weights="w.weights",
+        data="d.data",
+        img_size=64,
+        sparse_epochs=1,
+        tune_epochs=2,
+        lr=1e-3,
+        tune_lr=2e-3,
+        sparse_rate=1e-4,
+        channels=(0.5, 0.85),
+        speedups=(2.0,),
+        eval_every=1,
+        seeds=seeds,
     )
 
 
@@ -74,18 +87,22 @@ def test_everything_trains_for_as_many_epochs_in_all() -> None:
 
 def test_a_net_without_shortcuts_is_not_cut_in_ways_that_need_them() -> None:
     labels = [row.label for row in plan_rows(recipe(), config("yolov3-tiny"))]
+    assert "latency, 2 times faster" in labels and "slim, 2 times faster" in labels
     assert not [label for label in labels if label.startswith(("normal", "layer", "shortcut"))]
     more = [row.label for row in plan_rows(recipe(), config("yolov3-mobilenetv2"))]
-    assert set(labels) < set(more) and "layer, 50% of blocks" in more
+    assert set(labels) < set(more)
+    assert {"layer, 50% of blocks", "layer_channel, 2 times faster"} < set(more)
 
 
 def test_main_rows_have_every_seed() -> None:
     rows = {row.label: row for row in plan_rows(recipe(seeds=3), config("yolov3-tiny"))}
     main = rows[f"slim, {SMALL:.0%} of operations"]
     assert len(main.trained) == len(main.cut) == len(rows["dense"].trained) == 3
-    assert len(main.taught) == 1
-    seeds = [step.flags[step.flags.index("--seed") + 1] for step in main.trained]
-    assert seeds == ["0", "1", "2"]
+    for steps in (main.trained, main.taught):
+        seeds = [step.flags[step.flags.index("--seed") + 1] for step in steps]
+        assert seeds == ["0", "1", "2"]
+    assert [step.after[1] for step in main.taught] == list(rows["dense"].trained)
+    assert len(rows["slim, 85% of channels"].taught) == 1
 
 
 def chain(*flags: str) -> list[Step]:
