@@ -51,8 +51,8 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(threads)
     make_if_demo(p.data.data)
     definition = read_data(p.data.data)
+    netdef = network(p, len(definition.names))
     photos = load_split(definition, "train", p.data.cache_mb)
-    netdef = network(p, len(photos.names))
     with TemporaryDirectory() as folder:
         turns = {
             "train.py": training(p, definition, photos, netdef, Path(folder)),
