@@ -131,7 +131,7 @@ def about(asked: Benchmark, engines: list[str]) -> str:
     return (
         f"{machine()}; {versions}. {size}; from images in memory to raw maps, median and quartiles "
         f"of up to {asked.rounds} rounds in which all took turns; speed-up against the first "
-        "network on the same engine; peak: the best float32 product of 1024x1024 in these rounds."
+        "network on the same engine; peak: the best of a large float32 convolution in these rounds."
         f"{peers}{int8}{memory}"
     )
 
