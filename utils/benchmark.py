@@ -27,7 +27,7 @@ from utils.errors import InputError
 from utils.files import atomic
 from utils.peers import PEERS, PeerNetwork, open_peer
 
-# What stands for the machine's peak: a 3x3 convolution, as many channels in as out, on a square map.
+# What stands for the peak: a 3x3 convolution, as many channels in as out, on a square map.
 PEAK_CHANNELS, PEAK_SIDE = 256, 64
 PEAK_OPERATIONS = 2 * 9 * PEAK_CHANNELS**2 * PEAK_SIDE**2
 
