@@ -3,10 +3,13 @@
     python benchmark.py
     python benchmark.py --weights weights/NAME/best.pt weights/NAME-slim-70/pruned.pt
     python benchmark.py --engines torch openvino --precisions fp32 bf16 int8 --batches 1 8
+    python benchmark.py --weights config/yolov3.cfg config/yolov3-tiny.cfg --peers --memory
 
 A .cfg stands for the network with random weights, which is as fast as a trained one. Of several
 networks, each is compared with the first. Prints a table and leaves benchmark.md, benchmark.csv and
 benchmark.png in the output folder. `--seconds` bounds the time that is spent on measuring.
+`--peers` lets public PyTorch implementations take turns with ours where they are installed, see
+utils/peers.py. `--memory` opens everything once more, each in a process of its own.
 """
 
 import sys
@@ -21,6 +24,7 @@ from models.darknet import Darknet
 from utils.backends import ENGINES, PRECISIONS, installed
 from utils.backends.timing import machine, version
 from utils.benchmark import (
+    UPSTREAM,
     Candidate,
     csv_table,
     markdown_table,
@@ -33,6 +37,8 @@ from utils.calibration import sample_images
 from utils.checkpoint import check_for_photos, check_size, load_network
 from utils.errors import InputError, run
 from utils.files import write_text
+from utils.memory import MEMORY, with_memory
+from utils.peers import PEERS
 
 RANDOM_PHOTOS = 8  # that int8 is calibrated on where only its speed is asked for
 
@@ -45,6 +51,9 @@ def main(argv: list[str] | None = None) -> None:
     candidates = open_networks(p.benchmark)
     opened = open_all(candidates, engines, precisions, p.benchmark.batches, p.benchmark.threads)
     found = measure(candidates, opened, p.benchmark.rounds, p.benchmark.seconds)
+    if p.benchmark.memory:
+        opened.clear()
+        found = with_memory(candidates, found, p.benchmark.threads)
     text = about(p.benchmark, engines)
     print(f"{terminal_table(found)}\n{text}")
     folder = Path(p.benchmark.output)
@@ -68,7 +77,7 @@ def choose(asked: Benchmark) -> tuple[list[str], list[str]]:
     for precision in asked.precisions:
         if precision not in PRECISIONS:
             raise InputError(f"precisions={precision!r}: expected some of {', '.join(PRECISIONS)}")
-    return engines, list(asked.precisions)
+    return [*engines, *(PEERS if asked.peers else ())], list(asked.precisions)
 
 
 def open_networks(asked: Benchmark) -> list[Candidate]:
@@ -107,16 +116,23 @@ def short(path: str, others: tuple[str, ...]) -> str:
 
 def about(asked: Benchmark, engines: list[str]) -> str:
     """How it was measured, in words."""
-    packages = dict.fromkeys(ENGINES[name].packages[0] for name in engines)
+    packages = dict.fromkeys(
+        ENGINES[name].packages[0] if name in ENGINES else name
+        for name in ("torch", *engines)
+        if name not in PEERS or version(name)
+    )
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
     size = f"{asked.img_size}x{asked.img_size} px" if asked.img_size else "each network's own size"
     int8 = ""
     if "int8" in asked.precisions and not asked.calibration:
         int8 = " int8 was calibrated on noise: for its speed alone."
+    peers = f" Peers decode boxes, too; vs {UPSTREAM}: times its speed." if asked.peers else ""
+    memory = f" Memory: {MEMORY}." if asked.memory else ""
     return (
         f"{machine()}; {versions}. {size}; from images in memory to raw maps, median and quartiles "
         f"of up to {asked.rounds} rounds in which all took turns; speed-up against the first "
-        f"network on the same engine; peak: the best of float32 products of 1024x1024.{int8}"
+        "network on the same engine; peak: the best of a large float32 convolution in these rounds."
+        f"{peers}{int8}{memory}"
     )
 
 

@@ -402,6 +402,8 @@ class Benchmark:
         str, ...
     ] = ()  # torch, onnxruntime, openvino, ncnn, opencv; none = all installed
     precisions: tuple[str, ...] = ("fp32", "bf16")  # fp32, bf16, int8
+    peers: bool = False  # time pytorchyolo's and ultralytics' networks too, where installed
+    memory: bool = False  # measure memory as well, each in a process of its own; takes a while
     batches: tuple[int, ...] = (1,)  # images at once
     img_size: int = 320  # input width and height, pixels; 0 = each network's own
     rounds: int = 30  # in which everything is timed once
@@ -422,6 +424,25 @@ class Benchmark:
             seconds=(self.seconds > 0, "more than 0"),
             threads=(self.threads >= 0, "at least 0"),
             calibration_photos=(self.calibration_photos >= 1, "at least 1"),
+        )
+
+
+@dataclass(frozen=True)
+class TrainingSpeed:
+    """How benchmark_training.py measures."""
+
+    peers: bool = False  # time pytorchyolo's and ultralytics' training too, where installed
+    rounds: int = 7  # in which all take turns
+    turn: int = 3  # batches a turn
+    evaluation: bool = True  # time the evaluation of 5,000 photos with 100 boxes each, too
+    threads: int = 0  # 0 = as many as torch finds useful
+
+    def __post_init__(self) -> None:
+        expect(
+            self,
+            rounds=(self.rounds >= 1, "at least 1"),
+            turn=(self.turn >= 1, "at least 1"),
+            threads=(self.threads >= 0, "at least 0"),
         )
 
 
@@ -563,6 +584,18 @@ class BenchmarkSettings:
     """Compare networks, engines and precisions in speed; see README.md."""
 
     benchmark: Benchmark = field(default_factory=Benchmark)
+
+
+@dataclass(frozen=True)
+class TrainingSpeedSettings:
+    """Measure how fast training, its loader and evaluation are; see README.md."""
+
+    speed: TrainingSpeed = field(default_factory=TrainingSpeed)
+    model: Model = field(default_factory=lambda: Model(cfg="config/yolov3-tiny.cfg", img_size=320))
+    data: Data = field(default_factory=Data)
+    train: Train = field(default_factory=Train)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    loss: Loss = field(default_factory=Loss)
 
 
 @dataclass(frozen=True)

@@ -54,20 +54,14 @@ from utils.datasets import (
 )
 from utils.demo_data import make_if_demo
 from utils.draw import draw_boxes, draw_detections, grid, write_image
-from utils.engine import Trainer, evaluate, freeze_, train_one_epoch
+from utils.engine import Trainer, evaluate, freeze_, plain_trainer, train_one_epoch
 from utils.errors import InputError
 from utils.files import write_text
 from utils.metrics import Metrics, format_metrics
 from utils.monitor import CSV_NAME, Monitor, read_history
 from utils.plot_metrics import plot_confusion, plot_precision_recall
 from utils.runs import Run, new_run
-from utils.schedule import (
-    make_optimizer,
-    running_mean,
-    scale_lr,
-    warmup_cosine,
-    warmup_cosine_factor,
-)
+from utils.schedule import scale_lr, warmup_cosine_factor
 from utils.types import Batch, Detections, Image
 
 EXAMPLES = 8  # validation photos that are shown with their detections
@@ -375,32 +369,19 @@ def make_trainer(
 ) -> Trainer:
     """What trains a network, from its first step. steps: batches an epoch. pulled: whether scales
     are drawn to zero."""
-    model = model.to(memory_format=torch.channels_last)
     epoch_steps = -(-steps // p.train.accumulate)
-    optimizer = make_optimizer(
-        p.train.optimizer,
+    trainer = plain_trainer(
         model,
-        p.train.lr,
-        p.train.momentum,
-        p.train.weight_decay,
+        epoch_steps,
+        folder,
+        dataclasses.asdict(p.train),
+        dataclasses.asdict(p.loss),
         lr_of_scales(p, epoch_steps) if p.sparse.is_pruned else 0.0,
     )
-    loss = Loss(model.heads, **dataclasses.asdict(p.loss))
-    return Trainer(
-        model=model,
-        loss=loss,
-        optimizer=optimizer,
-        schedule=warmup_cosine(
-            optimizer, epoch_steps, p.train.epochs, p.train.warmup_epochs, p.train.final_lr
-        ),
-        mean=running_mean(model, p.train.ema_decay),
-        device=next(model.parameters()).device,
-        amp=p.train.amp,
-        accumulate=p.train.accumulate,
-        clip=p.train.clip,
-        run_folder=folder,
-        pull=make_pull(p, model, epoch_steps * p.train.epochs) if pulled else None,
-        distillation=make_distillation(p, teacher, loss) if teacher else None,
+    return dataclasses.replace(
+        trainer,
+        pull=make_pull(p, trainer.model, epoch_steps * p.train.epochs) if pulled else None,
+        distillation=make_distillation(p, teacher, trainer.loss) if teacher else None,
     )
 
 

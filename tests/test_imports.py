@@ -13,7 +13,7 @@ MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*
 # The parts of utils that know networks; `models` must not know them.
 ABOVE_MODELS = {
     "utils.engine", "utils.checkpoint", "utils.detector", "utils.backends", "utils.benchmark",
-    "utils.export",
+    "utils.export", "utils.peers", "utils.training_peers", "utils.memory",
 }  # fmt: skip
 # What models may use: nothing that knows a network, a data set or a setting.
 BELOW_MODELS = {"utils.types", "utils.boxes", "utils.errors", "utils.files"}

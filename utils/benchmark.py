@@ -1,18 +1,20 @@
 """How fast are networks on engines, in each precision, on this machine? Measured beside each other.
 
 What is timed is `engine(images)`: from images in memory to the raw maps, without reading photos,
-resizing, decoding of boxes or NMS.
+resizing, decoding of boxes or NMS. Other projects' networks (`utils.peers`) decode as well.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from matplotlib.figure import Figure
 from terminaltables import AsciiTable
 from torch import Tensor
@@ -20,13 +22,14 @@ from torch import Tensor
 from models.darknet import Darknet, count_operations, count_parameters
 from models.weights import to_bytes
 from utils.backends import open_engine
-from utils.backends.base import Engine
 from utils.backends.timing import interleaved, spread
 from utils.errors import InputError
 from utils.files import atomic
+from utils.peers import PEERS, PeerNetwork, open_peer
 
-GEMM = 1024  # rows and columns
-GEMM_ROUNDS = 20
+# What stands for the peak: a 3x3 convolution, as many channels in as out, on a square map.
+PEAK_CHANNELS, PEAK_SIDE = 256, 64
+PEAK_OPERATIONS = 2 * 9 * PEAK_CHANNELS**2 * PEAK_SIDE**2
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,11 @@ class Row:
     """One network on one engine.
 
     ms, ms_low, ms_high: median and quartiles for the whole batch. images_per_s: at the median.
-    speedup: against the first network on the same engine. of_peak: operations a second, as a share
-    of what float32 matrices of 1024x1024 reach here. parameters, operations: for one image.
-    file_mb: of a Darknet .weights, in 10^6 bytes.
+    speedup: against the first network on the same engine. upstream: against the same network and
+    batch in UPSTREAM. of_peak: operations a second, as a share of what `peak_run` reaches here in
+    float32. parameters, operations: for one image. file_mb: of a Darknet .weights, in
+    10^6 bytes. memory_mb: resident memory that it adds, as `utils.memory` measures it, in 10^6
+    bytes. What was not measured is nan.
     """
 
     network: str
@@ -58,13 +63,17 @@ class Row:
     ms_high: float
     images_per_s: float
     speedup: float
+    upstream: float
     of_peak: float
     parameters: int
     operations: int
     file_mb: float
+    memory_mb: float = math.nan
 
 
-Key = tuple[str, str, str, int]  # network, engine, precision, batch
+Key = tuple[str, str, str, int]  # network, engine or peer, precision, batch
+Run = Callable[[Tensor], object]  # an engine, or a peer's network
+UPSTREAM = "pytorchyolo"  # the peer that others are compared with
 
 
 def open_all(
@@ -74,20 +83,21 @@ def open_all(
     batches: Sequence[int],
     threads: int,
     tell: Callable[[str], None] = print,
-) -> dict[Key, Engine]:
+) -> dict[Key, Run]:
     """Every combination that can be; the others are told with their reason.
 
-    Raises InputError where none can.
+    engines: of `utils.backends.ENGINES`, and peers, which compute in fp32 only. Raises InputError
+    where none can.
     """
-    opened: dict[Key, Engine] = {}
+    opened: dict[Key, Run] = {}
     told: set[str] = set()
     for candidate in candidates:
         for engine in engines:
-            for precision in precisions:
+            for precision in ["fp32"] if engine in PEERS else precisions:
                 for batch in batches:
                     key = (candidate.name, engine, precision, batch)
                     try:
-                        opened[key] = _open(candidate, engine, precision, batch, threads)
+                        opened[key] = open_one(candidate, key, threads)
                     except InputError as error:
                         if str(error) not in told:
                             tell(f"left out: {candidate.name}: {error}")
@@ -98,7 +108,11 @@ def open_all(
     return opened
 
 
-def _open(candidate: Candidate, engine: str, precision: str, batch: int, threads: int) -> Engine:
+def open_one(candidate: Candidate, key: Key, threads: int) -> Run:
+    """A network on an engine, or as a peer has it."""
+    network, engine, precision, batch = key
+    if engine in PEERS:
+        return open_peer(engine, candidate.model, network, candidate.size)
     return open_engine(
         engine,
         candidate.model,
@@ -111,15 +125,48 @@ def _open(candidate: Candidate, engine: str, precision: str, batch: int, threads
 
 
 def measure(
-    candidates: Sequence[Candidate], opened: Mapping[Key, Engine], rounds: int, seconds: float
+    candidates: Sequence[Candidate], opened: Mapping[Key, Run], rounds: int, seconds: float
 ) -> list[Row]:
     """Time everything in turns, for at most about `seconds`; at least one round is done."""
     sizes = {candidate.name: candidate.size for candidate in candidates}
     inputs = {key: torch.rand(key[3], 3, *reversed(sizes[key[0]])) for key in opened}
     runs = {key: lambda key=key: opened[key](inputs[key]) for key in opened}
     names = {str(key): key for key in runs}
-    times = interleaved({name: runs[key] for name, key in names.items()}, rounds, seconds=seconds)
-    return rows(candidates, {key: times[name] for name, key in names.items()}, measure_peak())
+    times = interleaved(
+        {"peak": peak_run()} | {name: runs[key] for name, key in names.items()},
+        rounds,
+        seconds=seconds,
+    )
+    peak = PEAK_OPERATIONS / (min(times["peak"]) / 1000)
+    found = rows(candidates, {key: times[name] for name, key in names.items()}, peak)
+    return [as_peer(row, opened[key_of(row)]) for row in found]
+
+
+def peak_run() -> Callable[[], Tensor]:
+    """What reaches the machine's peak. Not a product of matrices: on an AMD EPYC torch's reaches
+    99 GFLOP/s a core, this 238."""
+    images = torch.rand(1, PEAK_CHANNELS, PEAK_SIDE, PEAK_SIDE)
+    images = images.contiguous(memory_format=torch.channels_last)
+    kernel = torch.rand(PEAK_CHANNELS, PEAK_CHANNELS, 3, 3)
+    kernel = kernel.contiguous(memory_format=torch.channels_last)
+    return lambda: F.conv2d(images, kernel, padding=1)
+
+
+def key_of(row: Row) -> Key:
+    return row.network, row.engine, row.precision, row.batch
+
+
+def as_peer(row: Row, run: Run) -> Row:
+    """A peer's row counts the operations and parameters of its own network."""
+    if not isinstance(run, PeerNetwork):
+        return row
+    return replace(
+        row,
+        of_peak=row.of_peak * run.operations / row.operations,
+        parameters=run.parameters,
+        operations=run.operations,
+        file_mb=math.nan,
+    )
 
 
 def rows(
@@ -134,7 +181,8 @@ def rows(
         candidate = by_name[name]
         ms, low, high = spread(found)
         operations = count_operations(candidate.model.netdef, candidate.size)
-        first = medians.get((candidates[0].name, engine, precision, batch), float("nan"))
+        first = medians.get((candidates[0].name, engine, precision, batch), math.nan)
+        upstream = medians.get((name, UPSTREAM, "fp32", batch), math.nan)
         result.append(
             Row(
                 network=name,
@@ -146,6 +194,7 @@ def rows(
                 ms_high=high,
                 images_per_s=1000 * batch / ms,
                 speedup=first / ms,
+                upstream=upstream / ms,
                 of_peak=operations * batch / (ms / 1000) / peak,
                 parameters=count_parameters(candidate.model),
                 operations=operations,
@@ -155,46 +204,46 @@ def rows(
     return result
 
 
-def measure_peak() -> float:
-    """Operations a second of float32 matrix products on the CPU, in the best of some rounds."""
-    left, right = torch.rand(2, GEMM, GEMM)
-    times = interleaved({"gemm": lambda: torch.mm(left, right)}, GEMM_ROUNDS)["gemm"]
-    return 2 * GEMM**3 / (min(times) / 1000)
+COLUMNS: dict[str, Callable[[Row], str]] = {
+    "network": lambda row: row.network,
+    "engine": lambda row: row.engine,
+    "precision": lambda row: row.precision,
+    "batch": lambda row: str(row.batch),
+    "ms": lambda row: f"{row.ms:.2f}",
+    "quartiles": lambda row: f"{row.ms_low:.2f}-{row.ms_high:.2f}",
+    "images/s": lambda row: f"{row.images_per_s:.1f}",
+    "speed-up": lambda row: _known(row.speedup, ".2f"),
+    f"vs {UPSTREAM}": lambda row: _known(row.upstream, ".2f"),
+    "of peak": lambda row: f"{row.of_peak:.0%}",
+    "parameters": lambda row: f"{row.parameters / 1e6:.2f} M",
+    "operations": lambda row: f"{row.operations / 1e9:.2f} G",
+    "file MB": lambda row: _known(row.file_mb, ".1f"),
+    "memory MB": lambda row: _known(row.memory_mb, ".0f"),
+}
 
 
-HEADS = (
-    "network", "engine", "precision", "batch", "ms", "quartiles", "images/s", "speed-up", "of peak",
-    "parameters", "operations", "MB",
-)  # fmt: skip
+def _known(value: float, form: str) -> str:
+    return "" if math.isnan(value) else format(value, form)
 
 
-def cells(row: Row) -> list[str]:
-    """A row as text, in the order of HEADS."""
-    return [
-        row.network,
-        row.engine,
-        row.precision,
-        str(row.batch),
-        f"{row.ms:.2f}",
-        f"{row.ms_low:.2f}-{row.ms_high:.2f}",
-        f"{row.images_per_s:.1f}",
-        f"{row.speedup:.2f}",
-        f"{row.of_peak:.0%}",
-        f"{row.parameters / 1e6:.2f} M",
-        f"{row.operations / 1e9:.2f} G",
-        f"{row.file_mb:.1f}",
-    ]
+def cells(found: Sequence[Row]) -> list[list[str]]:
+    """A line of heads and a line for each row, as text; columns of which nothing is known are
+    left out."""
+    columns = {head: [cell(row) for row in found] for head, cell in COLUMNS.items()}
+    shown = {head: column for head, column in columns.items() if any(column)}
+    return [list(shown), *map(list, zip(*shown.values(), strict=True))]
 
 
 def terminal_table(found: Sequence[Row]) -> str:
-    table = AsciiTable([list(HEADS), *map(cells, found)])
-    table.justify_columns = dict.fromkeys(range(3, len(HEADS)), "right")
+    lines = cells(found)
+    table = AsciiTable(lines)
+    table.justify_columns = dict.fromkeys(range(3, len(lines[0])), "right")
     return table.table
 
 
 def markdown_table(found: Sequence[Row], about: str) -> str:
-    lines = ["|".join(["", *parts, ""]) for parts in (HEADS, ["---"] * len(HEADS))]
-    lines += ["|".join(["", *cells(row), ""]) for row in found]
+    heads, *rest = cells(found)
+    lines = ["|".join(["", *parts, ""]) for parts in (heads, ["---"] * len(heads), *rest)]
     return "\n".join([*lines, "", about, ""])
 
 

@@ -71,8 +71,8 @@ def resize(image: Tensor, width: int, height: int) -> Tensor:
 def fit_image(image: Image, net: tuple[int, int], letterbox: bool) -> Tensor:
     """A photo, uint8 [H, W, 3], as the input of a network: float32 [3, net_h, net_w], 0 to 1."""
     fit = Fit.of((image.shape[1], image.shape[0]), net, letterbox)
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 255
-    resized = resize(pixels, fit.width, fit.height)
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float()
+    resized = resize(pixels, fit.width, fit.height) / 255
     if (fit.width, fit.height) == net:
         return resized
     canvas = torch.full((3, net[1], net[0]), 0.5)  # Darknet's letterbox fills with mid-grey

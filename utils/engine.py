@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from utils.errors import InputError
 from utils.files import write_text
 from utils.metrics import Metrics, compute_metrics
 from utils.nms import nms
+from utils.schedule import make_optimizer, running_mean, warmup_cosine
 from utils.types import Batch, Detections, Targets
 
 Run = Callable[[Tensor], list[Tensor]]  # images [B, 3, H, W] → the raw map of each head
@@ -108,6 +109,39 @@ class Trainer:
     def averaged(self) -> Darknet:
         """The network with the running mean of the weights: the one to evaluate and save."""
         return cast(Darknet, self.mean.module)
+
+
+def plain_trainer(
+    model: Darknet,
+    epoch_steps: int,
+    folder: Path,
+    train: Mapping[str, Any],
+    loss: Mapping[str, float],
+    scale_lr: float = 0.0,
+) -> Trainer:
+    """What trains a network from its first step, without pruning or a teacher.
+
+    epoch_steps: steps of the optimizer an epoch. train, loss: settings' groups of these names.
+    scale_lr: see `utils.schedule.parameter_groups`.
+    """
+    model = model.to(memory_format=torch.channels_last)
+    optimizer = make_optimizer(
+        train["optimizer"], model, train["lr"], train["momentum"], train["weight_decay"], scale_lr
+    )
+    return Trainer(
+        model=model,
+        loss=Loss(model.heads, **loss),
+        optimizer=optimizer,
+        schedule=warmup_cosine(
+            optimizer, epoch_steps, train["epochs"], train["warmup_epochs"], train["final_lr"]
+        ),
+        mean=running_mean(model, train["ema_decay"]),
+        device=next(model.parameters()).device,
+        amp=train["amp"],
+        accumulate=train["accumulate"],
+        clip=train["clip"],
+        run_folder=folder,
+    )
 
 
 PARTS = tuple(field.name for field in fields(Losses))

@@ -35,7 +35,8 @@ def read_photo(path: str | Path) -> tuple[Image, str, int]:
         with Pillow.open(path) as file:
             file.load()
             mode, orientation = file.mode, file.getexif().get(ORIENTATION, 1)
-            return _as_rgb(ImageOps.exif_transpose(file)), mode, orientation
+            ImageOps.exif_transpose(file, in_place=True)  # else it copies upright photos, too
+            return _as_rgb(file), mode, orientation
     except Exception as error:
         raise InputError(f"{path}: {_reason(path, error)}") from error
 
@@ -87,7 +88,7 @@ def _as_rgb(picture: Pillow.Image) -> Image:
         raise InputError("floating-point pixels: expected 8 or 16 bits a channel")
     if "transparency" in picture.info:  # by way of RGBA, or Pillow warns
         picture = picture.convert("RGBA")
-    return np.array(picture.convert("RGB"))
+    return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 def _reason(path: str | Path, error: Exception) -> str:

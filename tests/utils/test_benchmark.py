@@ -9,7 +9,16 @@ import pytest
 import torch
 
 from tests.utils.backends.test_backends import trained
-from utils.benchmark import Candidate, csv_table, markdown_table, open_all, plot, rows
+from utils.benchmark import (
+    UPSTREAM,
+    Candidate,
+    csv_table,
+    markdown_table,
+    open_all,
+    plot,
+    rows,
+    terminal_table,
+)
 from utils.errors import InputError
 
 TIMES = {
@@ -32,7 +41,17 @@ def test_a_row_says_what_the_times_say(candidates: list[Candidate]) -> None:
     assert third.images_per_s == pytest.approx(200)
     assert math.isnan(third.speedup)  # the first network was not measured there
     assert second.of_peak == pytest.approx(second.operations / 0.005 / 1e9)
+    assert math.isnan(first.upstream)
     assert third.of_peak == pytest.approx(third.operations * 4 / 0.020 / 1e9)
+
+
+def test_speed_against_the_upstream_is_by_network_and_batch(candidates: list[Candidate]) -> None:
+    times = TIMES | {("a", UPSTREAM, "fp32", 1): [35.0], ("b", UPSTREAM, "fp32", 1): [10.0]}
+    found = {(row.network, row.engine): row.upstream for row in rows(candidates, times, peak=1e9)}
+    assert (found["a", "torch"], found["b", "torch"], found["a", UPSTREAM]) == (3.5, 2.0, 1.0)
+    assert math.isnan(found["b", "opencv"])  # of another batch
+    assert f"vs {UPSTREAM}" in terminal_table(rows(candidates, times, peak=1e9))
+    assert UPSTREAM not in terminal_table(rows(candidates, TIMES, peak=1e9))
 
 
 def test_tables_and_plot_hold_every_row(candidates: list[Candidate], tmp_path: Path) -> None:
