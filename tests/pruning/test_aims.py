@@ -109,7 +109,7 @@ def test_enough_dead_meet_the_time_at_once(tmp_path: Path) -> None:
     aim = learn(netdef, Goal(target_speedup=1.2), tmp_path)
     cuts, network = gradual(aim, 30, ()), shaken(trained(netdef, 0), 0)
     assert cuts.plan(1, network, dead=0.2) is not None and cuts.met
-    assert aim.timings[-1].missed < 0.05
+    assert aim.timings[-1].missed < 0.1  # a network so thin has few widths
 
 
 def test_the_state_comes_back_and_nothing_is_measured_again(tmp_path: Path) -> None:
