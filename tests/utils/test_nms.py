@@ -140,12 +140,14 @@ def test_looking_at_close_pairs_equals_looking_at_all(
     assert found.tolist() == wanted.tolist()
 
 
-def test_many_candidates_are_taken_by_pairs_but_not_where_that_is_blind() -> None:
+def test_many_candidates_are_taken_by_pairs_but_not_where_few_survive_or_that_is_blind() -> None:
     labels = torch.zeros(5000, dtype=torch.int64)
     boxes = wild(1, 5000)
     assert module._by_pairs(boxes, labels, 0.45, distance=False)
     assert not module._by_pairs(boxes[:100], labels[:100], 0.45, distance=False)
     assert not module._by_pairs(boxes, labels, 0.05, distance=False)
+    one_place = boxes[:1] + torch.rand(5000, 4)
+    assert not module._by_pairs(one_place, labels, 0.45, distance=False)
     boxes[7] = torch.tensor([0.0, 0, 1e-20, 1e-20])
     assert not module._by_pairs(boxes, labels, 0.45, distance=False)
 
