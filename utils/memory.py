@@ -85,6 +85,7 @@ def with_memory(candidates: Sequence[Candidate], found: Sequence[Row], threads: 
 
 def _added(parcel: bytes) -> int:
     """Bytes that a network adds to this process."""
+    # Whole objects, since the parcel comes from `with_memory` and never was a file.
     candidate, key, threads = torch.load(io.BytesIO(parcel), weights_only=False)
     if threads:
         torch.set_num_threads(threads)
