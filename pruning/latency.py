@@ -366,10 +366,6 @@ class Problem:
         counts = tuple(min(found) for found in self.options)
         return Choice(counts, tuple(sorted(self.layout.outer)), 0.0, 0.0, 0.0)
 
-    def least(self) -> float:
-        """Milliseconds that it is predicted to take."""
-        return self.clock.network(self.layout, self.narrowest)
-
     def alive(self, scores: Scores, least: float) -> Choice:
         """The narrowest network that keeps every unit of which a score is at least so much."""
         counts = []
@@ -486,6 +482,9 @@ class _Trial:
         self.found.append((plan, timing))
         return timing
 
+    def known(self, plan: Plan) -> Timing | None:
+        return next((timing for other, timing in self.found if plan.equals(other)), None)
+
     def nearest(self) -> tuple[Plan, Timing]:
         return min(self.found, key=lambda pair: pair[1].missed)
 
@@ -510,7 +509,7 @@ def prune_to(
     for _ in range(ATTEMPTS):
         choice = problem.choose(budget) or problem.narrowest
         plan = problem.plan(choice)
-        if any(plan.equals(other) for other, _ in trial.found):
+        if trial.known(plan):
             break
         predicted = problem.clock.network(problem.layout, choice)
         timing = trial.measure(plan, predicted)
@@ -557,7 +556,8 @@ def prune_share_to(
     least, most = 0.0, 1.0  # shares: of what is too slow, and of what is too fast
     share = max(0.0, 1 - trial.asked / trial.before)
     for _ in range(HALVINGS):
-        timing = trial.measure(plan_of(share))
+        plan = plan_of(share)
+        timing = trial.known(plan) or trial.measure(plan)
         if timing.missed <= NEAR:
             break
         least, most = (share, most) if timing.measured > timing.asked else (least, share)

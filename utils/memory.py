@@ -38,16 +38,6 @@ SMALL = """
 width=64
 height=64
 channels=3
-batch=1
-subdivisions=1
-momentum=0.9
-decay=0.0005
-learning_rate=0.001
-burn_in=10
-max_batches=10
-policy=steps
-steps=5
-scales=.1
 [convolutional]
 batch_normalize=1
 filters=8

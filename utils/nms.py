@@ -25,7 +25,8 @@ FURTHEST = 1e6
 # Where close pairs are looked for: above a sum of squares of the candidates of each class that
 # torchvision, which compares all pairs, needs some 10 ms for, and from an overlap that is telling.
 MANY, LEAST_OVERLAP = 2e7, 0.1
-FEW = 0.125  # survivors of some candidates: torchvision compares all with survivors only, soon done
+# Where so small a share survives, torchvision is fast: it compares with survivors only.
+FEW = 0.125
 FIRST_LOOK = 2048  # candidates; about where suppressing costs as much as finding the candidates
 
 

@@ -95,7 +95,7 @@ def test_of_each_group_the_best_units_stay(tmp_path: Path, monkeypatch: pytest.M
     clock, _ = learnt(model, tmp_path)
     scores = gamma(model)
     problem = Problem.of(model.netdef, scores, clock, 0.1, 8)
-    choice = problem.choose(problem.least() * 1.5)
+    choice = problem.choose(clock.network(problem.layout, problem.narrowest) * 1.5)
     assert choice is not None
     plan = problem.plan(choice)
     for number, group in enumerate(problem.layout.groups):
@@ -127,7 +127,7 @@ def test_any_rounding_has_its_widths_measured(
     clock = learn_clock(model, size, path, ABOUT, OPEN, lambda _: None, round_to)
     problem = Problem.of(model.netdef, gamma(model), clock, 0.0, round_to)
     _, timing = prune_to(model, problem, Goal(target_speedup=1.3), OPEN, size, 1)
-    assert 0 < problem.least() < timing.measured
+    assert 0 < clock.network(problem.layout, problem.narrowest) < timing.measured
 
 
 def test_a_calibration_finds_the_factors_that_networks_obey() -> None:
