@@ -542,9 +542,10 @@ class Reproduce:
     weights: str = "yolov3-tiny.weights"  # what it starts from, as train.py's `weights`
     data: str = "data/custom.data"  # the photos
     img_size: int = 320  # input width and height, pixels
+    dense_epochs: int = 0  # of training before the sparse one
     sparse_epochs: int = 20  # of sparse training
-    tune_epochs: int = 40  # of fine-tuning; others train for the sum of both
-    lr: float = 3e-3  # learning rate from pretrained weights
+    tune_epochs: int = 40  # of fine-tuning; others train for the sum of these three
+    lr: float = 3e-3  # learning rate up to a cut
     tune_lr: float = 3e-3  # learning rate from a cut, and of its controls
     sparse_rate: float = 2.5e-4  # as train.py's
     channels: tuple[float, ...] = (0.5, 0.7, 0.85, 0.95)  # shares of them that slim cuts
@@ -559,6 +560,7 @@ class Reproduce:
         expect(self, **{name: (getattr(self, name) >= 1, "at least 1") for name in counts})
         expect(
             self,
+            dense_epochs=(self.dense_epochs >= 0, "at least 0"),
             channels=(all(0 <= share < 1 for share in self.channels), "from 0 to below 1"),
             speedups=(all(factor >= 1 for factor in self.speedups), "at least 1"),
         )

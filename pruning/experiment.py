@@ -31,8 +31,9 @@ class Recipe:
 
     cfg, weights: the network and what it starts from. data: the photos. name: of the experiment,
     with which every run's name begins. channels: shares of the channels that slim cuts. seeds: how
-    many times the main rows are run. lr, tune_lr: learning rates of the training from `weights`,
-    and of all that starts from a cut.
+    many times the main rows are run. dense_epochs: of training before the sparse one, for `weights`
+    that are too far from the photos. lr, tune_lr: learning rates up to a cut, and of all that
+    starts from one.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Recipe:
     weights: str
     data: str
     img_size: int
+    dense_epochs: int
     sparse_epochs: int
     tune_epochs: int
     lr: float
@@ -53,7 +55,7 @@ class Recipe:
     @property
     def total(self) -> int:
         """The epochs of whatever is trained in one go."""
-        return self.sparse_epochs + self.tune_epochs
+        return self.dense_epochs + self.sparse_epochs + self.tune_epochs
 
 
 @dataclass(frozen=True)
@@ -170,23 +172,32 @@ def _dense(recipe: Recipe, seed: int) -> Step:
 
 
 def _sparse(recipe: Recipe, seed: int) -> Step:
-    return _from_weights(recipe, "sparse", recipe.sparse_epochs, seed, *_pull(recipe))
+    return _drawn(recipe, "sparse", recipe.sparse_epochs, seed)
 
 
 def _gradual(recipe: Recipe, seed: int) -> Step:
     flags = ("--prune_while_training", "--cut_epochs", str(recipe.sparse_epochs),
              "--percent", f"{SMALL:g}", "--percent_of", "operations")  # fmt: skip
-    return _from_weights(recipe, "gradual", recipe.total, seed, *_pull(recipe), *flags)
+    return _drawn(recipe, "gradual", recipe.sparse_epochs + recipe.tune_epochs, seed, *flags)
 
 
-def _pull(recipe: Recipe) -> tuple[str, ...]:
-    return ("--is_pruned", "--sparse_rate", f"{recipe.sparse_rate:g}")
+def _drawn(recipe: Recipe, name: str, epochs: int, seed: int, *flags: str) -> Step:
+    """Train with a pull on the scales, after `dense_epochs` without."""
+    before = recipe.dense_epochs
+    start = _from_weights(recipe, "start", before, seed) if before else None
+    pull = ("--is_pruned", "--sparse_rate", f"{recipe.sparse_rate:g}")
+    return _from_weights(recipe, name, epochs, seed, *pull, *flags, start=start)
 
 
-def _from_weights(recipe: Recipe, name: str, epochs: int, seed: int, *flags: str) -> Step:
-    start = ("--cfg", recipe.cfg, "--pretrained", "--weights", recipe.weights)
+def _from_weights(
+    recipe: Recipe, name: str, epochs: int, seed: int, *flags: str, start: Step | None = None
+) -> Step:
+    weights = str(start.result) if start else recipe.weights
+    network = ("--cfg", recipe.cfg, "--pretrained", "--weights", weights)
     training = _training(recipe, epochs, seed, recipe.lr)
-    return Step(f"{recipe.name}-{name}-{seed}", "train.py", (*start, *flags, *training), (), epochs)
+    after = (start,) if start else ()
+    name = f"{recipe.name}-{name}-{seed}"
+    return Step(name, "train.py", (*network, *flags, *training), after, epochs)
 
 
 def _cut(

@@ -38,13 +38,14 @@ def checkpoint(path: Path, epoch: int) -> None:
     save_checkpoint(path, config("yolov3-lite"), ("a",), {}, {}, {"epoch": torch.tensor(epoch)})
 
 
-def recipe(seeds: int = 2) -> Recipe:
+def recipe(seeds: int = 2, dense_epochs: int = 0) -> Recipe:
     return Recipe(
         name="x",
         cfg="net.cfg",
         weights="w.weights",
         data="d.data",
         img_size=64,
+        dense_epochs=dense_epochs,
         sparse_epochs=1,
         tune_epochs=2,
         lr=1e-3,
@@ -72,17 +73,27 @@ def test_each_step_comes_once_and_behind_what_it_starts_from(name: str) -> None:
             assert any(str(earlier.run.weights) in flag for flag in step.flags)
 
 
-def test_everything_trains_for_as_many_epochs_in_all() -> None:
+@pytest.mark.parametrize("dense_epochs", [0, 4])
+def test_everything_trains_for_as_many_epochs_in_all(dense_epochs: int) -> None:
     def epochs(step: Step) -> int:
         return step.epochs + max(
             (epochs(s) for s in step.after if "dense" not in s.name), default=0
         )
 
-    for row in plan_rows(recipe(), config("yolov3-mobilenetv2")):
+    for row in plan_rows(recipe(2, dense_epochs), config("yolov3-mobilenetv2")):
         for step in (*row.trained, *row.taught):
             random = "--pretrained" not in step.flags
-            expected = 1 if row.label.startswith("sparse") else 3
+            expected = dense_epochs + (1 if row.label.startswith("sparse") else 3)
             assert (step.epochs if random else epochs(step)) == expected, step
+
+
+def test_the_pull_starts_from_the_weights_or_from_what_was_trained_without() -> None:
+    for dense_epochs, start in ((0, "w.weights"), (4, "weights/x-start-0/last.pt")):
+        steps = in_order(plan_rows(recipe(1, dense_epochs), config("yolov3-tiny")))
+        drawn = [step for step in steps if "--is_pruned" in step.flags]
+        assert [step.name for step in drawn] == ["x-sparse-0", "x-gradual-0"]
+        for step in drawn:
+            assert step.flags[step.flags.index("--weights") + 1] == start
 
 
 def test_a_net_without_shortcuts_is_not_cut_in_ways_that_need_them() -> None:
