@@ -231,6 +231,9 @@ class Sparse:
 
     is_pruned: bool = False  # draw what `pruned_id` may cut to zero while training
     sparse_rate: float = 2.5e-4  # loss that a channel must save to live; more = sparser
+    sparse_by: Literal["channels", "parameters", "operations"] = (
+        "channels"  # what that loss is in proportion to: each channel alike, or what goes with it
+    )
     sparse_step: Literal["proximal", "subgradient"] = "proximal"  # to exact zeros, or near zero
     sparse_decay: Literal["constant", "global", "local"] = "constant"  # let go after half, or not
     prune_while_training: bool = False  # cut during the training, to `percent` or a target_ time

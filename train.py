@@ -403,6 +403,7 @@ def make_pull(p: TrainSettings, model: Darknet, steps: int) -> Sparsity:
         steps,
         p.sparse.sparse_decay,
         p.sparse.sparse_step == "proximal",
+        p.sparse.sparse_by,
     )
 
 

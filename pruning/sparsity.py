@@ -15,7 +15,7 @@ from models.netdef import NetDef
 from pruning.channels import Group, find_channels
 from pruning.equalise import equalising_factors, normalized, rescale_
 from pruning.residual import expect_blocks
-from pruning.strategies import may_cut
+from pruning.strategies import may_cut, savings
 from utils.errors import InputError
 from utils.schedule import SCALES
 
@@ -36,13 +36,18 @@ class Bundle:
 
     drawn: where the scales are that say what a set is worth, and that are drawn to zero.
     following: channels of other layers that mean nothing once the drawn ones are dead.
+    price: how much harder than others a set is drawn.
     """
 
     drawn: tuple[Place, ...]
     following: tuple[Place, ...] = ()
+    price: float = 1.0
+
+    def __len__(self) -> int:
+        return len(self.drawn[0][1]) if self.drawn else 0
 
 
-def find_bundles(netdef: NetDef, strategy: str) -> tuple[Bundle, ...]:
+def find_bundles(netdef: NetDef, strategy: str, measure: str = "channels") -> tuple[Bundle, ...]:
     """What a strategy may cut, and so may be drawn to zero.
 
     - layer: what a residual block adds to its trunk is one set, since the block goes as a whole.
@@ -56,34 +61,40 @@ def find_bundles(netdef: NetDef, strategy: str) -> tuple[Bundle, ...]:
     one that removes some.
     """
     name = f"pruned_id={strategy!r}"
+    of_units, of_blocks = savings(netdef, measure) if measure != "channels" else ({}, {})
     if strategy in ("layer", "layer_channel"):
-        found = [_of_block(netdef, block.writers) for block in expect_blocks(netdef, name)]
+        found = [
+            _of_block(netdef, block.writers, of_blocks.get(block.shortcut, 1.0))
+            for block in expect_blocks(netdef, name)
+        ]
         if not any(bundle.drawn for bundle in found):
             raise InputError(f"{name}: expected batch normalisation at the end of a residual block")
     if strategy != "layer":
         found = [
-            _of_group(netdef, group)
+            _of_group(netdef, group, of_units.get(int(group.units[0]), 1.0))
             for group in find_channels(netdef).groups
             if may_cut(strategy, group)
         ]
     bundles = tuple(bundle for bundle in found if bundle.drawn)
     if not bundles:
         raise InputError(f"{name}: the network has nothing that it may cut")
-    return bundles
+    mean = sum(len(b) * b.price for b in bundles) / sum(map(len, bundles))
+    return tuple(replace(b, price=b.price / mean) for b in bundles)
 
 
-def _of_block(netdef: NetDef, writers: tuple[int, ...]) -> Bundle:
+def _of_block(netdef: NetDef, writers: tuple[int, ...], price: float) -> Bundle:
     layers = [(index, netdef.layers[index]) for index in writers]
     return Bundle(
         tuple(
             (index, torch.arange(section.integer("filters"))[None])
             for index, section in layers
             if section.flag("batch_normalize")
-        )
+        ),
+        price=price,
     )
 
 
-def _of_group(netdef: NetDef, group: Group) -> Bundle:
+def _of_group(netdef: NetDef, group: Group, price: float) -> Bundle:
     return Bundle(
         tuple((member.layer, torch.from_numpy(member.positions)) for member in group.scored_by),
         tuple(
@@ -91,6 +102,7 @@ def _of_group(netdef: NetDef, group: Group) -> Bundle:
             for member in group.members
             if not member.scores and netdef.layers[member.layer].flag("batch_normalize")
         ),
+        price,
     )
 
 
@@ -126,14 +138,20 @@ class Sparsity:
 
     @staticmethod
     def of(
-        model: Darknet, strategy: str, rate: float, steps: int, decay: Decay, proximal: bool
+        model: Darknet,
+        strategy: str,
+        rate: float,
+        steps: int,
+        decay: Decay,
+        proximal: bool,
+        measure: str = "channels",
     ) -> Sparsity:
         """The pull on what a strategy may cut. Frozen layers are left as they are, those too that
         mean nothing once a layer that is not frozen is dead.
 
         Raises InputError where nothing is left to be drawn.
         """
-        found = find_bundles(model.netdef, strategy)
+        found = find_bundles(model.netdef, strategy, measure)
         free = tuple(b for b in found if all(_trains(model, layer) for layer, _ in b.drawn))
         if not free:
             raise InputError(f"freeze: no layer that pruned_id={strategy!r} may cut is trained")
@@ -238,7 +256,10 @@ class Sparsity:
     def _strengths(self, step: int) -> list[Tensor]:
         """By bundle, the pull on each of its sets, [n]."""
         sizes = [size(read(self.model, bundle.drawn)) for bundle in self.bundles]
-        full = [torch.full_like(sets, self.rate) for sets in sizes]
+        full = [
+            torch.full_like(sets, self.rate * bundle.price)
+            for bundle, sets in zip(self.bundles, sizes, strict=True)
+        ]
         if self.decay == "constant" or step < self.steps / 2:
             return full
         if self.decay == "global":

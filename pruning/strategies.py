@@ -175,6 +175,27 @@ def shares(netdef: NetDef, plan: Plan, strategy: str) -> Shares:
     return Shares(**gone, blocks=_share_gone(netdef, chosen))
 
 
+def savings(netdef: NetDef, measure: str) -> tuple[dict[int, float], dict[int, float]]:
+    """What goes with one unit of each group, and with each removable block, all else being whole.
+
+    measure: `parameters` or `operations`. Returns them by the number of a group's first unit, and
+    by a block's shortcut.
+    """
+    channels = find_channels(netdef)
+    costs = _Costs(netdef, channels, "slim")
+    total = costs.count(costs.sizes, measure)
+    by_layer = costs.by_layer(costs.sizes, measure)
+    units = {
+        int(group.units[0]): total - costs.count(costs.sizes - one, measure)
+        for group, one in zip(channels.groups, np.eye(len(costs.sizes), dtype=int), strict=True)
+    }
+    blocks = {
+        block.shortcut: sum(by_layer.get(n, 0.0) for n in (block.shortcut, *block.inside))
+        for block in residual_blocks(netdef)
+    }
+    return units, blocks
+
+
 def _name(netdef: NetDef) -> str:
     return netdef.net.path or "the network"
 
