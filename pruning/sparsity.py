@@ -44,7 +44,7 @@ class Bundle:
     price: float = 1.0
 
     def __len__(self) -> int:
-        return len(self.drawn[0][1]) if self.drawn else 0
+        return len(self.drawn[0][1])
 
 
 def find_bundles(netdef: NetDef, strategy: str, measure: str = "channels") -> tuple[Bundle, ...]:
@@ -61,25 +61,25 @@ def find_bundles(netdef: NetDef, strategy: str, measure: str = "channels") -> tu
     one that removes some.
     """
     name = f"pruned_id={strategy!r}"
-    of_units, of_blocks = savings(netdef, measure) if measure != "channels" else ({}, {})
+    units, blocks = savings(netdef, measure) if measure != "channels" else ({}, {})
     if strategy in ("layer", "layer_channel"):
         found = [
-            _of_block(netdef, block.writers, of_blocks.get(block.shortcut, 1.0))
+            _of_block(netdef, block.writers, blocks.get(block.shortcut, 1.0))
             for block in expect_blocks(netdef, name)
         ]
         if not any(bundle.drawn for bundle in found):
             raise InputError(f"{name}: expected batch normalisation at the end of a residual block")
     if strategy != "layer":
         found = [
-            _of_group(netdef, group, of_units.get(int(group.units[0]), 1.0))
+            _of_group(netdef, group, units.get(int(group.units[0]), 1.0))
             for group in find_channels(netdef).groups
             if may_cut(strategy, group)
         ]
-    bundles = tuple(bundle for bundle in found if bundle.drawn)
+    bundles = [bundle for bundle in found if bundle.drawn]
     if not bundles:
         raise InputError(f"{name}: the network has nothing that it may cut")
     mean = sum(len(b) * b.price for b in bundles) / sum(map(len, bundles))
-    return tuple(replace(b, price=b.price / mean) for b in bundles)
+    return tuple(replace(bundle, price=bundle.price / mean) for bundle in bundles)
 
 
 def _of_block(netdef: NetDef, writers: tuple[int, ...], price: float) -> Bundle:

@@ -247,3 +247,12 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 def test_a_teacher_with_other_heads_is_one_line(project: Path, colour_weights: str) -> None:
     with pytest.raises(InputError, match=r"teacher='.*colours\.weights': head 1 has classes 3"):
         train.main(flags("--teacher", colour_weights))
+
+
+@pytest.mark.parametrize("measure", ["channels", "operations"])
+def test_the_pull_is_in_proportion_to_what_was_asked(measure: str) -> None:
+    settings = import_param.load(import_param.TrainSettings, [*SPARSE, "--sparse_by", measure])
+    pull = train.make_pull(settings, Darknet(parse(NET)), 1)
+    expected = find_bundles(parse(NET), settings.cut.strategy, measure)
+    assert [bundle.price for bundle in pull.bundles] == [bundle.price for bundle in expected]
+    assert (measure == "channels") == all(bundle.price == 1 for bundle in pull.bundles)

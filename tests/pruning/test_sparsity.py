@@ -239,6 +239,30 @@ def test_the_subgradient_is_the_penaltys() -> None:
     assert torch.equal(scales(model, 5), before)
 
 
+@pytest.mark.parametrize("measure", ["parameters", "operations"])
+def test_a_set_pays_for_what_goes_with_it(measure: str) -> None:
+    netdef = parse(BLOCK)
+    bundles = find_bundles(netdef, "slim", measure)
+    assert sum(len(b) * b.price for b in bundles) == pytest.approx(sum(len(b) for b in bundles))
+    # Kernel values that go, all on maps of one size: of what writes a channel, and what reads it.
+    weights = {(0, 3): 27 + 6 + 6 + 9 * 8, (2,): 4 + 9 + 4, (5,): 9 * 4 + 7}
+    norms = {(0, 3): 4, (2,): 4, (5,): 2} if measure == "parameters" else dict.fromkeys(weights, 0)
+    drawn = [tuple(layer for layer, _ in bundle.drawn) for bundle in bundles]
+    costs = [weights[layers] + norms[layers] for layers in drawn]
+    ratios = [bundle.price / cost for bundle, cost in zip(bundles, costs, strict=True)]
+    assert ratios == pytest.approx([ratios[0]] * len(weights))
+
+
+def test_the_threshold_grows_with_the_price() -> None:
+    model = network()
+    drawn = pull(model, measure="operations")
+    set_(model, {0: [1.0] * 4, 3: [1.0] * 4, 2: [1.0] * 6, 5: [1.0] * 8})
+    drawn.shrink_(0, sgd(lr=0.1))
+    for bundle in drawn.bundles:
+        left = torch.full((len(bundle),), 1 - 0.1 * bundle.price).clamp(min=0)
+        torch.testing.assert_close(size(read(model, bundle.drawn)), left)
+
+
 @pytest.mark.parametrize(
     ("decay", "early", "late"),
     [("constant", 8, 8), ("global", 8, 0), ("local", 8, 6)],
