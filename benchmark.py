@@ -3,6 +3,7 @@
     python benchmark.py
     python benchmark.py --weights weights/NAME/best.pt weights/NAME-slim-70/pruned.pt
     python benchmark.py --engines torch openvino --precisions fp32 bf16 int8 --batches 1 8
+    python benchmark.py --weights weights/A/best.pt weights/B/best.pt --data data/custom.data
     python benchmark.py --weights config/yolov3.cfg config/yolov3-tiny.cfg --peers --memory
 
 A .cfg stands for the network with random weights, which is as fast as a trained one. Of several
@@ -10,8 +11,11 @@ networks, each is compared with the first. Prints a table and leaves benchmark.m
 benchmark.png in the output folder. `--seconds` bounds the time that is spent on measuring.
 `--peers` lets public PyTorch implementations take turns with ours where they are installed, see
 utils/peers.py. `--memory` opens everything once more, each in a process of its own.
+`--data` measures mAP as well, through every engine, and leaves mean_ap.png, mAP against
+milliseconds.
 """
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -21,6 +25,7 @@ import import_param
 from import_param import Benchmark, BenchmarkSettings
 from models import netdef as cfg_files
 from models.darknet import Darknet
+from utils.accuracy import validation_photos, with_mean_ap
 from utils.backends import ENGINES, PRECISIONS, installed
 from utils.backends.timing import machine, version
 from utils.benchmark import (
@@ -31,6 +36,7 @@ from utils.benchmark import (
     measure,
     open_all,
     plot,
+    plot_accuracy,
     terminal_table,
 )
 from utils.calibration import sample_images
@@ -49,8 +55,11 @@ def main(argv: list[str] | None = None) -> None:
         torch.set_num_threads(p.benchmark.threads)
     engines, precisions = choose(p.benchmark)
     candidates = open_networks(p.benchmark)
+    photos = validation_photos(candidates, p.benchmark.data) if p.benchmark.data else None
     opened = open_all(candidates, engines, precisions, p.benchmark.batches, p.benchmark.threads)
     found = measure(candidates, opened, p.benchmark.rounds, p.benchmark.seconds)
+    if photos:
+        found = with_mean_ap(candidates, found, opened, photos, dataclasses.asdict(p.evaluate))
     if p.benchmark.memory:
         opened.clear()
         found = with_memory(candidates, found, p.benchmark.threads)
@@ -61,6 +70,8 @@ def main(argv: list[str] | None = None) -> None:
     write_text(folder / "benchmark.md", markdown_table(found, text))
     write_text(folder / "benchmark.csv", csv_table(found))
     plot(found, folder / "benchmark.png")
+    if photos:
+        plot_accuracy(found, folder / "mean_ap.png")
     print(f"benchmark.md, .csv and .png are in {folder}")
 
 
@@ -82,28 +93,30 @@ def choose(asked: Benchmark) -> tuple[list[str], list[str]]:
 
 def open_networks(asked: Benchmark) -> list[Candidate]:
     """The networks, with photos to calibrate on where int8 is asked for."""
-    found = []
-    for path in asked.weights:
-        model, size, letterbox = open_one(path, asked.img_size)
-        photos = None
-        if "int8" in asked.precisions:
-            photos = torch.rand(RANDOM_PHOTOS, 3, size[1], size[0])
-            if asked.calibration:
-                photos = sample_images(asked.calibration, size, letterbox, asked.calibration_photos)
-        found.append(Candidate(short(path, asked.weights), model, size, photos))
+    found = [open_one(path, short(path, asked.weights), asked.img_size) for path in asked.weights]
+    if "int8" in asked.precisions:
+        found = [dataclasses.replace(one, calibration=photos_for(one, asked)) for one in found]
     return found
 
 
-def open_one(path: str, img_size: int) -> tuple[Darknet, tuple[int, int], bool]:
+def photos_for(candidate: Candidate, asked: Benchmark) -> torch.Tensor:
+    """What int8 is calibrated on."""
+    if source := asked.calibration or asked.data:
+        count = asked.calibration_photos
+        return sample_images(source, candidate.size, candidate.letterbox, count)
+    return torch.rand(RANDOM_PHOTOS, 3, *reversed(candidate.size))
+
+
+def open_one(path: str, name: str, img_size: int) -> Candidate:
     """A trained network, or a .cfg with random weights; on the CPU."""
     if Path(path).suffix != ".cfg":
         network = load_network(path, device="cpu", img_size=img_size)
-        return network.model, network.size, network.letterbox
+        return Candidate(name, network.model, network.size, letterbox=network.letterbox)
     netdef = cfg_files.load(path)
     check_for_photos(netdef)
     size = (img_size, img_size) if img_size else netdef.size
     check_size(netdef, size)
-    return Darknet(netdef).eval(), size, netdef.letterbox
+    return Candidate(name, Darknet(netdef).eval(), size, None, netdef.letterbox, trained=False)
 
 
 def short(path: str, others: tuple[str, ...]) -> str:
@@ -124,15 +137,16 @@ def about(asked: Benchmark, engines: list[str]) -> str:
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
     size = f"{asked.img_size}x{asked.img_size} px" if asked.img_size else "each network's own size"
     int8 = ""
-    if "int8" in asked.precisions and not asked.calibration:
+    if "int8" in asked.precisions and not (asked.calibration or asked.data):
         int8 = " int8 was calibrated on noise: for its speed alone."
     peers = f" Peers decode boxes, too; vs {UPSTREAM}: times its speed." if asked.peers else ""
     memory = f" Memory: {MEMORY}." if asked.memory else ""
+    mean_ap = f" mAP: of the validation photos of {asked.data}." if asked.data else ""
     return (
         f"{machine()}; {versions}. {size}; from images in memory to raw maps, median and quartiles "
         f"of up to {asked.rounds} rounds in which all took turns; speed-up against the first "
         "network on the same engine; peak: the best of a large float32 convolution in these rounds."
-        f"{peers}{int8}{memory}"
+        f"{peers}{int8}{memory}{mean_ap}"
     )
 
 

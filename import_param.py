@@ -407,12 +407,13 @@ class Benchmark:
     precisions: tuple[str, ...] = ("fp32", "bf16")  # fp32, bf16, int8
     peers: bool = False  # time pytorchyolo's and ultralytics' networks too, where installed
     memory: bool = False  # measure memory as well, each in a process of its own; takes a while
+    data: str = ""  # measure mAP as well, on the validation photos of this data set
     batches: tuple[int, ...] = (1,)  # images at once
     img_size: int = 320  # input width and height, pixels; 0 = each network's own
     rounds: int = 30  # in which everything is timed once
     seconds: float = 120.0  # of measuring, about, at most
     threads: int = 0  # 0 = as many as torch finds useful
-    calibration: str = ""  # photos for int8: a .data file, a folder, a glob; empty = noise
+    calibration: str = ""  # photos for int8: .data file, folder or glob; empty = `data`, or noise
     calibration_photos: int = 200  # at most so many of them
     output: str = "runs/benchmark"  # folder for the table and the plot
 
@@ -589,6 +590,7 @@ class BenchmarkSettings:
     """Compare networks, engines and precisions in speed; see README.md."""
 
     benchmark: Benchmark = field(default_factory=Benchmark)
+    evaluate: Evaluate = field(default_factory=Evaluate)
 
 
 @dataclass(frozen=True)

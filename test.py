@@ -22,11 +22,11 @@ from utils import coco_files
 from utils.backends.runtime import open_runtime
 from utils.checkpoint import Network, load_network
 from utils.data_check import PhotoSet, load_split
-from utils.data_file import DataDefinition, read_data
+from utils.data_file import DataDefinition, check_classes, read_data
 from utils.datasets import ValidationDataset, validation_loader
 from utils.demo_data import make_if_demo
 from utils.engine import evaluate
-from utils.errors import InputError, run
+from utils.errors import run
 from utils.files import write_text
 from utils.metrics import Metrics, coco_json, format_metrics
 from utils.plot_metrics import plot_confusion, plot_precision_recall
@@ -38,7 +38,8 @@ def main(argv: list[str] | None = None) -> None:
     network = load_network(**dataclasses.asdict(p.network))
     make_if_demo(p.test.data)
     definition = read_data(p.test.data)
-    check_classes(network, definition)
+    check_classes(definition, len(network.names))
+    tell_names(network, definition)
     photos = load_split(definition, p.test.split)
     print(photos.report.text())
     photos.report.accept(p.test.bad_labels)
@@ -58,14 +59,9 @@ def main(argv: list[str] | None = None) -> None:
     write(Path(p.test.output), p, definition, photos, metrics, found, table)
 
 
-def check_classes(network: Network, definition: DataDefinition) -> None:
-    """Refuse a data set whose classes are not the network's."""
-    classes = len(network.names)
-    if classes != len(definition.names):
-        raise InputError(
-            f"{definition.path}: {len(definition.names)} classes: expected the network's {classes}"
-        )
-    named = network.names != tuple(str(number) for number in range(classes))
+def tell_names(network: Network, definition: DataDefinition) -> None:
+    """Say so where the network calls its classes otherwise than the data set."""
+    named = network.names != tuple(str(number) for number in range(len(network.names)))
     if named and network.names != definition.names:
         pairs = zip(network.names, definition.names, strict=True)
         ours, theirs = next(pair for pair in pairs if pair[0] != pair[1])

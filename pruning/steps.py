@@ -29,7 +29,7 @@ from utils.checkpoint import (
     write_pair,
 )
 from utils.data_check import load_split
-from utils.data_file import DataDefinition, read_data
+from utils.data_file import check_classes, read_data
 from utils.datasets import (
     DetectionDataset,
     EpochSampler,
@@ -39,7 +39,6 @@ from utils.datasets import (
 )
 from utils.demo_data import make_if_demo
 from utils.engine import evaluate
-from utils.errors import InputError
 from utils.files import write_text
 from utils.runs import Run, new_run
 from utils.types import Batch
@@ -133,7 +132,7 @@ def _photos(network: Network, data: str, batch_size: int, workers: int) -> Photo
     """The data set's two splits, checked; what is wrong with them is printed."""
     make_if_demo(data)
     definition = read_data(data)
-    _check_classes(network, definition)
+    check_classes(definition, len(network.names))
     splits = {split: load_split(definition, split) for split in ("train", "valid")}
     for photos in splits.values():
         print(photos.report.text())
@@ -157,14 +156,6 @@ class _Long:
 
     def __iter__(self) -> Any:
         return (batch for batch in self.batches if len(batch.paths) >= SHORTEST)
-
-
-def _check_classes(network: Network, definition: DataDefinition) -> None:
-    if len(network.names) != len(definition.names):
-        raise InputError(
-            f"{definition.path}: {len(definition.names)} classes: "
-            f"expected the network's {len(network.names)}"
-        )
 
 
 def _scores(name: str, model: Darknet, loss: Loss, batches: Iterable[Batch]) -> Scores:

@@ -3,10 +3,13 @@
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import benchmark
-from utils.errors import run
+from tests.conftest import COLOURS
+from utils.errors import InputError, run
 
 
 def test_it_leaves_a_table_and_a_plot(
@@ -24,6 +27,44 @@ def test_it_leaves_a_table_and_a_plot(
         (name, batch) for name in ("colours", "yolov3-lite") for batch in "12"
     ]
     assert all(float(row["ms"]) > 0 for row in table)
+
+
+@pytest.fixture
+def squares(tmp_path: Path) -> str:
+    """A data set of two photos, with a red and a blue square where `colour_weights` finds them."""
+    for name, place, colour, label in (("a", 0, 0, "0 .25 .25"), ("b", 32, 2, "2 .75 .75")):
+        photo = np.zeros((64, 64, 3), np.uint8)
+        photo[place : place + 32, place : place + 32, colour] = 255
+        Image.fromarray(photo).save(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text(f"{label} .3125 .3125\n")
+    (tmp_path / "squares.names").write_text("\n".join(COLOURS))
+    (tmp_path / "valid.txt").write_text("a.png\nb.png\n")
+    (tmp_path / "squares.data").write_text("names = squares.names\nvalid = valid.txt\n")
+    return str(tmp_path / "squares.data")
+
+
+def test_map_is_measured_through_every_engine(
+    tmp_path: Path, colour_weights: str, squares: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--weights", colour_weights, "config/yolov3-lite.cfg", "--img_size", "64"]
+    flags += ["--engines", "torch", "opencv", "--precisions", "fp32", "--rounds", "1"]
+    benchmark.main([*flags, "--data", squares, "--output", str(tmp_path / "out")])
+    assert "mAP@.5" in capsys.readouterr().out
+    assert (tmp_path / "out" / "mean_ap.png").stat().st_size > 1000
+    table = list(csv.DictReader((tmp_path / "out" / "benchmark.csv").open()))
+    assert [(row["engine"], f"{float(row['mean_ap']):.3f}") for row in table] == [
+        ("torch", "1.000"), ("opencv", "1.000"), ("torch", "nan"), ("opencv", "nan"),
+    ]  # fmt: skip
+
+
+def test_map_needs_a_trained_network_with_the_classes_of_the_data(
+    tmp_path: Path, colour_weights: str, squares: str
+) -> None:
+    with pytest.raises(InputError, match="expected a trained network"):
+        benchmark.main(["--weights", "config/yolov3-lite.cfg", "--data", squares])
+    (tmp_path / "squares.names").write_text("red\nblue\n")
+    with pytest.raises(InputError, match="2 classes: expected the network's 3"):
+        benchmark.main(["--weights", colour_weights, "--data", squares])
 
 
 @pytest.mark.parametrize(

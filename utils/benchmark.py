@@ -34,12 +34,15 @@ PEAK_OPERATIONS = 2 * 9 * PEAK_CHANNELS**2 * PEAK_SIDE**2
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network and its input: size in pixels (width, height), photos to calibrate int8 on."""
+    """A network and its input: size in pixels (width, height), photos to calibrate int8 on, whether
+    photos keep their aspect. trained: or else its weights are random."""
 
     name: str
     model: Darknet
     size: tuple[int, int]
     calibration: Tensor | None = None
+    letterbox: bool = False
+    trained: bool = True
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Row:
     batch in UPSTREAM. of_peak: operations a second, as a share of what `peak_run` reaches here in
     float32. parameters, operations: for one image. file_mb: of a Darknet .weights, in
     10^6 bytes. memory_mb: resident memory that it adds, as `utils.memory` measures it, in 10^6
-    bytes. What was not measured is nan.
+    bytes. mean_ap: mAP@.5, by `utils.accuracy`. What was not measured is nan.
     """
 
     network: str
@@ -69,6 +72,7 @@ class Row:
     operations: int
     file_mb: float
     memory_mb: float = math.nan
+    mean_ap: float = math.nan
 
 
 Key = tuple[str, str, str, int]  # network, engine or peer, precision, batch
@@ -219,6 +223,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "operations": lambda row: f"{row.operations / 1e9:.2f} G",
     "file MB": lambda row: _known(row.file_mb, ".1f"),
     "memory MB": lambda row: _known(row.memory_mb, ".0f"),
+    "mAP@.5": lambda row: _known(row.mean_ap, ".3f"),
 }
 
 
@@ -270,10 +275,8 @@ def plot(found: Sequence[Row], path: Path) -> None:
             [(row.ms - row.ms_low) / row.batch for row in mine],
             [(row.ms_high - row.ms) / row.batch for row in mine],
         ]
-        engine, precision, batch = kind
-        label = f"{engine} {precision}" + (f", {batch} at once" if batch > 1 else "")
         bars = axes.barh(
-            places, widths, 0.9 / (len(kinds) + 1), xerr=ends, label=label,
+            places, widths, 0.9 / (len(kinds) + 1), xerr=ends, label=_kind_name(*kind),
             color=f"C{number % 10}", error_kw={"elinewidth": 0.7},
         )  # fmt: skip
         axes.bar_label(bars, [f"{width:.1f}" for width in widths], padding=3, fontsize=6)
@@ -283,5 +286,42 @@ def plot(found: Sequence[Row], path: Path) -> None:
     axes.set(xlabel="milliseconds an image: median, and quartiles as lines", xscale="log")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    _save(figure, path)
+
+
+MARKERS = "os^Dv<>pPX"  # of engines and precisions
+
+
+def plot_accuracy(found: Sequence[Row], path: Path) -> None:
+    """mAP@.5 against milliseconds an image, as a PNG file. Colours: networks; shapes: engines."""
+    known = [row for row in found if not math.isnan(row.mean_ap)]
+    networks = list(dict.fromkeys(row.network for row in known))
+    kinds = list(dict.fromkeys((row.engine, row.precision, row.batch) for row in known))
+    figure = Figure(figsize=(9, 5.5), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    for row in known:
+        number = kinds.index((row.engine, row.precision, row.batch))
+        axes.scatter(
+            row.ms / row.batch, row.mean_ap, s=45, marker=MARKERS[number % len(MARKERS)],
+            color=f"C{networks.index(row.network) % 10}",
+        )  # fmt: skip
+    for number, network in enumerate(networks):
+        axes.scatter([], [], color=f"C{number % 10}", label=network)
+    for number, kind in enumerate(kinds):
+        shape = MARKERS[number % len(MARKERS)]
+        axes.scatter([], [], color="0.5", marker=shape, label=_kind_name(*kind))
+    axes.set(xlabel="milliseconds an image, median", ylabel="mAP@.5", xscale="log")
+    axes.grid(color="0.9", linewidth=0.6, which="both")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    _save(figure, path)
+
+
+def _kind_name(engine: str, precision: str, batch: int) -> str:
+    return f"{engine} {precision}" + (f", {batch} at once" if batch > 1 else "")
+
+
+def _save(figure: Figure, path: Path) -> None:
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png")

@@ -49,6 +49,14 @@ class DataDefinition:
         return sources
 
 
+def check_classes(definition: DataDefinition, count: int) -> None:
+    """Refuse a data set that has not as many classes as a network."""
+    if len(definition.names) != count:
+        raise InputError(
+            f"{definition.path}: {len(definition.names)} classes: expected the network's {count}"
+        )
+
+
 def read_data(path: str | Path) -> DataDefinition:
     """Read a `.data` file: lines of `key = value`.
 
@@ -70,7 +78,7 @@ def read_data(path: str | Path) -> DataDefinition:
     if not exists(names_file):
         raise _absent(path, names_line, "names", names_path)
     names = read_names(names_file)
-    _check_classes(path, lines, names)
+    _check_count(path, lines, names)
     paths = {key: _paths(path, lines, key) for key in ("train", "valid", "images")}
     return DataDefinition(
         path=path,
@@ -156,7 +164,7 @@ def _key_values(path: Path) -> dict[str, tuple[int, str]]:
     return found
 
 
-def _check_classes(path: Path, lines: dict[str, tuple[int, str]], names: tuple[str, ...]) -> None:
+def _check_count(path: Path, lines: dict[str, tuple[int, str]], names: tuple[str, ...]) -> None:
     line, value = lines.get("classes", (0, str(len(names))))
     if not value.isdecimal() or int(value) != len(names):
         raise InputError(

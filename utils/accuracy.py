@@ -1,0 +1,68 @@
+"""What mAP do networks reach on each engine, in each precision?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+from utils.backends.base import Engine
+from utils.benchmark import Candidate, Key, Row, Run, key_of
+from utils.data_check import PhotoSet, load_split
+from utils.data_file import check_classes, read_data
+from utils.datasets import ValidationDataset, validation_loader
+from utils.demo_data import make_if_demo
+from utils.engine import evaluate
+from utils.errors import InputError
+from utils.peers import PEERS
+
+
+def validation_photos(candidates: Sequence[Candidate], data: str) -> PhotoSet:
+    """The photos that networks are measured on: a .data file's `valid`.
+
+    Raises InputError where no network is trained, or one has not as many classes.
+    """
+    make_if_demo(data)
+    definition = read_data(data)
+    trained = [candidate for candidate in candidates if candidate.trained]
+    if not trained:
+        raise InputError(f"data={data}: expected a trained network; a .cfg has random weights")
+    for candidate in trained:
+        check_classes(definition, candidate.model.heads[0].classes)
+    return load_split(definition, "valid")
+
+
+def with_mean_ap(
+    candidates: Sequence[Candidate],
+    found: Sequence[Row],
+    opened: Mapping[Key, Run],
+    photos: PhotoSet,
+    evaluation: Mapping[str, Any],
+) -> list[Row]:
+    """The rows with their mAP@.5, measured through each engine.
+
+    evaluation: the thresholds and rules that `utils.engine.evaluate` takes. Networks with random
+    weights and peers have none.
+    """
+    trained = {candidate.name: candidate for candidate in candidates if candidate.trained}
+    measured: dict[tuple[str, ...], float] = {}  # another batch changes nothing
+    for row in found:
+        known = kind_of(row) in measured or row.engine in PEERS
+        if row.network in trained and not known:
+            candidate = trained[row.network]
+            validation = ValidationDataset(photos, candidate.size, candidate.letterbox)
+            metrics, _ = evaluate(
+                candidate.model,
+                validation_loader(validation, row.batch, workers=0),
+                validation.targets,
+                letterbox=candidate.letterbox,
+                run=cast(Engine, opened[key_of(row)]),
+                **evaluation,
+            )
+            measured[kind_of(row)] = metrics.mean_ap
+    return [replace(row, mean_ap=measured.get(kind_of(row), math.nan)) for row in found]
+
+
+def kind_of(row: Row) -> tuple[str, ...]:
+    return row.network, row.engine, row.precision
