@@ -1,4 +1,4 @@
-"""Do the runs take turns, and does the second call of a turn count?"""
+"""Do the runs take turns, and does the last call of a turn count?"""
 
 from utils.backends.timing import interleaved, spread
 
@@ -17,10 +17,25 @@ def test_the_second_call_of_each_turn_counts() -> None:
         {"a": lambda: run("a", 5, 1), "b": lambda: run("b", 7, 2)},
         rounds=3,
         warm_up=1,
+        settle=0,
         clock=lambda: now,
     )
     assert times == {"a": [1000.0] * 3, "b": [2000.0] * 3}
     assert calls == ["a", "b"] + ["a", "a", "b", "b"] * 3
+
+
+def test_short_runs_settle_before_they_count() -> None:
+    now = 0.0
+    calls: list[float] = []
+
+    def run() -> None:
+        nonlocal now
+        calls.append(now)
+        now += 2 if len(calls) < 6 else 1
+
+    times = interleaved({"a": run}, 1, warm_up=0, settle=9.5, clock=lambda: now)
+    assert times == {"a": [1000.0]}
+    assert len(calls) == 5 + 1
 
 
 def test_it_ends_in_time_but_measures_once() -> None:
