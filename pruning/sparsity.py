@@ -111,8 +111,9 @@ class Sparsity:
     """The pull on the scales of batch normalisation, after Network Slimming (Liu et al., ICCV
     2017): an L1 penalty, and a group lasso on scales that must die together.
 
-    A set of w scales γ pays rate · √w · ‖γ‖ of loss, which for a single scale is rate · |γ|; so
-    scales of coupled layers reach zero together. There are two ways to follow it, each once a step
+    A set of w scales γ pays price · rate · √w · ‖γ‖ of loss, which for a single scale of the usual
+    price is rate · |γ|; so scales of coupled layers reach zero together. (Prices that are in
+    proportion to operations are those of MorphNet, Gordon et al., CVPR 2018.) There are two ways to follow it, each once a step
     of the optimizer:
 
     - subgradient: its derivative is added to the gradient, after clipping. Scales come near zero.
@@ -125,7 +126,7 @@ class Sparsity:
     A layer's scales are only worth anything beside each other: as long as nothing else is done, a
     penalty shrinks them all, at no cost. So `settle_` brings every layer back to its size.
 
-    bundles: what is drawn. rate: the strength. steps: of the whole training. decay: after half of
+    bundles: what is drawn. rate: the strength, for a price of 1. steps: of the whole training. decay: after half of
     it the pull on all scales (`global`), or on the largest alone (`local`), is nearly let go.
     """
 
