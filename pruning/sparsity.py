@@ -113,21 +113,22 @@ class Sparsity:
 
     A set of w scales γ pays price · rate · √w · ‖γ‖ of loss, which for a single scale of the usual
     price is rate · |γ|; so scales of coupled layers reach zero together. (Prices that are in
-    proportion to operations are those of MorphNet, Gordon et al., CVPR 2018.) There are two ways to follow it, each once a step
-    of the optimizer:
+    proportion to operations are those of MorphNet, Gordon et al., CVPR 2018.) There are two ways
+    to follow it, each once a step of the optimizer:
 
     - subgradient: its derivative is added to the gradient, after clipping. Scales come near zero.
     - proximal: the optimizer's step is followed by the penalty's own, a soft threshold, in the
       optimizer's metric: where AdamW divides gradients by their root mean square, so is the rate
       (Yun et al., NeurIPS 2021, "Adaptive proximal gradient methods"). Then a scale dies, exactly,
-      if the loss rises by less than `rate` for each unit of scale that is lost, however small or
-      noisy its gradients are.
+      if the loss rises by less than price · rate for each unit of scale that is lost, however small
+      or noisy its gradients are.
 
     A layer's scales are only worth anything beside each other: as long as nothing else is done, a
     penalty shrinks them all, at no cost. So `settle_` brings every layer back to its size.
 
-    bundles: what is drawn. rate: the strength, for a price of 1. steps: of the whole training. decay: after half of
-    it the pull on all scales (`global`), or on the largest alone (`local`), is nearly let go.
+    bundles: what is drawn. rate: the strength, for a price of 1. steps: of the whole training.
+    decay: after half of it the pull on all scales (`global`), or on the largest alone (`local`), is
+    nearly let go.
     """
 
     model: Darknet
