@@ -45,6 +45,7 @@ from utils.errors import InputError, run
 from utils.files import write_text
 from utils.memory import MEMORY, with_memory
 from utils.peers import PEERS
+from utils.results import output_folder
 
 RANDOM_PHOTOS = 8  # that int8 is calibrated on where only its speed is asked for
 
@@ -56,6 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     engines, precisions = choose(p.benchmark)
     candidates = open_networks(p.benchmark)
     photos = validation_photos(candidates, p.benchmark.data) if p.benchmark.data else None
+    folder = output_folder(p.benchmark.output)
     opened = open_all(candidates, engines, precisions, p.benchmark.batches, p.benchmark.threads)
     found = measure(candidates, opened, p.benchmark.rounds, p.benchmark.seconds)
     if photos:
@@ -65,7 +67,6 @@ def main(argv: list[str] | None = None) -> None:
         found = with_memory(candidates, found, p.benchmark.threads)
     text = about(p.benchmark, engines)
     print(f"{terminal_table(found)}\n{text}")
-    folder = Path(p.benchmark.output)
     import_param.save(p, folder / "settings.json")
     write_text(folder / "benchmark.md", markdown_table(found, text))
     write_text(folder / "benchmark.csv", csv_table(found))

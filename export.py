@@ -29,6 +29,7 @@ from utils.engine import evaluate
 from utils.errors import InputError, run
 from utils.export import Exported, Options, check, export
 from utils.files import write_text
+from utils.results import output_folder
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -78,12 +79,15 @@ def options_of(p: ExportSettings, photos: Tensor | None) -> Options:
 
 
 def stem_of(p: ExportSettings) -> Path:
-    """The files' folder and name without suffix, which says what they are."""
+    """The files' folder, made where it is missing, and name without suffix, which says what they
+    are."""
     source = Path(p.network.weights) if p.network.weights else newest_weights()
     folder = Path(p.export.output) if p.export.output else source.parent / "export"
     marks = [("dynamic", p.export.dynamic), ("nms", p.export.nms)]
     marks += [("int8", p.export.precision == "int8")]
-    return folder / "-".join([source.stem, *(mark for mark, asked in marks if asked)])
+    return output_folder(str(folder)) / "-".join(
+        [source.stem, *(mark for mark, asked in marks if asked)]
+    )
 
 
 def said(done: Exported, options: Options, photos: int) -> str:

@@ -30,6 +30,7 @@ from utils.errors import run
 from utils.files import write_text
 from utils.metrics import Metrics, coco_json, format_metrics
 from utils.plot_metrics import plot_confusion, plot_precision_recall
+from utils.results import output_folder
 from utils.types import Detections
 
 
@@ -44,6 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     print(photos.report.text())
     photos.report.accept(p.test.bad_labels)
 
+    folder = output_folder(p.test.output)
     validation = ValidationDataset(photos, network.size, network.letterbox)
     loader = validation_loader(validation, p.test.batch_size, p.test.workers)
     metrics, found = evaluate(
@@ -56,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     table = format_metrics(metrics, definition.names)
     print(table)
-    write(Path(p.test.output), p, definition, photos, metrics, found, table)
+    write(folder, p, definition, photos, metrics, found, table)
 
 
 def tell_names(network: Network, definition: DataDefinition) -> None:

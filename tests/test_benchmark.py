@@ -74,6 +74,7 @@ def test_map_needs_a_trained_network_with_the_classes_of_the_data(
         ["--precisions", "fp7"],
         ["--weights", "none.cfg"],
         ["--engines", "torch", "--precisions", "int8", "--weights", "config/yolov3-lite.cfg"],
+        ["--engines", "torch", "--weights", "config/yolov3-lite.cfg", "--output", "/dev/null/x"],
     ],
 )
 def test_what_cannot_be_is_one_line(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -133,10 +133,16 @@ def test_the_script_reports_what_it_wrote(
         ["--format", "darknet", "--nms"],
         ["--format", "darknet", "--dynamic"],
         ["--format", "onnx", "--precision", "int8"],
+        ["--format", "darknet", "--source", "photos", "--output", "/dev/null/x"],
     ],
 )
 def test_what_cannot_be_is_one_line(
-    flags: list[str], colour_weights: str, capsys: pytest.CaptureFixture[str]
+    flags: list[str],
+    colour_weights: str,
+    photos: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(Path(photos).parent)
     assert run(lambda: script.main(["--weights", colour_weights, *flags])) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -255,6 +255,8 @@ def test_coco_files_keep_their_ids(project: Path, colour_weights: str) -> None:
     assert {entry["category_id"] for entry in found} == {3, 7, 90}
     truth = json.loads((project / "out/ground_truth.json").read_text())
     assert truth["annotations"][0] | {"area": 99} == truth["annotations"][0]
+    with pytest.raises(InputError, match="cannot make this folder"):
+        measure.main([*argv, "--output", "coco.data/out"])
 
 
 def test_a_data_set_with_other_classes_is_refused(project: Path, colour_weights: str) -> None:

@@ -34,8 +34,18 @@ def new_run(name: str, otherwise: str) -> Run:
     """A run that overwrites nothing, its folders made.
 
     name: as the user asked; InputError where that run is there already. Empty for the first free
-    one of `otherwise`, `otherwise`-2, -3, ...
+    one of `otherwise`, `otherwise`-2, -3, ... InputError where its folders cannot be made.
     """
+    try:
+        run = _free_run(name, otherwise)
+        run.folder.mkdir(parents=True)
+        run.weights.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot make this folder ({error.strerror})") from error
+    return run
+
+
+def _free_run(name: str, otherwise: str) -> Run:
     if name:
         run = Run(name)
         if run.exists:
@@ -48,6 +58,4 @@ def new_run(name: str, otherwise: str) -> Run:
     else:
         names = (otherwise if n == 1 else f"{otherwise}-{n}" for n in count(1))
         run = next(run for run in map(Run, names) if not run.exists)
-    run.folder.mkdir(parents=True)
-    run.weights.mkdir(parents=True)
     return run

@@ -31,6 +31,12 @@ def test_the_temporary_file_keeps_the_suffix(tmp_path: Path) -> None:
         assert temporary.suffix == ".png" and temporary.parent == tmp_path
 
 
+def test_a_folder_that_cannot_be_is_bad_input(tmp_path: Path) -> None:
+    write_text(tmp_path / "file", "")
+    with pytest.raises(InputError, match=r"file/a.txt: cannot be written: "):
+        write_text(tmp_path / "file" / "a.txt", "")
+
+
 def fail(error: BaseException) -> None:
     raise error
 

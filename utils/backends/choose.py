@@ -55,8 +55,8 @@ def remember(identity: str, found: Mapping[str, Any], path: Path) -> str:
     content = content if isinstance(content, dict) else {}
     try:
         write_text(path, json.dumps({**content, identity: found}, indent=2) + "\n")
-    except OSError as error:
-        return f"; not kept: {path}: {error.strerror}"
+    except InputError as error:
+        return f"; not kept: {error}"
     return ""
 
 

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from utils.errors import InputError
 from utils.files import write_bytes
 
 MOST = 16  # files in a folder; of more, those go that were not used for longest
@@ -56,5 +57,5 @@ def _keep(path: Path, content: bytes) -> None:
         files = sorted(path.parent.iterdir(), key=lambda file: file.stat().st_mtime)
         for old in files[:-MOST]:
             old.unlink(missing_ok=True)
-    except OSError as error:
-        warnings.warn(f"not kept for the next time: {path}: {error.strerror}", stacklevel=3)
+    except (InputError, OSError) as error:
+        warnings.warn(f"not kept for the next time: {error}", stacklevel=3)
