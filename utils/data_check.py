@@ -157,7 +157,10 @@ class PhotoSet:
 def load_split(
     definition: DataDefinition, split: str, cache_mb: float = 0, progress: bool = True
 ) -> PhotoSet:
-    """Read and check "train" or "valid". Print `.report.text()`, then `.report.accept(…)`."""
+    """Read and check "train" or "valid". Print `.report.text()`, then `.report.accept(…)`.
+
+    Raises InputError where no photo is left, or none with an object to train on.
+    """
     records: list[Record] = []
     for source in definition.sources(split):
         records += read_source(
@@ -169,6 +172,11 @@ def load_split(
         raise InputError(
             f"{definition.path}: no sound label in the {len(records)} photos to train on, of which"
             f" the first is {first}" + _problem_hint(found.report)
+        )
+    if not len(found):
+        raise InputError(
+            f"{definition.path}: {split}: none of {len(records)} photos can be used"
+            + _problem_hint(found.report)
         )
     return found
 

@@ -223,6 +223,14 @@ def test_training_without_a_label_is_refused(tmp_path: Path) -> None:
     assert len(load_split(data, "valid", progress=False)) == 1
 
 
+def test_photos_that_are_all_missing_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.names").write_text("cat\n")
+    (tmp_path / "valid.txt").write_text("a.jpg\nb.jpg\n")
+    (tmp_path / "a.data").write_text("names=a.names\nvalid=valid.txt")
+    with pytest.raises(InputError, match=r"none of 2 photos can be used; 2 × missing photo"):
+        load_split(read_data(tmp_path / "a.data"), "valid", progress=False)
+
+
 def test_object_sizes_are_in_pixels_of_the_input(tmp_path: Path) -> None:
     photo(tmp_path / "a.jpg")
     (tmp_path / "a.txt").write_text("0 .5 .5 .5 .5")
