@@ -189,10 +189,10 @@ class Latency:
     def __post_init__(self) -> None:
         expect(
             self,
-            target_ms=(self.target_ms >= 0, "at least 0"),
+            target_ms=(0 <= self.target_ms < math.inf, "a number, at least 0"),
             target_speedup=(
-                self.target_speedup == 0 or self.target_speedup >= 1,
-                "at least 1, or 0 where target_ms is given",
+                self.target_speedup == 0 or 1 <= self.target_speedup < math.inf,
+                "a number, at least 1, or 0 where target_ms is given",
             ),
             cost_table=(self.cost_table[-4:] in ("", ".csv"), "a .csv file"),
         )
@@ -566,7 +566,8 @@ class Reproduce:
             self,
             dense_epochs=(self.dense_epochs >= 0, "at least 0"),
             channels=(all(0 <= share < 1 for share in self.channels), "from 0 to below 1"),
-            speedups=(all(factor >= 1 for factor in self.speedups), "at least 1"),
+            speedups=(all(1 <= f < math.inf for f in self.speedups), "numbers from 1"),
+            name=("/" not in self.name and "\\" not in self.name, "a name without slashes"),
         )
 
 
