@@ -82,8 +82,12 @@ def main(argv: list[str] | None = None) -> None:
 
 def chosen(rows: Sequence[Row], words: Sequence[str]) -> list[Row]:
     """The first row, which all are compared with, and those whose label has one of the words."""
-    found = [row for row in rows[1:] if not words or any(word in row.label for word in words)]
-    if not found:
+
+    def wanted(row: Row) -> bool:
+        return not words or any(word in row.label for word in words)
+
+    found = [row for row in rows[1:] if wanted(row)]
+    if not found and not wanted(rows[0]):
         labels = "; ".join(row.label for row in rows)
         raise InputError(f"only={' '.join(words)}: expected a word of one of these rows: {labels}")
     return [rows[0], *found]

@@ -43,8 +43,15 @@ def test_some_rows_can_be_chosen() -> None:
         "dense", "slim, 85%", "latency, 2",
     ]  # fmt: skip
     assert reproduce.chosen(rows, []) == rows
+    assert reproduce.chosen(rows, ["dense"]) == rows[:1]
     with pytest.raises(InputError, match="only=slum: expected a word of one of these rows: dense;"):
         reproduce.chosen(rows, ["slum"])
+
+
+def test_values_that_no_run_could_take_are_refused() -> None:
+    for flag, value in (("--name", "a/b"), ("--speedups", "inf")):
+        with pytest.raises(InputError, match=f"{flag[2:]}=.*: expected"):
+            reproduce.main([flag, value])
 
 
 @pytest.mark.slow
