@@ -1,6 +1,7 @@
 """export.py and utils/export.py: what is written opens, says the same, and is whole."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import export as script
 from tests.utils.backends.test_backends import CFG, trained
 from utils import export
 from utils.backends import installed
-from utils.checkpoint import Network
+from utils.checkpoint import Network, load_network
 from utils.draw import write_image
 from utils.errors import InputError, run
 from utils.export import FORMATS, NEEDS, Options
@@ -49,6 +50,19 @@ def test_a_format_is_written_whole(kind: str, network: Network, tmp_path: Path) 
         wanted = network.model(images[:1])
     for ours, theirs in zip(done.run(images[:1]), wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_a_darknet_pair_has_the_name_size_and_shape_that_it_is_used_with(
+    network: Network, tmp_path: Path
+) -> None:
+    used = replace(network, size=(96, 64), letterbox=True)
+    images = torch.rand(1, 3, 64, 96)
+    done = export.export(used, "darknet", tmp_path / "net-1.1", images, Options())
+    assert [file.name for file in done.files] == [
+        "net-1.1.cfg", "net-1.1.weights", "net-1.1.names",
+    ]  # fmt: skip
+    opened = load_network(str(done.files[1]), device="cpu")
+    assert (opened.size, opened.letterbox) == (used.size, used.letterbox)
 
 
 def test_what_computes_something_else_is_not_kept(

@@ -140,10 +140,11 @@ def write_pair(
     path: Path, model: Darknet, netdef: NetDef, names: Sequence[str]
 ) -> tuple[Path, Path]:
     """Write `path`.cfg and `path`.weights, which Darknet and OpenCV read, and `path`.names."""
-    cfg, weights = path.with_suffix(".cfg"), path.with_suffix(".weights")
+    # A dot in the name, as in yolo-fastest-1.1, begins no suffix.
+    cfg, weights, listed = (Path(f"{path}.{suffix}") for suffix in ("cfg", "weights", "names"))
     netdef.write(cfg)
     write_weights(weights, model)
-    write_text(path.with_suffix(".names"), "".join(f"{name}\n" for name in names))
+    write_text(listed, "".join(f"{name}\n" for name in names))
     return cfg, weights
 
 

@@ -104,7 +104,11 @@ Written = tuple[list[Path], Callable[[Tensor], Any]]
 
 
 def _darknet(network: Network, stem: Path, images: Tensor, options: Options) -> Written:
-    write_pair(stem, network.model, network.model.netdef, network.names)
+    width, height = network.size
+    netdef = network.model.netdef.with_net_options(
+        width=width, height=height, letter_box=int(network.letterbox)
+    )
+    write_pair(stem, network.model, netdef, network.names)
     files = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".cfg", ".weights", ".names")]
     opened = load_network(str(files[1]), device="cpu").model
     return files, torch.inference_mode()(opened)
