@@ -151,7 +151,7 @@ def _x(shape: Shape) -> str:
 
 def stride(netdef: NetDef) -> int:
     """Input pixels per cell of the coarsest head: input sizes should be multiples of it."""
-    side = 1024  # a size that every stride in use divides, whatever the .cfg's own
+    side = 1024 * 3**2 * 5 * 7  # that every stride in use divides, whatever the .cfg's own size
     outputs = shapes(netdef, (side, side))
     return max((max(1, side // outputs[index][1]) for index in netdef.heads), default=1)
 

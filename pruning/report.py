@@ -154,10 +154,13 @@ class LayerRow:
         ]
 
 
-def layer_rows(before: NetDef, after: NetDef, plan: Plan) -> tuple[LayerRow, ...]:
-    """Every convolution of a network beside what the plan has left of it."""
+def layer_rows(
+    before: NetDef, after: NetDef, plan: Plan, size: tuple[int, int]
+) -> tuple[LayerRow, ...]:
+    """Every convolution of a network beside what the plan has left of it, for an input of (width,
+    height) `size`."""
     _, moved = without_blocks(before, plan.blocks)
-    old, new = _costs(before), _costs(after)
+    old, new = _costs(before, size), _costs(after, size)
     rows = []
     for layer, (channels, parameters, operations) in old.items():
         place = moved.get(layer, 0)
@@ -179,9 +182,9 @@ def _kernel(netdef: NetDef, layer: int) -> str:
     return text + (" depthwise" if groups == section.integer("filters") else f" {groups} groups")
 
 
-def _costs(netdef: NetDef) -> dict[int, tuple[int, int, int]]:
+def _costs(netdef: NetDef, size: tuple[int, int]) -> dict[int, tuple[int, int, int]]:
     """By convolution: channels, parameters, operations."""
-    outputs = shapes(netdef)
+    outputs = shapes(netdef, size)
     found = {}
     for index, section in enumerate(netdef.layers):
         if section.kind == "convolutional":

@@ -224,7 +224,7 @@ def _report(
         size_of(small, network.size, after),
         found,
         method,
-        layer_rows(model.netdef, small.netdef, plan),
+        layer_rows(model.netdef, small.netdef, plan, network.size),
         timing,
     )
 

@@ -99,6 +99,13 @@ def test_each_script_does_its_strategy(
         script.main(flags(weights, "--pruned_id", "1" if strategy != "normal" else "2"))
 
 
+def test_all_operations_are_of_the_size_asked_for(weights: str) -> None:
+    prune.main(flags(weights, "--name", "small", "--img_size", "96", "--bn_batches", "0"))
+    report = json.loads(Path("runs/small/report.json").read_text())
+    for when, column in (("before", "operations"), ("after", "operations_now")):
+        assert sum(row[column] for row in report["layers"]) == report[when]["operations"]
+
+
 def test_what_was_not_reached_is_told(weights: str, capsys: pytest.CaptureFixture[str]) -> None:
     prune.main(flags(weights, "--percent", "0.97"))
     assert "note: percent=0.97: 0." in capsys.readouterr().out

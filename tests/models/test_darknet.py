@@ -75,6 +75,16 @@ def test_sizes_are_those_of_the_original(name: str) -> None:
     assert stride(definition) == 32
 
 
+def test_a_stride_may_be_odd() -> None:
+    third = "[convolutional]\nfilters=8\nsize=3\nstride=3\npad=1\n"
+    down = third + "[upsample]\nstride=3\n[route]\nlayers=-1,0\n" + third
+    definition = parse(RESIDUAL.replace("[route]\nlayers=-1\n", f"{down}[route]\nlayers=-1\n")
+                       .replace("[route]\nlayers=-1,0\n[convolutional]\nfilters=7",
+                                "[convolutional]\nfilters=7").replace("=32", "=96"))  # fmt: skip
+    assert stride(definition) == 3
+    assert shapes(definition)[-1][1:] == (32, 32)
+
+
 def test_operations_are_what_torch_counts() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
