@@ -237,6 +237,8 @@ def build_network(p: TrainSettings, photos: PhotoSet, checkpoint: dict[str, Any]
     state: dict[str, torch.Tensor] = {}
     if p.model.pretrained:
         state, netdef = read_pretrained(p.model.weights, netdef)
+    elif p.model.weights:
+        print(f"note: {p.model.weights} is not read, since pretrained=False")
     netdef = netdef.with_classes(len(photos.names))
     if p.model.letterbox != "auto":
         netdef = netdef.with_net_options(letter_box=int(p.model.letterbox == "yes"))

@@ -114,8 +114,8 @@ def test_a_resumed_run_is_the_uninterrupted_one(
 def test_pretrained_starts_from_any_of_our_files(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train.main(flags("--name", "first", epochs=1))
-    capsys.readouterr()
+    train.main(flags("--name", "first", "--weights", "no.weights", epochs=1))
+    assert "no.weights is not read, since pretrained=False" in capsys.readouterr().out
     for file in ("best.pt", "best.weights"):
         source = ["--cfg", "weights/first/best.cfg", "--weights", f"weights/first/{file}"]
         train.main([*flags(epochs=1), "--pretrained", *source, "--lr", "1e-12"])
