@@ -251,7 +251,10 @@ def build_network(p: TrainSettings, photos: PhotoSet, checkpoint: dict[str, Any]
     model = Darknet(netdef)
     model.init_heads_(untrained)
     if p.model.pretrained:
-        print(f"{p.model.weights}: {fill_(model, state)}")
+        filled = fill_(model, state)
+        if not filled.layers:
+            raise InputError(f"{p.model.weights}: expected weights of {p.model.cfg}: {filled}")
+        print(f"{p.model.weights}: {filled}")
     if p.sparse.is_pruned:
         equalise_(model)
     return model

@@ -131,6 +131,15 @@ def test_pretrained_starts_from_any_of_our_files(
     assert "filled 2 of 3 layers" in said and "anchors:" in said and "class out of range" in said
 
 
+def test_weights_of_another_network_are_refused(project: Path) -> None:
+    train.main(flags("--name", "first", epochs=1))
+    (project / "other.cfg").write_text(NET.replace("filters=8", "filters=4"))
+    start = ["--pretrained", "--weights", "weights/first/best.pt", "--cfg", "other.cfg"]
+    with pytest.raises(InputError, match=r"best\.pt: expected weights of other\.cfg: filled 0"):
+        train.main(flags("--name", "second", *start))
+    assert not Path("runs/second").exists()
+
+
 def test_a_run_is_never_overwritten(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
         train.main(flags(epochs=1))
