@@ -438,7 +438,7 @@ class Timing:
     @property
     def share(self) -> float:
         """The share of its time that the network is to lose."""
-        return 1 - self.asked / self.before
+        return max(0.0, 1 - self.asked / self.before)
 
     def line(self) -> str:
         predicted = "" if self.predicted is None else f"predicted {self.predicted:.2f} ms, "
@@ -459,6 +459,8 @@ class Timing:
 
     def note(self) -> str:
         """By how much the time was missed, where that is worth telling."""
+        if self.asked > (1 + FAR) * self.before:
+            return f"more time was asked for than the {self.before:.2f} ms that the network took"
         return f"{self.missed:.1%} off the time: no choice was nearer" if self.missed > FAR else ""
 
 

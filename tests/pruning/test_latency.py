@@ -175,6 +175,13 @@ def test_a_clock_that_is_far_off_is_made_up_for(
     assert timing.missed < 0.1
 
 
+def test_more_time_than_was_taken_is_no_miss() -> None:
+    assert "more time was asked for than the 2.00 ms" in Timing(2, 100, None, 2, 1).note()
+    assert Timing(2, 100, None, 2, 1).share == 0
+    assert "50.0% off the time" in Timing(3, 1, None, 1.5, 1).note()
+    assert not Timing(2, 2, None, 2, 1).note()
+
+
 def test_the_next_budget_lies_between_what_was_too_slow_and_too_fast() -> None:
     slow, fast = (8.0, Timing(20, 10, 8, 12, 1)), (4.0, Timing(20, 10, 4, 9, 2))
     assert next_budget([slow]) == pytest.approx(8 * 10 / 12)
