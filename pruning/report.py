@@ -191,8 +191,8 @@ def _costs(netdef: NetDef, size: tuple[int, int]) -> dict[int, tuple[int, int, i
             source = netdef.sources(index)[0]
             inputs = netdef.channels if source < 0 else outputs[source][0]
             filters, height, width = outputs[index]
-            size, groups = section.integer("size", 1), section.integer("groups", 1)
-            weights = size**2 * inputs // groups * filters
+            side, groups = section.integer("size", 1), section.integer("groups", 1)
+            weights = side**2 * inputs // groups * filters
             each = 2 if section.flag("batch_normalize") else 1
             found[index] = (filters, weights + each * filters, 2 * weights * height * width)
     return found
