@@ -300,13 +300,17 @@ def latency(
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """What there is to choose from in a network: widths and blocks, their worth and time."""
+    """What there is to choose from in a network: widths and blocks, their worth and time.
+
+    summed: whether the scores of different layers have one unit, see `values`.
+    """
 
     layout: Layout
     worth: Worth
     options: Sequence[Sequence[int]]
     clock: Clock
     gone: tuple[int, ...] = ()  # the shortcuts of blocks that went before
+    summed: bool = False
 
     @staticmethod
     def of(
@@ -316,6 +320,7 @@ class Problem:
         layer_keep: float,
         round_to: int,
         before: Plan | None = None,
+        summed: bool = False,
     ) -> Problem:
         """before: what was cut of the network already, and stays gone; its channels must have
         scores below all others."""
@@ -329,21 +334,25 @@ class Problem:
                 [*(count for count in found if count < most), most]
                 for found, most in zip(options, left, strict=True)
             ]
-        return Problem(layout, find_worth(layout, scores), options, clock, gone)
+        return Problem(layout, find_worth(layout, scores), options, clock, gone, summed)
 
     def values(self) -> dict[int, tuple[int, Floats]]:
-        """By scored convolution, its group and [options]: the share of the layer's worth, 0 to 1,
-        that is left at each width.
+        """By scored convolution, its group and [options]: the worth that is left at each width, as
+        a share of the layer's, or where scores are `summed`, of the layer's that is worth most.
 
-        What a layer needs is compared with itself only. The sum of plain scores, as in HALP, takes
-        a channel for a channel, and the budget then buys many cheap ones of late layers for few
-        dear ones of early layers, which nothing after them makes up for. Measured on yolov3-tiny
-        trained densely on BCCD (mAP@.5 .878), cut to half its time, with BN re-estimated and no
-        fine-tuning: .321 by shares and .010 by sums of gamma, .718 and .620 of taylor.
+        By shares, what a layer needs is compared with itself only. The sum of plain scores, as in
+        HALP, takes a channel for a channel, and of gamma the budget then buys many cheap ones of
+        late layers for few dear ones of early layers, which nothing after them makes up for: on
+        yolov3-tiny trained densely on BCCD (mAP@.5 .878), cut to half its time, with BN
+        re-estimated and no fine-tuning, .321 by shares and .010 by sums. Of taylor, which says
+        what a channel means to the loss, it was .718 and .620 there; but on yolov3-mobilenetv2
+        trained densely on mcu (.974), cut to a third of its time, .106 and .448.
         """
+        layers = self.worth.layers
+        most = max((float(sums[-1]) for _, sums in layers.values()), default=0.0)
         return {
-            layer: (group, found / (found[-1] or 1.0))
-            for layer, (group, sums) in self.worth.layers.items()
+            layer: (group, found / ((most if self.summed else found[-1]) or 1.0))
+            for layer, (group, sums) in layers.items()
             for found in [sums[self.options[group]]]
         }
 

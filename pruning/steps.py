@@ -17,7 +17,7 @@ from pruning.calibrate import reestimate_bn_
 from pruning.costs import Timer, timer
 from pruning.latency import Goal, Problem, Timing, learn_clock, prune_share_to, prune_to
 from pruning.report import Quality, Report, layer_rows, measure_latencies, size_of
-from pruning.scores import SCORES, Scores
+from pruning.scores import OF_THE_LOSS, SCORES, Scores
 from pruning.strategies import LATENCY, STRATEGIES, Target, shares
 from pruning.surgeon import Plan, cut
 from utils.augment import Augmentation
@@ -96,8 +96,9 @@ def prune(
     engine = timer(model, opened.size, runtime)
     if goal:
         path = Path(latency["cost_table"] or engine.table)
+        summed = score in OF_THE_LOSS
         plan, timing = _to_time(
-            opened, engine, strategy, scores, target, goal, path, latency_rounds
+            opened, engine, strategy, scores, summed, target, goal, path, latency_rounds
         )
         amount = goal.name
     else:
@@ -174,11 +175,13 @@ def _to_time(
     engine: Timer,
     strategy: str,
     scores: Scores,
+    summed: bool,
     target: Target,
     goal: Goal,
     path: Path,
     rounds: int,
 ) -> tuple[Plan, Timing]:
+    """summed: as `pruning.latency.Problem` has it."""
     model, size = network.model, network.size
     if strategy != LATENCY:
 
@@ -189,7 +192,7 @@ def _to_time(
         return prune_share_to(model, plan_of, goal, engine.open, size, rounds)
     step = target.round_to
     clock = learn_clock(model, size, path, engine.about, engine.open, print, step)
-    problem = Problem.of(model.netdef, scores, clock, target.layer_keep, step)
+    problem = Problem.of(model.netdef, scores, clock, target.layer_keep, step, summed=summed)
     return prune_to(model, problem, goal, engine.open, size, rounds)
 
 

@@ -106,6 +106,23 @@ def test_of_each_group_the_best_units_stay(tmp_path: Path, monkeypatch: pytest.M
             assert kept.all() or worth[kept].min() >= worth[~kept].max()
 
 
+def test_layers_are_weighed_alike_unless_scores_are_summed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_clocks(monkeypatch)
+    model = trained(config("yolov3-tiny", thinner=4), 0)
+    clock, _ = learnt(model, tmp_path)
+    scores = {layer: (1 + layer) * found for layer, found in gamma(model).items()}
+    by_share, by_sum = (
+        Problem.of(model.netdef, scores, clock, 0.1, 8, summed=summed).values()
+        for summed in (False, True)
+    )
+    assert {found[-1] for _, found in by_share.values()} == {1.0}
+    most = max(found.sum() for found in scores.values())
+    for layer, (_, found) in by_sum.items():
+        assert found[-1] == pytest.approx(scores[layer].sum() / most)
+
+
 def test_options_are_steps_between_the_least_and_all() -> None:
     layout = find_layout(config("yolov3"))
     for options, group in zip(width_options(layout, 0.25, 16), layout.groups, strict=True):
