@@ -71,6 +71,7 @@ PAGE_FILES_SINCE_0_3 = (
 )
 PageFile = tuple[str, str, str]
 DOWNLOAD_PROBLEMS = (  # no network, a cut-off reply, not what it should be, no or broken npm
+    InputError,  # of a folder that cannot be written
     OSError,
     HTTPException,
     ValueError,
@@ -252,7 +253,7 @@ def static_folder(data: Path) -> Path:
                 target = folder / source.relative_to(package)
                 if source.is_file() and not target.exists():
                     write_bytes(target, source.read_bytes())
-        except OSError:
+        except (InputError, OSError):  # it cannot be written to, or the package cannot be read
             continue
         if os.access(folder, os.W_OK):
             return folder
