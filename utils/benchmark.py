@@ -311,6 +311,8 @@ def plot_accuracy(found: Sequence[Row], path: Path) -> None:
         shape = MARKERS[number % len(MARKERS)]
         axes.scatter([], [], color="0.5", marker=shape, label=_kind_name(*kind))
     axes.set(xlabel="milliseconds an image, median", ylabel="mAP@.5", xscale="log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.grid(color="0.9", linewidth=0.6, which="both")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
