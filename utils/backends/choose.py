@@ -55,7 +55,7 @@ def remember(identity: str, found: Mapping[str, Any], path: Path) -> str:
     content = content if isinstance(content, dict) else {}
     try:
         write_text(path, json.dumps({**content, identity: found}, indent=2) + "\n")
-    except InputError as error:
+    except (InputError, OSError) as error:  # no such folder, or no room
         return f"; not kept: {error}"
     return ""
 
