@@ -21,7 +21,7 @@ from utils.errors import InputError
 from utils.files import atomic, write_text
 
 FORMAT = 1
-KEYS = {"format", "cfg", "names", "model", "settings", "training"}
+PARTS = {"cfg": str, "names": list, "model": dict, "settings": dict, "training": dict}
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ def save_checkpoint(
 
     model: the weights to use. settings: what the run was started with. training: what going on
     needs (epoch, optimizer, running mean, ...), tensors and plain values only.
+    Raises InputError where it cannot be written.
     """
     content = {
         "format": FORMAT,
@@ -72,18 +73,24 @@ def save_checkpoint(
         "training": dict(training),
     }
     with atomic(path) as temporary:
-        torch.save(content, temporary)
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:
+            if "inline_container" not in str(error):  # torch's file writer
+                raise
+            raise InputError(f"{path}: cannot be written; is the disk full?") from error
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint of ours, onto the CPU. Raises InputError for any other file."""
     content = _torch_load(path)
-    if (
-        not isinstance(content, dict)
-        or content.get("format") != FORMAT
-        or not content.keys() >= KEYS
-    ):
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path}: expected a checkpoint of this project (format {FORMAT})")
+    for name, kind in PARTS.items():
+        if not isinstance(content.get(name), kind):
+            raise InputError(f"{path}: expected {name!r} to be a {kind.__name__}")
+    if not all(isinstance(value, Tensor) for value in content["model"].values()):
+        raise InputError(f"{path}: expected 'model' to hold tensors")
     return content
 
 

@@ -1,5 +1,6 @@
 """Writing files whole or not at all."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -8,13 +9,15 @@ from pathlib import Path
 
 from utils.errors import InputError
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, one file
+
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, and rename it to `path` when the block succeeds.
 
     The temporary name keeps the suffix, since image and plot writers choose their format by it.
-    Raises InputError where the folder cannot be made or written to.
+    Raises InputError where the folder cannot be made or written to, or the disk is full.
     """
     target = Path(path)
     try:
@@ -30,6 +33,10 @@ def atomic(path: str | Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
         temporary.replace(target)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise InputError(f"{target}: cannot be written: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -90,6 +90,25 @@ def test_a_cut_off_checkpoint_is_refused(tmp_path: Path) -> None:
         read_checkpoint(path)
 
 
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("cfg", 5, "'cfg' to be a str"),
+        ("names", "cat", "'names' to be a list"),
+        ("model", None, "'model' to be a dict"),
+        ("model", {"layers.0.conv.weight": 1.0}, "'model' to hold tensors"),
+        ("training", [], "'training' to be a dict"),
+    ],
+)
+def test_a_checkpoint_of_other_types_is_refused(
+    part: str, value: object, message: str, tmp_path: Path
+) -> None:
+    path = save(tmp_path / "x.pt", model())
+    torch.save(torch.load(path) | {part: value}, path)
+    with pytest.raises(InputError, match=rf"x\.pt: expected {message}"):
+        read_checkpoint(path)
+
+
 def test_a_foreign_state_dict_is_refused_as_a_checkpoint(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(1)}, tmp_path / "x.pt")
     with pytest.raises(InputError, match="expected a checkpoint of this project"):

@@ -1,11 +1,17 @@
 """Is a file written whole or not at all, and bad input told in one line?"""
 
 import os
+import resource
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
+from models.netdef import parse
+from utils.checkpoint import save_checkpoint
 from utils.errors import InputError, run, stoppable
 from utils.files import atomic, write_bytes, write_text
 
@@ -35,6 +41,32 @@ def test_a_folder_that_cannot_be_is_bad_input(tmp_path: Path) -> None:
     write_text(tmp_path / "file", "")
     with pytest.raises(InputError, match=r"file/a.txt: cannot be written: "):
         write_text(tmp_path / "file" / "a.txt", "")
+
+
+@contextmanager
+def full_disk(size: int = 10_000) -> Iterator[None]:
+    """Files may take no more bytes than these: what is nearest to a full disk without one."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+
+def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    write_bytes(path, b"old")
+    with full_disk(), pytest.raises(InputError, match=r"a.bin: cannot be written: "):
+        write_bytes(path, bytes(20_000))
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_told_of_checkpoints(tmp_path: Path) -> None:
+    netdef = parse("[net]\nwidth=32\nheight=32\n[convolutional]\nfilters=8\n", "a.cfg")
+    with full_disk(), pytest.raises(InputError, match=r"a.pt: cannot be written; is the disk"):
+        save_checkpoint(tmp_path / "a.pt", netdef, (), {"x": torch.zeros(20_000)}, {}, {})
+    assert not list(tmp_path.iterdir())
 
 
 def fail(error: BaseException) -> None:
