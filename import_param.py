@@ -207,7 +207,7 @@ class Prune:
     score: Literal["gamma", "l1", "taylor", "uniform"] = (
         "gamma"  # a channel's worth: scale, kernel, slope of the loss, or place (a control)
     )
-    score_batches: int = 16  # batches of training photos that taylor looks at
+    score_batches: int = 16  # batches of training photos that taylor and latency look at
     bn_batches: int = 32  # batches that batch normalisation is re-estimated on; 0 = it is not
     latency_rounds: int = 20  # how often each network is timed
     batch_size: int = 8  # photos at once

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from models.darknet import Darknet
+from models.loss import Loss
 from utils.types import Batch
 
 
@@ -40,3 +41,14 @@ def reestimate_bn_(model: Darknet, loader: Iterable[Batch], batches: int) -> int
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
     return count
+
+
+@torch.no_grad()
+def mean_loss(model: Darknet, loader: Iterable[Batch], batches: int) -> float:
+    """The training loss of a network in eval mode, its mean over some batches; 0 without any."""
+    loss, device = Loss(model.heads), next(model.parameters()).device
+    found = [
+        float(loss(model(batch.images), batch).total)
+        for batch in (batch.to(device) for batch in islice(loader, batches))
+    ]
+    return sum(found) / max(1, len(found))

@@ -302,7 +302,7 @@ def latency(
 class Problem:
     """What there is to choose from in a network: widths and blocks, their worth and time.
 
-    summed: whether the scores of different layers have one unit, see `values`.
+    summed: whether the scores of different layers are added up as they are, see `values`.
     """
 
     layout: Layout
@@ -341,12 +341,13 @@ class Problem:
         a share of the layer's, or where scores are `summed`, of the layer's that is worth most.
 
         By shares, what a layer needs is compared with itself only. The sum of plain scores, as in
-        HALP, takes a channel for a channel, and of gamma the budget then buys many cheap ones of
-        late layers for few dear ones of early layers, which nothing after them makes up for: on
-        yolov3-tiny trained densely on BCCD (mAP@.5 .878), cut to half its time, with BN
-        re-estimated and no fine-tuning, .321 by shares and .010 by sums. Of taylor, which says
-        what a channel means to the loss, it was .718 and .620 there; but on yolov3-mobilenetv2
-        trained densely on mcu (.974), cut to a third of its time, .106 and .448.
+        HALP, takes a channel for a channel. Neither is always the better one (`pruning.steps` tries
+        both): of gamma, the sum buys many cheap channels of late layers for few dear ones of early
+        layers, which nothing after them makes up for; taylor says what a channel means to the loss,
+        whatever its layer. With BN re-estimated and no fine-tuning, mAP@.5 by shares and by sums
+        was .556 and .004 of gamma, and .241 and .228 of taylor, on yolov3-tiny trained densely on
+        BCCD and cut to a half and a quarter of its time; of taylor .155 and .384 on
+        yolov3-mobilenetv2 trained densely on mcu and cut to a third.
         """
         layers = self.worth.layers
         most = max((float(sums[-1]) for _, sums in layers.values()), default=0.0)

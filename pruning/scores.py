@@ -96,5 +96,3 @@ SCORES: dict[str, tuple[Callable[..., Scores], bool]] = {
     "taylor": (taylor, True),
     "uniform": (uniform, False),
 }
-# Scores in one unit for all layers, the loss squared, so that sums over layers mean something.
-OF_THE_LOSS = ("taylor",)

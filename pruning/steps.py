@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -13,11 +13,12 @@ import torch
 
 from models.darknet import Darknet
 from models.loss import Loss
-from pruning.calibrate import reestimate_bn_
+from pruning.calibrate import mean_loss, reestimate_bn_
 from pruning.costs import Timer, timer
-from pruning.latency import Goal, Problem, Timing, learn_clock, prune_share_to, prune_to
+from pruning.latency import FAR, Goal, Problem, Timing, learn_clock, prune_share_to, prune_to
 from pruning.report import Quality, Report, layer_rows, measure_latencies, size_of
-from pruning.scores import OF_THE_LOSS, SCORES, Scores
+from pruning.residual import residual_blocks
+from pruning.scores import SCORES, Scores
 from pruning.strategies import LATENCY, STRATEGIES, Target, shares
 from pruning.surgeon import Plan, cut
 from utils.augment import Augmentation
@@ -44,6 +45,10 @@ from utils.runs import Run, new_run
 from utils.types import Batch
 
 NEAR = 0.01  # of what was asked: any further off is told
+# Ways to a time: how the programme weighs channels of different layers, see
+# `pruning.latency.Problem.values`, and strategies that know no times; the last one needs blocks.
+WEIGHED = {"shares of layers": False, "plain sums": True}
+OTHERS = ("slim", "layer_channel")
 SHORTEST = 2  # photos a batch; batch normalisation needs more than one value a channel
 
 
@@ -96,9 +101,14 @@ def prune(
     engine = timer(model, opened.size, runtime)
     if goal:
         path = Path(latency["cost_table"] or engine.table)
-        summed = score in OF_THE_LOSS
+
+        def judge(plan: Plan) -> float:
+            small = cut(model, plan).to(memory_format=torch.channels_last)
+            reestimate_bn_(small, photos.training, bn_batches)
+            return mean_loss(small, photos.training, score_batches)
+
         plan, timing = _to_time(
-            opened, engine, strategy, scores, summed, target, goal, path, latency_rounds
+            opened, engine, strategy, scores, judge, target, goal, path, latency_rounds
         )
         amount = goal.name
     else:
@@ -175,25 +185,37 @@ def _to_time(
     engine: Timer,
     strategy: str,
     scores: Scores,
-    summed: bool,
+    judge: Callable[[Plan], float],
     target: Target,
     goal: Goal,
     path: Path,
     rounds: int,
 ) -> tuple[Plan, Timing]:
-    """summed: as `pruning.latency.Problem` has it."""
-    model, size = network.model, network.size
-    if strategy != LATENCY:
+    """judge: what a cut network loses; of all ways to the time, `latency` takes the best one."""
+    model, size, step = network.model, network.size, target.round_to
 
+    def by_share(strategy: str) -> tuple[Plan, Timing]:
         def plan_of(share: float) -> Plan:
             wanted = replace(target, percent=share, percent_of="operations")
             return STRATEGIES[strategy](model.netdef, scores, wanted)
 
         return prune_share_to(model, plan_of, goal, engine.open, size, rounds)
-    step = target.round_to
+
+    if strategy != LATENCY:
+        return by_share(strategy)
     clock = learn_clock(model, size, path, engine.about, engine.open, print, step)
-    problem = Problem.of(model.netdef, scores, clock, target.layer_keep, step, summed=summed)
-    return prune_to(model, problem, goal, engine.open, size, rounds)
+    found: dict[str, tuple[Plan, Timing]] = {}
+    for name, summed in WEIGHED.items():
+        problem = Problem.of(model.netdef, scores, clock, target.layer_keep, step, summed=summed)
+        found[name] = prune_to(model, problem, goal, engine.open, size, rounds)
+    for name in OTHERS if residual_blocks(model.netdef) else OTHERS[:1]:
+        found[name] = by_share(name)
+    losses = {name: judge(plan) for name, (plan, _) in found.items()}
+    off = {name: timing.missed > FAR for name, (_, timing) in found.items()}
+    best = min(found, key=lambda name: (off[name], losses[name]))
+    told = ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
+    print(f"loss on training photos of ways to that time: {told}: {best} taken")
+    return found[best]
 
 
 def _measure(

@@ -192,6 +192,36 @@ def test_a_cut_to_a_time_tells_asked_predicted_and_measured(
     assert "0.01 ms is asked for" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("net", "losses", "taken"),
+    [
+        ("tiny.weights", {"shares of layers": 2.0, "plain sums": 1.0, "slim": 3.0}, "plain sums"),
+        ("tiny.weights", {"shares of layers": 1.0, "plain sums": 1.0, "slim": 0.5}, "slim"),
+        (
+            "net.weights",
+            {"shares of layers": 2.0, "plain sums": 3.0, "slim": 4.0, "layer_channel": 2.0},
+            "shares of layers",
+        ),
+    ],
+)
+def test_of_the_ways_to_a_time_the_one_that_loses_least_is_taken(
+    net: str,
+    losses: dict[str, float],
+    taken: str,
+    weights: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stop_clocks(monkeypatch)
+    netdef = config("yolov3-tiny", thinner=8).with_classes(10)
+    write_pair(Path("tiny"), trained(netdef, 0), netdef, NAMES)
+    found = iter(losses.values())
+    monkeypatch.setattr("pruning.steps.mean_loss", lambda *_: next(found))
+    latency_prune.main(flags(net, "--target_speedup", "1.5", "--name", "best"))
+    told = ", ".join(f"{way} {loss:.4f}" for way, loss in losses.items())
+    assert f"ways to that time: {told}: {taken} taken" in capsys.readouterr().out
+
+
 def test_any_strategy_cuts_to_a_time(
     weights: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
