@@ -1,10 +1,14 @@
 """Do both ways to oneDNN compute what the network computes, whichever is the faster one here?"""
 
+import random
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.pruning.nets import photos, random_net
+from tests.pruning.nets import trained as random_weights
 from tests.utils.backends.test_backends import CFG, trained
 from utils.backends import open_engine
 from utils.backends.fold import folded
@@ -13,6 +17,7 @@ from utils.backends.torch_engine import DTYPES, graph, layers, precisions
 pytestmark = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="this PyTorch is built without oneDNN"
 )
+HALF = "[maxpool]\nsize=2\nstride=2\n"
 NEAR = {"fp32": 1e-5, "bf16": 0.03}  # of a map's largest value
 
 
@@ -40,6 +45,18 @@ def test_both_ways_give_the_networks_maps(
             assert (ours.float() - theirs).abs().max() <= NEAR[precision] * theirs.abs().max()
 
 
+@pytest.mark.parametrize("seed", [*range(5), 38, 171, 239, 264])
+def test_any_network_gives_its_maps(seed: int) -> None:
+    """Of the last four, the graph compiler writes sums over maps that are read later."""
+    netdef = random_net(random.Random(seed))
+    model, images = random_weights(netdef, seed), photos(netdef)
+    with torch.inference_mode():
+        wanted = model(images)
+    found = open_engine("torch", model, netdef.size, batch=len(images))(images)
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
 def test_what_the_graph_compiler_does_not_take_runs_layer_by_layer() -> None:
     model = trained(CFG.replace("activation=mish", "activation=gelu"))
     images = torch.rand(1, 3, 64, 64)
@@ -48,6 +65,43 @@ def test_what_the_graph_compiler_does_not_take_runs_layer_by_layer() -> None:
         wanted = model(images)
     for ours, theirs in zip(open_engine("torch", model, (64, 64))(images), wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"from=-3": "from=-3,-2"},  # with the graph compiler, the process ended
+        {
+            "[shortcut]\nfrom=-3": "[shortcut]\nfrom=-3\nactivation=linear\n[shortcut]\nfrom=-3",
+            "layers=-1,4": "layers=-1,5",
+        },
+        {"[route]\nlayers=-1,4": f"[route]\nlayers=0\n{HALF}[route]\nlayers=-1,-3"},
+    ],
+)
+def test_what_sums_are_written_over_may_be_missed(changes: dict[str, str]) -> None:
+    text = CFG
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    model = trained(text)
+    images = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert graph(folded(model), images) is None
+        wanted = model(images)
+    for ours, theirs in zip(open_engine("torch", model, (64, 64))(images), wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif("bf16" not in precisions(torch.device("cpu")), reason="no bfloat16 here")
+def test_a_sigmoid_inside_a_network_is_no_hindrance_to_bfloat16() -> None:
+    """It is float32 where a [yolo] reads it, and a convolution of bfloat16 would refuse that."""
+    model = trained(CFG.replace("activation=relu", "activation=logistic"))
+    images = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        wanted = model(images)
+    found = open_engine("torch", model, (64, 64), precision="bf16")(images)
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert (ours - theirs).abs().max() <= NEAR["bf16"] * theirs.abs().max()
 
 
 def test_opening_leaves_torchs_own_settings() -> None:
