@@ -1,5 +1,7 @@
 """Do all engines compute what the network computes?"""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -185,3 +187,25 @@ def test_what_is_not_installed_is_told_with_the_pip_line(monkeypatch: pytest.Mon
     monkeypatch.setitem(ENGINES, "torch", missing)
     with pytest.raises(InputError, match="pip install no_such_package"):
         open_engine("torch", trained(), (64, 64))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("groups=8\npad=1", "dilation=2\npad=1", "computes something else"),
+        ("from=-3", "from=-3,-2", "computes something else"),
+        ("[route]\nlayers=-1,4", "[route]\nlayers=-1,4\ngroups=2", "cannot run this network"),
+    ],
+)
+def test_what_opencv_takes_for_something_else_is_refused(
+    old: str, new: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It overlooks what it does not know, so a network may run, and find nothing."""
+    model = trained(CFG.replace(old, new))
+    with pytest.raises(InputError, match=f"backend='opencv': .*{message}"):
+        open_engine("opencv", model, (64, 64))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    said: list[str] = []
+    assert open_engine("auto", model, (64, 64), tell=said.append).name != "opencv"
+    (line,) = said
+    assert "cannot run it: opencv" in line or "only one" in line
