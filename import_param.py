@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
 
 import tyro
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from pruning.strategies import Target, strategy_name
 from utils.augment import Augmentation
@@ -331,7 +332,7 @@ class Runtime:
     precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"  # of its arithmetic; fp16 on cards
     threads: int = 0  # on a CPU; 0 = as many as torch finds useful
     calibration: str = ""  # photos like those to come, for int8: a .data file, a folder or a glob
-    calibration_photos: int = 200  # at most so many of them
+    calibration_photos: int = 200  # at most so many of them; for a cut that is timed, 4 do
 
     def __post_init__(self) -> None:
         expect(
@@ -625,6 +626,8 @@ class LatencyCheck:
             self,
             img_size=(self.img_size >= 0, "pixels, or 0 for each .cfg's own size"),
             count=(self.count >= 1, "at least 1"),
+            cfgs=(bool(self.cfgs), "at least one network"),
+            cost_table=(self.cost_table[-4:] in ("", ".csv"), "a .csv file"),
         )
 
 
@@ -644,6 +647,7 @@ def load(settings: type[S], argv: list[str] | None = None, default: S | None = N
 
     Raises InputError for a flag that is unknown, or a value that is none of its kind.
     """
+    check_kinds(settings)
     start = settings() if default is None else default
     said = io.StringIO()
     try:
@@ -653,6 +657,23 @@ def load(settings: type[S], argv: list[str] | None = None, default: S | None = N
         if not stop.code:
             raise
         raise InputError(_one_line(said.getvalue())) from None
+
+
+def check_kinds(settings: type[Any]) -> None:
+    """Raise InputError where somebody edited a default to what is none of its kind."""
+    for group in get_type_hints(settings).values():
+        kinds = get_type_hints(group)
+        for one in fields(group):
+            if one.default is dataclasses.MISSING:
+                continue
+            try:
+                check_type(
+                    one.default,
+                    kinds[one.name],
+                    collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS,
+                )
+            except TypeCheckError:
+                raise InputError(f"{one.name}={one.default!r}: expected {one.type}") from None
 
 
 def _one_line(box: str) -> str:
@@ -668,6 +689,7 @@ def _one_line(box: str) -> str:
 
 def prune_arguments(argv: list[str] | None = None, strategy: str = "") -> dict[str, Any]:
     """What `pruning.steps.prune` takes. strategy: the one that a script is for; empty for any."""
+    check_kinds(PruneSettings)
     cut = Cut(pruned_id=strategy) if strategy else Cut()
     p = load(PruneSettings, argv, PruneSettings(cut=cut))
     if strategy and p.cut.strategy != strategy:

@@ -84,6 +84,36 @@ def test_a_value_out_of_range_is_one_line(argv: list[str], message: str) -> None
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("epochs", "3", "int"),
+        ("epochs", 1.5, "int"),
+        ("lr", "2e-3", "float"),
+        ("optimizer", "adam", r'Literal\["adamw", "sgd"\]'),
+        ("amp", "no", "bool"),
+        ("name", 5, "str"),
+    ],
+)
+def test_an_edited_default_of_another_kind_is_one_line(
+    name: str, value: object, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings.Train.__dataclass_fields__[name], "default", value)
+    with pytest.raises(InputError, match=f"{name}={value!r}: expected {kind}$"):
+        settings.load(settings.TrainSettings, [])
+
+
+def test_each_of_several_values_has_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = settings.Sparse.__dataclass_fields__["cut_epochs"]
+    for value in (5, (10, "20")):
+        monkeypatch.setattr(one, "default", value)
+        with pytest.raises(InputError, match=r"cut_epochs=.*: expected tuple"):
+            settings.load(settings.TrainSettings, [])
+        with pytest.raises(InputError, match=r"score=.*: expected"):
+            monkeypatch.setattr(settings.Prune.__dataclass_fields__["score"], "default", 1)
+            settings.prune_arguments([])
+
+
 def test_values_out_of_range_are_refused_in_code_too() -> None:
     with pytest.raises(InputError, match=r"nms_thres=1\.5: expected from 0 to 1"):
         settings.Detect(nms_thres=1.5)
