@@ -17,6 +17,7 @@ milliseconds.
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -121,11 +122,19 @@ def open_one(path: str, name: str, img_size: int) -> Candidate:
 
 
 def short(path: str, others: tuple[str, ...]) -> str:
-    """A name for a network: its file's, with the folder where another file has the same."""
-    stems = [Path(other).stem for other in others]
-    if stems.count(Path(path).stem) == 1:
-        return Path(path).stem
-    return f"{Path(path).parent.name}/{Path(path).stem}"
+    """A name for a network: its file's, with as much of its path as sets it apart from others.
+
+    Raises InputError where it is among them twice.
+    """
+    ways: tuple[Callable[[Path], str], ...] = (
+        lambda p: p.stem,
+        lambda p: f"{p.parent.name}/{p.stem}",
+        str,
+    )
+    for name in ways:
+        if [name(Path(other)) for other in others].count(name(Path(path))) == 1:
+            return name(Path(path))
+    raise InputError(f"weights={path!r}: expected each network once")
 
 
 def about(asked: Benchmark, engines: list[str]) -> str:
