@@ -150,10 +150,12 @@ def _x(shape: Shape) -> str:
 
 
 def stride(netdef: NetDef) -> int:
-    """Input pixels per cell of the coarsest head: input sizes should be multiples of it."""
+    """Input pixels per cell of the coarsest head, along the axis where these are more: input sizes
+    should be multiples of it."""
     side = 1024 * 3**2 * 5 * 7  # that every stride in use divides, whatever the .cfg's own size
     outputs = shapes(netdef, (side, side))
-    return max((max(1, side // outputs[index][1]) for index in netdef.heads), default=1)
+    cells = [min(outputs[index][1:]) for index in netdef.heads]  # padding may add one to a map's
+    return max((max(1, round(side / count)) for count in cells), default=1)
 
 
 class Darknet(nn.Module):

@@ -85,6 +85,13 @@ def test_a_stride_may_be_odd() -> None:
     assert shapes(definition)[-1][1:] == (32, 32)
 
 
+def test_a_stride_is_not_less_for_a_map_that_padding_made_larger() -> None:
+    even = "[convolutional]\nfilters=8\nsize=4\nstride=2\npad=1\n"
+    head = "[convolutional]\nfilters=7\n[yolo]\nmask=0\nanchors=8,8\nclasses=2\nnum=1\n"
+    definition = parse(f"[net]\nwidth=64\nheight=64\n{even * 3}{head}")
+    assert shapes(definition)[-1][1:] == (9, 9) and stride(definition) == 8
+
+
 def test_operations_are_what_torch_counts() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
