@@ -20,6 +20,7 @@ from models.darknet import Darknet
 from pruning.costs import timer
 from pruning.latency import Check, check_clock, learn_clock
 from utils import errors
+from utils.checkpoint import check_size
 
 
 def row(name: str, check: Check) -> list[str]:
@@ -41,6 +42,7 @@ def main(argv: list[str] | None = None) -> None:
         netdef = cfg_files.load(cfg)
         side = p.check.img_size
         size = (side, side) if side else netdef.size
+        check_size(netdef, size)
         model = Darknet(netdef).eval()
         engine = timer(model, size, dataclasses.asdict(p.runtime))
         path = Path(p.check.cost_table) if p.check.cost_table else engine.table

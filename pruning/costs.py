@@ -345,8 +345,7 @@ def layer_net(kind: Kind | None, shape: tuple[int, int, int], outputs: int) -> N
     if kind is not None:
         name, *options = kind.text.split()
         own = [f"[{name}]", *options]
-        # At least as wide and high as what the layer writes.
-        scale = 64 if name == "upsample" else 1
+        scale = 64 if name == "upsample" else 2  # a map that is padded may grow a little
         if name == "convolutional":
             own.append(f"filters={outputs}")
             own.append(f"groups={channels // kind.group_inputs if kind.group_inputs else 1}")
@@ -360,7 +359,7 @@ def layer_net(kind: Kind | None, shape: tuple[int, int, int], outputs: int) -> N
 
 
 def _pixel(height: int, width: int) -> str:
-    return f"[maxpool]\nsize=1\nstride_y={height}\nstride_x={width}"
+    return f"[maxpool]\nsize=1\nstride={max(height, width)}"
 
 
 def _opened(netdef: NetDef, open_: Open) -> tuple[Run, Tensor]:

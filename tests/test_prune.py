@@ -245,3 +245,5 @@ def test_predictions_are_checked_on_random_cuts(
     config("yolov3-lite", thinner=8).write("lite.cfg")
     check_latency.main(["--cfgs", "lite.cfg", "--img_size", "0", "--count", "3"])
     assert "| lite    | 3" in capsys.readouterr().out
+    for bad in (["--cfgs"], ["--cost_table", "a.txt"], ["--img_size", "33"]):
+        assert run(partial(check_latency.main, bad)) == 2
