@@ -54,12 +54,6 @@ def choose(
     return _Programme(layout, options, values, cost).solve(budget, seconds)
 
 
-def cheapest(layout: Layout, options: Sequence[Sequence[int]], cost: LayerCost) -> float:
-    """The least milliseconds that the options can come to: all blocks gone, and all layers at
-    their narrowest."""
-    return layout.cost(cost, [min(found) for found in options], list(layout.outer))
-
-
 @dataclass(frozen=True, eq=False)
 class _Spread:
     """Variables of which one is 1, or none where their `total` is 0: what width something has.

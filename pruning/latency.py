@@ -28,7 +28,7 @@ from pruning.costs import (
 )
 from pruning.layout import Layout, Worth, find_layout, find_worth
 from pruning.scores import Scores
-from pruning.strategies import group_step
+from pruning.strategies import group_step, round_up
 from pruning.surgeon import Plan, cut
 from utils.errors import InputError
 
@@ -157,14 +157,10 @@ def width_options(
             found.append([size])
             continue
         each = group_step(group, round_to, step)
-        least = min(size, _up(max(1, math.ceil(layer_keep * size - 1e-9)), each))
+        least = min(size, round_up(max(1, math.ceil(layer_keep * size - 1e-9)), each))
         spread = np.geomspace(least, size, OPTIONS)
-        found.append(sorted({min(size, _up(round(count), each)) for count in spread.tolist()}))
+        found.append(sorted({min(size, round_up(round(count), each)) for count in spread.tolist()}))
     return found
-
-
-def _up(count: int, step: int) -> int:
-    return -(-count // step) * step
 
 
 def spans(layout: Layout, clock: Clock, round_to: int = 0) -> list[Span]:
@@ -280,24 +276,6 @@ def check_clock(
     return Check(np.array([clock.network(layout, choice) for choice in choices]), measured)
 
 
-def latency(
-    netdef: NetDef,
-    scores: Scores,
-    clock: Clock,
-    budget: float,
-    layer_keep: float = 0.1,
-    round_to: int = 0,
-) -> Plan | None:
-    """The plan of most worth in `budget` milliseconds; None where there is no plan.
-
-    Pure: the scores, what a clock has learnt, and a budget decide. `layer_keep` and `round_to` are
-    those of `pruning.strategies.Target`.
-    """
-    problem = Problem.of(netdef, scores, clock, layer_keep, round_to)
-    choice = problem.choose(budget)
-    return None if choice is None else problem.plan(choice)
-
-
 @dataclass(frozen=True, eq=False)
 class Problem:
     """What there is to choose from in a network: widths and blocks, their worth and time.
@@ -323,8 +301,14 @@ class Problem:
         summed: bool = False,
     ) -> Problem:
         """before: what was cut of the network already, and stays gone; its channels must have
-        scores below all others."""
+        scores below all others. Raises InputError where there is nothing to cut."""
         layout = find_layout(netdef)
+        if not layout.outer and not any(map(layout.free, range(len(layout.groups)))):
+            reasons = "; ".join(sorted({group.kept_because for group in layout.groups}))
+            raise InputError(
+                f"{netdef.net.path or 'the network'}: expected channels that 'latency' may cut, "
+                f"found none: {reasons}"
+            )
         options = width_options(layout, layer_keep, clock.table.step, round_to)
         gone: tuple[int, ...] = ()
         if before:

@@ -11,7 +11,7 @@ from typing import Any
 
 from terminaltables import AsciiTable
 
-from models.darknet import Darknet, count_operations, count_parameters, shapes
+from models.darknet import Darknet, count_operations, count_parameters, layer_operations, shapes
 from models.netdef import NetDef
 from pruning.costs import Timer, picture, take_turns
 from pruning.latency import Timing
@@ -186,15 +186,11 @@ def _costs(netdef: NetDef, size: tuple[int, int]) -> dict[int, tuple[int, int, i
     """By convolution: channels, parameters, operations."""
     outputs = shapes(netdef, size)
     found = {}
-    for index, section in enumerate(netdef.layers):
-        if section.kind == "convolutional":
-            source = netdef.sources(index)[0]
-            inputs = netdef.channels if source < 0 else outputs[source][0]
-            filters, height, width = outputs[index]
-            side, groups = section.integer("size", 1), section.integer("groups", 1)
-            weights = side**2 * inputs // groups * filters
-            each = 2 if section.flag("batch_normalize") else 1
-            found[index] = (filters, weights + each * filters, 2 * weights * height * width)
+    for index, operations in layer_operations(netdef, size).items():
+        filters, height, width = outputs[index]
+        weights = operations // (2 * height * width)
+        each = 2 if netdef.layers[index].flag("batch_normalize") else 1
+        found[index] = (filters, weights + each * filters, operations)
     return found
 
 

@@ -388,7 +388,7 @@ def _fit(costs: _Costs, worth: Mapping[int, Floats], budget: float, target: Targ
     """
     steps = [group_step(group, target.round_to) for group in costs.groups]
     least = [
-        min(n, _up(max(1, math.ceil(target.layer_keep * n - 1e-9)), step))
+        min(n, round_up(max(1, math.ceil(target.layer_keep * n - 1e-9)), step))
         for n, step in zip(costs.sizes.tolist(), steps, strict=True)
     ]
     order = _order(costs.groups, worth, least)
@@ -396,7 +396,7 @@ def _fit(costs: _Costs, worth: Mapping[int, Floats], budget: float, target: Targ
     def counts(cut: int) -> Ints:
         raw = costs.sizes - np.bincount(order[:cut], minlength=len(costs.sizes))
         found = zip(raw.tolist(), costs.sizes.tolist(), steps, least, strict=True)
-        return np.array([min(n, max(low, _up(c, step))) for c, n, step, low in found])
+        return np.array([min(n, max(low, round_up(c, step))) for c, n, step, low in found])
 
     def fits(found: Ints) -> bool:
         return costs.count(found, target.percent_of) <= budget * (1 + 1e-12)
@@ -437,7 +437,7 @@ def _fill(
     while open_ := {n for n in open_ if counts[n] < costs.sizes[n]}:
         best = max(open_, key=lambda n: (ranked[n][counts[n]], -n))
         more = counts.copy()
-        more[best] = min(costs.sizes[best], _up(int(counts[best]) + 1, steps[best]))
+        more[best] = min(costs.sizes[best], round_up(int(counts[best]) + 1, steps[best]))
         if fits(more):
             counts = more
         else:
@@ -455,5 +455,6 @@ def group_step(group: Group, round_to: int, fast: int = FAST_STEP) -> int:
     return math.lcm(*(round_to // math.gcd(round_to, m.positions.shape[1]) for m in group.members))
 
 
-def _up(count: int, step: int) -> int:
+def round_up(count: int, step: int) -> int:
+    """The least multiple of a step that is no less."""
     return -(-count // step) * step

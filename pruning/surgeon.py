@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -101,12 +101,6 @@ def cut(model: Darknet, plan: Plan) -> Darknet:
     The channels of a convolution without batch normalisation are taken as zero before activation.
     """
     return _build(model, _resolve(model.netdef, plan))
-
-
-def remove_blocks(model: Darknet, shortcuts: Collection[int]) -> Darknet:
-    """The network without the residual blocks of these shortcuts."""
-    everything = keep_everything(model.netdef)
-    return cut(model, Plan(everything.keep, tuple(sorted(shortcuts))))
 
 
 def _build(model: Darknet, what: _Cut) -> Darknet:

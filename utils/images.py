@@ -41,17 +41,6 @@ def read_photo(path: str | Path) -> tuple[Image, str, int]:
         raise InputError(f"{path}: {_reason(path, error)}") from error
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
-    """(width, height) of the upright photo in pixels, from the file's header alone."""
-    try:
-        with Pillow.open(path) as file:
-            width, height = file.size
-            sideways = file.getexif().get(ORIENTATION, 1) in SIDEWAYS
-    except Exception as error:
-        raise InputError(f"{path}: {_reason(path, error)}") from error
-    return (height, width) if sideways else (width, height)
-
-
 def is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from models.darknet import Darknet, count_operations
+from models.netdef import parse
 from pruning.budget import Choice
+from pruning.costs import CostTable
 from pruning.latency import (
     FAMILIES,
     MOVED,
@@ -18,7 +20,6 @@ from pruning.latency import (
     Timing,
     calibrate,
     check_clock,
-    latency,
     learn_clock,
     next_budget,
     prune_to,
@@ -26,7 +27,7 @@ from pruning.latency import (
 )
 from pruning.layout import find_layout
 from pruning.scores import gamma
-from pruning.surgeon import cut, masked
+from pruning.surgeon import Plan, cut, masked
 from tests.pruning.clocks import stop_clocks
 from tests.pruning.nets import config, error, forward_padding_constants, photos, trained
 from utils.errors import InputError
@@ -81,12 +82,29 @@ def test_a_plan_depends_on_nothing_else(tmp_path: Path, monkeypatch: pytest.Monk
     layout = find_layout(model.netdef)
     whole = clock.network(layout, Choice(tuple(len(g) for g in layout.groups), (), 0, 0, 0))
     scores = gamma(model)
-    first, second = (latency(model.netdef, scores, clock, whole / 2) for _ in range(2))
+
+    def planned(budget: float) -> Plan | None:
+        problem = Problem.of(model.netdef, scores, clock, 0.1, 0)
+        choice = problem.choose(budget)
+        return problem.plan(choice) if choice else None
+
+    first, second = planned(whole / 2), planned(whole / 2)
     assert first is not None and second is not None
     assert np.array_equal(first.keep, second.keep)
-    assert latency(model.netdef, scores, clock, 0.0) is None
-    everything = latency(model.netdef, scores, clock, 1.01 * whole)
+    assert planned(0.0) is None
+    everything = planned(1.01 * whole)
     assert everything is not None and everything.keep.all()
+
+
+def test_a_network_without_anything_to_cut_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_clocks(monkeypatch)
+    plain = config("yolov3-tiny", thinner=8).text().replace("batch_normalize=1", "")
+    model = trained(parse(plain), 0)
+    clock = Clock(model.netdef, (64, 64), CostTable({}))
+    with pytest.raises(InputError, match="expected channels that 'latency' may cut, found none"):
+        Problem.of(model.netdef, {}, clock, 0.1, 0)
 
 
 def test_of_each_group_the_best_units_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,6 @@ from pruning.surgeon import (
     cut,
     keep_everything,
     masked,
-    remove_blocks,
     transfer,
 )
 from tests.pruning.nets import (
@@ -168,7 +167,7 @@ def test_removing_blocks_is_zeroing_their_branches(name: str) -> None:
     blocks = [block.shortcut for block in residual_blocks(netdef)]
     for chosen in (blocks[:1], blocks[::2], blocks):
         plan = Plan(keep_everything(netdef).keep, tuple(chosen))
-        small = remove_blocks(model, chosen)
+        small = cut(model, plan)
         assert len(small.layers) < len(model.layers)
         for got, wanted in zip(small(images), masked(model, plan)(images), strict=True):
             assert torch.equal(got, wanted)
@@ -225,7 +224,7 @@ def test_blocks_and_then_channels_is_both_at_once(name: str) -> None:
     model = trained(netdef, 2).double()
     plan = STRATEGIES["layer_channel"](netdef, gamma(model), Target(0.6))
     assert plan.blocks
-    first = remove_blocks(model, plan.blocks)
+    first = cut(model, Plan(keep_everything(netdef).keep, plan.blocks))
     _, moved = without_blocks(netdef, plan.blocks)
     kept = find_channels(netdef).kept(plan.keep)
     second = planned(first.netdef, {new: kept[old] for old, new in moved.items()})

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image as Pillow
 
 from utils.errors import InputError
-from utils.images import ORIENTATION, find_images, image_size, read_image
+from utils.images import ORIENTATION, find_images, read_image
 
 # a 3 × 2 picture whose six pixels can be told apart
 PIXELS = np.arange(18, dtype=np.uint8).reshape(2, 3, 3) * 14
@@ -39,8 +39,6 @@ def test_exif_rotation_is_applied(tmp_path: Path, orientation: int) -> None:
     exif[ORIENTATION] = orientation
     Pillow.fromarray(PIXELS).save(tmp_path / "a.png", exif=exif)
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), upright[orientation])
-    height, width = upright[orientation].shape[:2]
-    assert image_size(tmp_path / "a.png") == (width, height)
 
 
 def test_grey_palette_and_alpha_become_rgb(tmp_path: Path) -> None:
@@ -91,8 +89,6 @@ def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
     ]:
         with pytest.raises(InputError, match=reason):
             read_image(tmp_path / name)
-        with pytest.raises(InputError, match=reason):
-            image_size(tmp_path / name)
 
 
 def test_photos_are_found_by_file_folder_and_glob(tmp_path: Path) -> None:
