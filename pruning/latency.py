@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -496,28 +497,45 @@ def prune_to(
 ) -> tuple[Plan, Timing]:
     """Choose, cut and measure until the cut network takes the asked time, within `NEAR`.
 
-    After each attempt the budget moves by what measuring missed, and the nearest attempt is taken.
     Raises InputError where even the narrowest cut is too slow, or with `nearest`, takes that one.
+    """
+
+    def plan_of(budget: float) -> tuple[Plan, float]:
+        choice = problem.choose(budget) or problem.narrowest
+        return problem.plan(choice), problem.clock.network(problem.layout, choice)
+
+    plan, timing = approach(model, plan_of, goal, open_, size, rounds)
+    narrowest = plan.equals(problem.plan(problem.narrowest))
+    if not nearest and narrowest and timing.measured > (1 + FAR) * timing.asked:
+        raise problem.too_fast(timing.asked, timing.measured)
+    return plan, timing
+
+
+def approach(
+    model: Darknet,
+    plan_of: Callable[[float], tuple[Plan, float]],
+    goal: Goal,
+    open_: Open,
+    size: tuple[int, int],
+    rounds: int,
+) -> tuple[Plan, Timing]:
+    """After each attempt the budget moves by what measuring missed, and the nearest one is taken.
+
+    plan_of: from a budget in milliseconds to a plan, and what it is predicted to take.
     """
     trial = _Trial(model, goal, open_, size, rounds)
     budget = trial.asked
     tried: list[tuple[float, Timing]] = []
     for _ in range(ATTEMPTS):
-        choice = problem.choose(budget) or problem.narrowest
-        plan = problem.plan(choice)
+        plan, predicted = plan_of(budget)
         if trial.known(plan):
             break
-        predicted = problem.clock.network(problem.layout, choice)
         timing = trial.measure(plan, predicted)
         if timing.missed <= NEAR:
             break
         tried.append((predicted, timing))
         budget = next_budget(tried)
-    plan, timing = trial.nearest()
-    narrowest = plan.equals(problem.plan(problem.narrowest))
-    if not nearest and narrowest and timing.measured > (1 + FAR) * timing.asked:
-        raise problem.too_fast(timing.asked, timing.measured)
-    return plan, timing
+    return trial.nearest()
 
 
 def next_budget(tried: Sequence[tuple[float, Timing]]) -> float:
@@ -534,6 +552,33 @@ def next_budget(tried: Sequence[tuple[float, Timing]]) -> float:
         return below[0] + share * (above[0] - below[0])
     predicted, last = tried[-1]
     return predicted * last.asked / last.measured
+
+
+def by_prediction(
+    layout: Layout, clock: Clock, plan_of: Callable[[float], Plan]
+) -> Callable[[float], tuple[Plan, float]]:
+    """For `approach`, from a strategy that knows shares only: the plan that is predicted to come
+    nearest to a budget.
+
+    plan_of: from the share of the operations that is to go, 0 to below 1, to a plan.
+    """
+
+    @cache
+    def predicted(share: float) -> tuple[Plan, float]:
+        plan = plan_of(share)
+        choice = Choice(tuple(layout.counts(plan)), plan.blocks, 0.0, 0.0, 0.0)
+        return plan, clock.network(layout, choice)
+
+    def nearest(budget: float) -> tuple[Plan, float]:
+        least, most = 0.0, 1.0
+        found = []
+        for _ in range(HALVINGS):
+            share = (least + most) / 2
+            found.append(predicted(share))
+            least, most = (share, most) if found[-1][1] > budget else (least, share)
+        return min(found, key=lambda pair: abs(pair[1] - budget))
+
+    return nearest
 
 
 def prune_share_to(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,19 @@ from models.darknet import Darknet
 from models.loss import Loss
 from pruning.calibrate import mean_loss, reestimate_bn_
 from pruning.costs import Timer, timer
-from pruning.latency import FAR, Goal, Problem, Timing, learn_clock, prune_share_to, prune_to
+from pruning.latency import (
+    FAR,
+    Goal,
+    Problem,
+    Timing,
+    approach,
+    by_prediction,
+    learn_clock,
+    prune_share_to,
+    prune_to,
+)
+from pruning.layout import find_layout
 from pruning.report import Quality, Report, layer_rows, measure_latencies, size_of
-from pruning.residual import residual_blocks
 from pruning.scores import SCORES, Scores
 from pruning.strategies import LATENCY, STRATEGIES, Target, shares
 from pruning.surgeon import Plan, cut
@@ -194,22 +205,21 @@ def _to_time(
     """judge: what a cut network loses; of all ways to the time, `latency` takes the best one."""
     model, size, step = network.model, network.size, target.round_to
 
-    def by_share(strategy: str) -> tuple[Plan, Timing]:
-        def plan_of(share: float) -> Plan:
-            wanted = replace(target, percent=share, percent_of="operations")
-            return STRATEGIES[strategy](model.netdef, scores, wanted)
-
-        return prune_share_to(model, plan_of, goal, engine.open, size, rounds)
+    def plan_of(strategy: str, share: float) -> Plan:
+        wanted = replace(target, percent=share, percent_of="operations")
+        return STRATEGIES[strategy](model.netdef, scores, wanted)
 
     if strategy != LATENCY:
-        return by_share(strategy)
+        return prune_share_to(model, partial(plan_of, strategy), goal, engine.open, size, rounds)
     clock = learn_clock(model, size, path, engine.about, engine.open, print, step)
     found: dict[str, tuple[Plan, Timing]] = {}
     for name, summed in WEIGHED.items():
         problem = Problem.of(model.netdef, scores, clock, target.layer_keep, step, summed=summed)
         found[name] = prune_to(model, problem, goal, engine.open, size, rounds)
-    for name in OTHERS if residual_blocks(model.netdef) else OTHERS[:1]:
-        found[name] = by_share(name)
+    layout = find_layout(model.netdef)
+    for name in OTHERS if layout.outer else OTHERS[:1]:
+        planned = by_prediction(layout, clock, partial(plan_of, name))
+        found[name] = approach(model, planned, goal, engine.open, size, rounds)
     losses = {name: judge(plan) for name, (plan, _) in found.items()}
     off = {name: timing.missed > FAR for name, (_, timing) in found.items()}
     best = min(found, key=lambda name: (off[name], losses[name]))

@@ -18,6 +18,7 @@ from pruning.latency import (
     Goal,
     Problem,
     Timing,
+    by_prediction,
     calibrate,
     check_clock,
     learn_clock,
@@ -27,6 +28,7 @@ from pruning.latency import (
 )
 from pruning.layout import find_layout
 from pruning.scores import gamma
+from pruning.strategies import STRATEGIES, Target
 from pruning.surgeon import Plan, cut, masked
 from tests.pruning.clocks import stop_clocks
 from tests.pruning.nets import config, error, forward_padding_constants, photos, trained
@@ -105,6 +107,27 @@ def test_a_network_without_anything_to_cut_is_told(
     clock = Clock(model.netdef, (64, 64), CostTable({}))
     with pytest.raises(InputError, match="expected channels that 'latency' may cut, found none"):
         Problem.of(model.netdef, {}, clock, 0.1, 0)
+
+
+@pytest.mark.parametrize("strategy", ["slim", "layer_channel"])
+def test_a_strategy_of_shares_comes_near_a_predicted_time(
+    strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_clocks(monkeypatch)
+    model = trained(config("yolov3-mobilenetv2", thinner=4), 0)
+    clock, _ = learnt(model, tmp_path)
+    scores, layout = gamma(model), find_layout(model.netdef)
+    whole = clock.network(layout, Choice(tuple(len(g) for g in layout.groups), (), 0, 0, 0))
+    planned = by_prediction(
+        layout,
+        clock,
+        lambda share: STRATEGIES[strategy](model.netdef, scores, Target(share, "operations")),
+    )
+    for factor in (1.5, 2.5):
+        plan, predicted = planned(whole / factor)
+        assert predicted == pytest.approx(whole / factor, rel=0.03)
+        measured = 0.5 + count_operations(cut(model, plan).netdef) / 1e6  # what `stop_clocks` says
+        assert predicted == pytest.approx(measured, rel=0.1)
 
 
 def test_of_each_group_the_best_units_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
