@@ -205,12 +205,13 @@ def _to_time(
     """judge: what a cut network loses; of all ways to the time, `latency` takes the best one."""
     model, size, step = network.model, network.size, target.round_to
 
-    def plan_of(strategy: str, share: float) -> Plan:
-        wanted = replace(target, percent=share, percent_of="operations")
+    def plan_of(strategy: str, step: int, share: float) -> Plan:
+        wanted = replace(target, percent=share, percent_of="operations", round_to=step)
         return STRATEGIES[strategy](model.netdef, scores, wanted)
 
     if strategy != LATENCY:
-        return prune_share_to(model, partial(plan_of, strategy), goal, engine.open, size, rounds)
+        of_share = partial(plan_of, strategy, step)
+        return prune_share_to(model, of_share, goal, engine.open, size, rounds)
     clock = learn_clock(model, size, path, engine.about, engine.open, print, step)
     found: dict[str, tuple[Plan, Timing]] = {}
     for name, summed in WEIGHED.items():
@@ -218,7 +219,8 @@ def _to_time(
         found[name] = prune_to(model, problem, goal, engine.open, size, rounds)
     layout = find_layout(model.netdef)
     for name in OTHERS if layout.outer else OTHERS[:1]:
-        planned = by_prediction(layout, clock, partial(plan_of, name))
+        of_share = partial(plan_of, name, step or clock.table.step)
+        planned = by_prediction(layout, clock, of_share)
         found[name] = approach(model, planned, goal, engine.open, size, rounds)
     losses = {name: judge(plan) for name, (plan, _) in found.items()}
     off = {name: timing.missed > FAR for name, (_, timing) in found.items()}

@@ -222,6 +222,17 @@ def test_of_the_ways_to_a_time_the_one_that_loses_least_is_taken(
     assert f"ways to that time: {told}: {taken} taken" in capsys.readouterr().out
 
 
+def test_other_ways_to_a_time_keep_to_the_widths_that_were_measured(
+    weights: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop_clocks(monkeypatch)
+    monkeypatch.setattr("pruning.latency.measure_step", lambda _: 32)
+    netdef = config("yolov3-tiny", thinner=4).with_classes(10)
+    write_pair(Path("tiny"), trained(netdef, 0), netdef, NAMES)
+    latency_prune.main(flags("tiny.weights", "--target_speedup", "2"))
+    assert "slim" in capsys.readouterr().out
+
+
 def test_any_strategy_cuts_to_a_time(
     weights: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
