@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,6 +58,15 @@ class Wanted:
     def images(self) -> Tensor:
         """Some images of the right shape."""
         return torch.rand(self.batch, 3, self.size[1], self.size[0])
+
+
+def near(found: Sequence[Tensor], wanted: Sequence[Tensor], share: float) -> bool:
+    """Whether maps have the shapes of others, and differ from each by no more than a share of its
+    largest value."""
+    pairs = list(zip(found, wanted, strict=True))
+    return all(a.shape == b.shape for a, b in pairs) and all(
+        bool((a - b).abs().max() <= share * b.abs().max()) for a, b in pairs
+    )
 
 
 class FixedBatch(ABC):

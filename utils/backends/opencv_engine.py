@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.darknet import Darknet
 from models.weights import to_bytes
-from utils.backends.base import FixedBatch, Wanted
+from utils.backends.base import FixedBatch, Wanted, near
 from utils.errors import InputError
 
 # Of the largest value of a map. Of what OpenCV takes for something else (dilated convolutions,
@@ -68,9 +68,8 @@ class OpenCvEngine(FixedBatch):
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"backend='opencv': cannot run this network: {reason}") from error
         wanted = [raw.cpu() for raw in model(images.to(next(model.parameters()).device))]
-        for got, raw in zip(found, wanted, strict=True):
-            if got.shape != raw.shape or not _near(got, raw):
-                raise InputError("backend='opencv': OpenCV computes something else of this network")
+        if not near(found, wanted, DIFFERENT):
+            raise InputError("backend='opencv': OpenCV computes something else of this network")
 
     def run(self, images: Tensor) -> list[Tensor]:
         before = cv2.getNumThreads()
@@ -80,7 +79,3 @@ class OpenCvEngine(FixedBatch):
             return [torch.from_numpy(raw.copy()) for raw in self._net.forward(self._outputs)]
         finally:
             cv2.setNumThreads(before)
-
-
-def _near(got: Tensor, wanted: Tensor) -> bool:
-    return bool((got - wanted).abs().max() <= DIFFERENT * wanted.abs().max())

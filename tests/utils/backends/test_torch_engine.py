@@ -76,6 +76,10 @@ def test_what_the_graph_compiler_does_not_take_runs_layer_by_layer() -> None:
             "layers=-1,4": "layers=-1,5",
         },
         {"[route]\nlayers=-1,4": f"[route]\nlayers=0\n{HALF}[route]\nlayers=-1,-3"},
+        {  # a head's map, which is a summand of another's
+            "[route]\nlayers=-3": "[route]\nlayers=7\n[convolutional]\nfilters=16\nsize=3\npad=1\n"
+            "activation=linear\n[shortcut]\nfrom=-2\nactivation=linear",
+        },
     ],
 )
 def test_what_sums_are_written_over_may_be_missed(changes: dict[str, str]) -> None:
