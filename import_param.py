@@ -666,14 +666,13 @@ def check_kinds(settings: type[Any]) -> None:
         for one in fields(group):
             if one.default is dataclasses.MISSING:
                 continue
+            kind, every = kinds[one.name], CollectionCheckStrategy.ALL_ITEMS
             try:
-                check_type(
-                    one.default,
-                    kinds[one.name],
-                    collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS,
-                )
+                check_type(one.default, kind, collection_check_strategy=every)
             except TypeCheckError:
-                raise InputError(f"{one.name}={one.default!r}: expected {one.type}") from None
+                wanted = kind.__name__ if isinstance(kind, type) else str(kind)
+                wanted = wanted.replace("typing.", "")
+                raise InputError(f"{one.name}={one.default!r}: expected {wanted}") from None
 
 
 def _one_line(box: str) -> str:

@@ -90,7 +90,7 @@ def test_a_value_out_of_range_is_one_line(argv: list[str], message: str) -> None
         ("epochs", "3", "int"),
         ("epochs", 1.5, "int"),
         ("lr", "2e-3", "float"),
-        ("optimizer", "adam", r'Literal\["adamw", "sgd"\]'),
+        ("optimizer", "adam", r"Literal\['adamw', 'sgd'\]"),
         ("amp", "no", "bool"),
         ("name", 5, "str"),
     ],
