@@ -688,7 +688,7 @@ def _one_line(box: str) -> str:
 
 def prune_arguments(argv: list[str] | None = None, strategy: str = "") -> dict[str, Any]:
     """What `pruning.steps.prune` takes. strategy: the one that a script is for; empty for any."""
-    check_kinds(PruneSettings)
+    check_kinds(PruneSettings)  # before the first of them is made
     cut = Cut(pruned_id=strategy) if strategy else Cut()
     p = load(PruneSettings, argv, PruneSettings(cut=cut))
     if strategy and p.cut.strategy != strategy:

@@ -304,7 +304,7 @@ class Problem:
         """before: what was cut of the network already, and stays gone; its channels must have
         scores below all others. Raises InputError where there is nothing to cut."""
         layout = find_layout(netdef)
-        if not layout.outer and not any(map(layout.free, range(len(layout.groups)))):
+        if not layout.outer and not layout.any_free:
             reasons = "; ".join(sorted({group.kept_because for group in layout.groups}))
             raise InputError(
                 f"{netdef.net.path or 'the network'}: expected channels that 'latency' may cut, "

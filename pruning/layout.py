@@ -68,6 +68,10 @@ class Layout:
         """Whether a group's units may be cut."""
         return not self.groups[number].kept_because
 
+    @property
+    def any_free(self) -> bool:
+        return any(map(self.free, range(len(self.groups))))
+
     def cost(self, cost: LayerCost, counts: Sequence[int] | Ints, blocks: Sequence[int]) -> float:
         """Milliseconds of all layers, where the groups keep `counts` and `blocks` are gone."""
         gone = self.gone(blocks)

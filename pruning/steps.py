@@ -218,8 +218,8 @@ def _to_time(
         problem = Problem.of(model.netdef, scores, clock, target.layer_keep, step, summed=summed)
         found[name] = prune_to(model, problem, goal, engine.open, size, rounds)
     layout = find_layout(model.netdef)
-    free = any(map(layout.free, range(len(layout.groups))))
-    for name in (OTHERS if layout.outer else OTHERS[:1]) if free else ():
+    others = OTHERS if layout.outer else OTHERS[:1]
+    for name in others if layout.any_free else ():
         of_share = partial(plan_of, name, step or clock.table.step)
         planned = by_prediction(layout, clock, of_share)
         found[name] = approach(model, planned, goal, engine.open, size, rounds)

@@ -140,7 +140,7 @@ def _may_overwrite(netdef: NetDef) -> bool:
     """Whether nobody misses the maps that the compiler writes a sum over.
 
     It takes the map of one of the summands for the result, even where another layer reads that
-    later: of the first 320 random networks of `tests.pruning.nets`, five gave wrong maps. And a
+    later: of the first 321 random networks of `tests.pruning.nets`, five gave wrong maps. And a
     convolution with two sums after it can end the process.
     """
     roots: list[int] = []  # by layer, the one whose map it passes on
