@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from utils.errors import InputError
 from utils.files import write_text
 
 ROUNDS = 20
-SECONDS = 4.0  # of measuring, at most
+SECONDS = 3.0  # of measuring two of them, at most
 FIRST_ROUNDS = 5
-HOPELESS = 2.0  # times as slow as the fastest in the first rounds: not looked at further
+HOPELESS = 2.0  # times as slow as the other in the first rounds: not looked at further
 Opener = Callable[[], Engine]
+Clock = Callable[..., dict[str, list[float]]]  # as `utils.backends.timing.interleaved`
 
 
 def cache_file() -> Path:
@@ -63,36 +65,50 @@ def remember(identity: str, found: Mapping[str, Any], path: Path) -> str:
 def fastest(
     openers: Mapping[str, Opener],
     wanted: Wanted,
-    clock: Callable[..., dict[str, list[float]]] = interleaved,
+    clock: Clock = interleaved,
 ) -> tuple[Engine, dict[str, float], dict[str, str]]:
     """The fastest engine, the milliseconds of each, and why some cannot run this network.
 
-    The milliseconds are the lower quartile: of the rounds, the better half's median, which a
-    machine that is busy with other things disturbs least. Raises InputError where none can.
+    One after another is opened and takes turns with the fastest one so far, so that no more than
+    two are in memory. The milliseconds of all are as if measured with the last one: its turns say
+    how fast the machine was. Raises InputError where no engine can run it.
     """
-    engines: dict[str, Engine] = {}
+    best: Engine | None = None
+    times: dict[str, float] = {}
     refused: dict[str, str] = {}
     for name, opener in openers.items():
         try:
-            engines[name] = opener()
+            other = opener()
         except InputError as error:
             refused[name] = str(error)
-    if not engines:
+            continue
+        if best is None:
+            best = other
+            continue
+        mine, its = compare(best, other, wanted, clock)
+        before = times.get(best.name, mine)
+        times = {name: value * mine / before for name, value in times.items()}
+        times |= {best.name: mine, name: its}
+        if its < mine:
+            best = other
+        del other  # the slower one, before the next is opened
+    if best is None:
         raise InputError("; ".join(refused.values()))
-    if len(engines) == 1:
-        (engine,) = engines.values()
-        return engine, {}, refused
+    return best, times, refused
+
+
+def compare(one: Engine, other: Engine, wanted: Wanted, clock: Clock) -> tuple[float, float]:
+    """The milliseconds of two engines that take turns: the lower quartile, which is the median of
+    the better half of the rounds, and what a machine that is busy otherwise disturbs least."""
     images = wanted.images()
+    runs = {"one": partial(one, images), "other": partial(other, images)}
 
-    def measure(names: Sequence[str], rounds: int) -> dict[str, float]:
-        runs = {name: lambda engine=engines[name]: engine(images) for name in names}
-        return {name: spread(t)[1] for name, t in clock(runs, rounds, seconds=SECONDS).items()}
+    def measure(rounds: int) -> tuple[float, float]:
+        found = clock(runs, rounds, seconds=SECONDS)
+        return spread(found["one"])[1], spread(found["other"])[1]
 
-    times = measure(list(engines), FIRST_ROUNDS)
-    hopeful = [name for name in times if times[name] <= HOPELESS * min(times.values())]
-    if len(hopeful) > 1:
-        times |= measure(hopeful, ROUNDS)
-    return engines[min(hopeful, key=lambda name: times[name])], times, refused
+    first = measure(FIRST_ROUNDS)
+    return first if max(first) > HOPELESS * min(first) else measure(ROUNDS)
 
 
 def open_fastest(

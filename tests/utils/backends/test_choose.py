@@ -1,8 +1,11 @@
 """Is the fastest engine found, and remembered for what it was measured for only?"""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
+from itertools import permutations
 from pathlib import Path
+from weakref import WeakSet
 
 import pytest
 import torch
@@ -30,23 +33,63 @@ def refuse() -> Fake:
     raise InputError("this one cannot")
 
 
-def clock(milliseconds: Mapping[str, float]) -> Callable[..., dict[str, list[float]]]:
+def clock(milliseconds: Mapping[str, float], *, drift: float = 1.0) -> choose.Clock:
+    """A machine on which engines take these times, and all that is measured later takes longer."""
+    level = 1 / drift
+
     def measured(
-        runs: Mapping[str, object], rounds: int, *, seconds: float
+        runs: Mapping[str, partial[object]], rounds: int, *, seconds: float
     ) -> dict[str, list[float]]:
-        return {name: [milliseconds[name]] * rounds for name in runs}
+        nonlocal level
+        level *= drift
+        return {
+            turn: [level * milliseconds[run.func.name]] * rounds  # type: ignore[attr-defined]
+            for turn, run in runs.items()
+        }
 
     return measured
 
 
+def openers(*names: str) -> dict[str, choose.Opener]:
+    return {name: partial(Fake, name) for name in names}
+
+
 def test_the_fastest_of_those_that_can() -> None:
-    openers = {name: lambda name=name: Fake(name) for name in ("slow", "fast", "hopeless")}
-    engine, times, refused = choose.fastest(
-        {**openers, "none": refuse}, WANTED, clock({"slow": 3.0, "fast": 2.0, "hopeless": 9.0})
-    )
-    assert engine.name == "fast"
-    assert times == {"slow": 3.0, "fast": 2.0, "hopeless": 9.0}
-    assert refused == {"none": "this one cannot"}
+    for names in permutations(("slow", "fast", "hopeless")):
+        engine, times, refused = choose.fastest(
+            {"none": refuse, **openers(*names)},
+            WANTED,
+            clock({"slow": 3.0, "fast": 2.0, "hopeless": 9.0}),
+        )
+        assert engine.name == "fast"
+        assert times == {"slow": 3.0, "fast": 2.0, "hopeless": 9.0}
+        assert refused == {"none": "this one cannot"}
+
+
+def test_on_a_machine_that_slows_down_all_are_told_as_with_the_last_one() -> None:
+    times = {"first": 3.0, "second": 2.9, "last": 2.8}
+    engine, found, _ = choose.fastest(openers(*times), WANTED, clock(times, drift=2.0))
+    assert engine.name == "last"
+    level = found["last"] / times["last"]
+    assert level == 8  # of four measurements, two of each pair
+    assert found == pytest.approx({name: level * value for name, value in times.items()})
+
+
+def test_no_more_than_two_engines_are_in_memory() -> None:
+    alive: WeakSet[Fake] = WeakSet()
+    most = 0
+
+    def open_(name: str) -> Fake:
+        nonlocal most
+        engine = Fake(name)
+        alive.add(engine)
+        most = max(most, len(alive))
+        return engine
+
+    names = "abcdef"
+    times = {name: 10.0 - number for number, name in enumerate(names)}
+    choose.fastest({name: partial(open_, name) for name in names}, WANTED, clock(times))
+    assert most == 2
 
 
 def test_where_none_can_the_reasons_are_told() -> None:
@@ -66,10 +109,9 @@ def test_a_measurement_is_kept_for_its_network_and_machine(
         return openers["b"](), times, {}
 
     monkeypatch.setattr(choose, "fastest", fastest)
-    openers = {name: lambda name=name: Fake(name) for name in times}
 
     def chosen(cfg: str = "cfg", wanted: Wanted = WANTED, where: str = "here") -> str:
-        engine, line = choose.open_fastest(openers, cfg, wanted, ["torch"], where)
+        engine, line = choose.open_fastest(openers(*times), cfg, wanted, ["torch"], where)
         assert "b, 1.0 ms (a 2.0)" in line
         return engine.name
 
