@@ -326,7 +326,7 @@ class Problem:
         a share of the layer's, or where scores are `summed`, of the layer's that is worth most.
 
         By shares, what a layer needs is compared with itself only. The sum of plain scores, as in
-        HALP, takes a channel for a channel. Neither is always the better one (`pruning.steps` tries
+        HALP, takes a channel for a channel. Neither is always the better one (`pruning.ways` tries
         both): of gamma, the sum buys many cheap channels of late layers for few dear ones of early
         layers, which nothing after them makes up for; taylor says what a channel means to the loss,
         whatever its layer. With BN re-estimated and no fine-tuning, mAP@.5 by shares and by sums

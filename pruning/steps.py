@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,22 +15,12 @@ from models.darknet import Darknet
 from models.loss import Loss
 from pruning.calibrate import mean_loss, reestimate_bn_
 from pruning.costs import Timer, timer
-from pruning.latency import (
-    FAR,
-    Goal,
-    Problem,
-    Timing,
-    approach,
-    by_prediction,
-    learn_clock,
-    prune_share_to,
-    prune_to,
-)
-from pruning.layout import find_layout
+from pruning.latency import Goal, Timing
 from pruning.report import Quality, Report, layer_rows, measure_latencies, size_of
 from pruning.scores import SCORES, Scores
 from pruning.strategies import LATENCY, STRATEGIES, Target, shares
 from pruning.surgeon import Plan, cut
+from pruning.ways import CutsToTime, least_loss
 from utils.augment import Augmentation
 from utils.checkpoint import (
     Network,
@@ -56,10 +45,6 @@ from utils.runs import Run, new_run
 from utils.types import Batch
 
 NEAR = 0.01  # of what was asked: any further off is told
-# Ways to a time: how the programme weighs channels of different layers, see
-# `pruning.latency.Problem.values`, and strategies that know no times; the last one needs blocks.
-WEIGHED = {"shares of layers": False, "plain sums": True}
-OTHERS = ("slim", "layer_channel")
 SHORTEST = 2  # photos a batch; batch normalisation needs more than one value a channel
 
 
@@ -111,16 +96,18 @@ def prune(
     scores = _scores(score, model, loss, islice(photos.training, score_batches))
     engine = timer(model, opened.size, runtime)
     if goal:
-        path = Path(latency["cost_table"] or engine.table)
 
         def judge(plan: Plan) -> float:
             small = cut(model, plan).to(memory_format=torch.channels_last)
             reestimate_bn_(small, photos.training, bn_batches)
             return mean_loss(small, photos.training, score_batches)
 
-        plan, timing = _to_time(
-            opened, engine, strategy, scores, judge, target, goal, path, latency_rounds
-        )
+        cuts = CutsToTime(model, opened.size, scores, target, goal, engine, latency_rounds)
+        if strategy == LATENCY:
+            table = Path(latency["cost_table"] or engine.table)
+            plan, timing = least_loss(cuts.every_way(table), judge)
+        else:
+            plan, timing = cuts.by_share(strategy)
         amount = goal.name
     else:
         plan, timing = STRATEGIES[strategy](model.netdef, scores, target), None
@@ -189,46 +176,6 @@ def _goal(strategy: str, latency: Mapping[str, Any]) -> Goal | None:
     """The time that is asked for; None where a share is."""
     wanted = (latency["target_ms"], latency["target_speedup"])
     return Goal(*wanted) if strategy == LATENCY or any(wanted) else None
-
-
-def _to_time(
-    network: Network,
-    engine: Timer,
-    strategy: str,
-    scores: Scores,
-    judge: Callable[[Plan], float],
-    target: Target,
-    goal: Goal,
-    path: Path,
-    rounds: int,
-) -> tuple[Plan, Timing]:
-    """judge: what a cut network loses; of all ways to the time, `latency` takes the best one."""
-    model, size, step = network.model, network.size, target.round_to
-
-    def plan_of(strategy: str, step: int, share: float) -> Plan:
-        wanted = replace(target, percent=share, percent_of="operations", round_to=step)
-        return STRATEGIES[strategy](model.netdef, scores, wanted)
-
-    if strategy != LATENCY:
-        of_share = partial(plan_of, strategy, step)
-        return prune_share_to(model, of_share, goal, engine.open, size, rounds)
-    clock = learn_clock(model, size, path, engine.about, engine.open, print, step)
-    found: dict[str, tuple[Plan, Timing]] = {}
-    for name, summed in WEIGHED.items():
-        problem = Problem.of(model.netdef, scores, clock, target.layer_keep, step, summed=summed)
-        found[name] = prune_to(model, problem, goal, engine.open, size, rounds)
-    layout = find_layout(model.netdef)
-    others = OTHERS if layout.outer else OTHERS[:1]
-    for name in others if layout.any_free else ():
-        of_share = partial(plan_of, name, step or clock.table.step)
-        planned = by_prediction(layout, clock, of_share)
-        found[name] = approach(model, planned, goal, engine.open, size, rounds)
-    losses = {name: judge(plan) for name, (plan, _) in found.items()}
-    off = {name: timing.missed > FAR for name, (_, timing) in found.items()}
-    best = min(found, key=lambda name: (off[name], losses[name]))
-    told = ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
-    print(f"loss on training photos of ways to that time: {told}: {best} taken")
-    return found[best]
 
 
 def _measure(
