@@ -43,7 +43,7 @@ from utils.checkpoint import (
     untrained_heads,
     write_pair,
 )
-from utils.data_check import PhotoSet, load_split, shared_photos
+from utils.data_check import PhotoSet, expect_objects, load_split, shared_photos
 from utils.data_file import DataDefinition, read_data
 from utils.datasets import (
     DetectionDataset,
@@ -216,10 +216,7 @@ def load_photos(p: TrainSettings) -> tuple[DataDefinition, PhotoSet, PhotoSet]:
     for photos in (train_photos, valid_photos):
         print(photos.report.text())
         photos.report.accept(p.data.bad_labels)
-    if not sum(valid_photos.report.objects):
-        raise InputError(
-            f"{p.data.data}: no object in the photos to validate on: no mAP to measure"
-        )
+    expect_objects(valid_photos, p.data.data)
     if both := shared_photos(train_photos, valid_photos):
         print(f"note: {len(both)} photos to validate on are trained on too, such as {both[0]}")
     return definition, train_photos, valid_photos

@@ -29,7 +29,7 @@ from utils.checkpoint import (
     save_checkpoint,
     write_pair,
 )
-from utils.data_check import load_split
+from utils.data_check import expect_objects, load_split
 from utils.data_file import check_classes, read_data
 from utils.datasets import (
     DetectionDataset,
@@ -145,6 +145,7 @@ def _photos(network: Network, data: str, batch_size: int, workers: int) -> Photo
     splits = {split: load_split(definition, split) for split in ("train", "valid")}
     for photos in splits.values():
         print(photos.report.text())
+    expect_objects(splits["valid"], data)
     training = DetectionDataset(
         splits["train"], network.size, network.letterbox, Augmentation.off(), seed=0
     )

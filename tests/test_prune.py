@@ -155,6 +155,16 @@ def test_a_net_without_blocks_and_a_set_of_other_classes_are_told(
     assert not Path("runs").exists()
 
 
+def test_photos_to_measure_on_without_objects_are_refused(
+    weights: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label in Path("demo/labels/valid").iterdir():
+        label.write_text("")
+    assert run(partial(prune.main, flags(weights))) == 2
+    assert "demo.data: no object in the photos to validate on" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
 def test_numbers_and_names_are_one_setting() -> None:
     names = ("normal", "layer", "slim", "shortcut", "layer_channel", "latency")
     for number, name in enumerate(names, 1):

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from utils.backends.base import Engine
 from utils.benchmark import Candidate, Key, Row, Run, key_of
-from utils.data_check import PhotoSet, load_split
+from utils.data_check import PhotoSet, expect_objects, load_split
 from utils.data_file import check_classes, read_data
 from utils.datasets import ValidationDataset, validation_loader
 from utils.demo_data import make_if_demo
@@ -21,7 +21,8 @@ from utils.peers import PEERS
 def validation_photos(candidates: Sequence[Candidate], data: str) -> PhotoSet:
     """The photos that networks are measured on: a .data file's `valid`.
 
-    Raises InputError where no network is trained, or one has not as many classes.
+    Raises InputError where no network is trained, one has not as many classes, or no photo shows an
+    object.
     """
     make_if_demo(data)
     definition = read_data(data)
@@ -30,7 +31,9 @@ def validation_photos(candidates: Sequence[Candidate], data: str) -> PhotoSet:
         raise InputError(f"data={data}: expected a trained network; a .cfg has random weights")
     for candidate in trained:
         check_classes(definition, candidate.model.heads[0].classes)
-    return load_split(definition, "valid")
+    photos = load_split(definition, "valid")
+    expect_objects(photos, data)
+    return photos
 
 
 def with_mean_ap(

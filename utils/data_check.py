@@ -181,6 +181,12 @@ def load_split(
     return found
 
 
+def expect_objects(photos: PhotoSet, where: str) -> None:
+    """Refuse photos to validate on that show no object. where: the .data file."""
+    if not sum(photos.report.objects):
+        raise InputError(f"{where}: no object in the photos to validate on: no mAP to measure")
+
+
 def check(
     records: Sequence[Record],
     names: Sequence[str],

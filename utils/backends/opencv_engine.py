@@ -40,8 +40,14 @@ def _buffer(file: bytes) -> NDArray[np.uint8]:
 
 
 def raw_maps(net: cv2.dnn.Net, heads: tuple[int, ...]) -> list[str]:
-    """What OpenCV calls the layers that the [yolo] `heads` read."""
+    """What OpenCV calls the layers that the [yolo] `heads` read.
+
+    Raises InputError where it has not made such layers.
+    """
     names = list(net.getLayerNames())
+    for index in heads:
+        if f"permute_{index}" not in names:
+            raise InputError(f"backend='opencv': OpenCV makes no head of [yolo] {index}")
     return [names[names.index(f"permute_{index}") - 1] for index in heads]
 
 
@@ -64,7 +70,7 @@ class OpenCvEngine(FixedBatch):
         try:
             self._outputs = raw_maps(self._net, model.netdef.heads)
             found = self.run(images)
-        except (cv2.error, ValueError) as error:
+        except cv2.error as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"backend='opencv': cannot run this network: {reason}") from error
         wanted = [raw.cpu() for raw in model(images.to(next(model.parameters()).device))]

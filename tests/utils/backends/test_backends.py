@@ -194,7 +194,7 @@ def test_what_is_not_installed_is_told_with_the_pip_line(monkeypatch: pytest.Mon
     [
         ("groups=8\npad=1", "dilation=2\npad=1", "computes something else"),
         ("from=-3", "from=-3,-2", "computes something else"),
-        ("[route]\nlayers=-1,4", "[route]\nlayers=-1,4\ngroups=2", "cannot run this network"),
+        ("[route]\nlayers=-1,4", "[route]\nlayers=-1,4\ngroups=2", r"no head of \[yolo\]"),
     ],
 )
 def test_what_opencv_takes_for_something_else_is_refused(
