@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -112,12 +113,54 @@ class Convolution(nn.Module):
         self.activation = activation(section)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
+        x = _StridedDepthwise.run(self.conv, x) if _slow_backwards(self.conv, x) else self.conv(x)
         if self.bn is not None:
             # A batch of one value a channel (one photo, a 1x1 map) has no variance to learn from.
             alone = self.training and x.numel() == x.shape[1]
             x = _with_running_statistics(self.bn, x) if alone else self.bn(x)
         return self.activation(x)
+
+
+def _slow_backwards(conv: nn.Conv2d, x: Tensor) -> bool:
+    """Whether it is trained in bfloat16 on a CPU, and `_StridedDepthwise` is faster."""
+    depthwise = conv.groups == conv.in_channels > 1 and max(conv.stride) > 1 and conv.bias is None
+    if not depthwise or x.device.type != "cpu" or not torch.is_grad_enabled():
+        return False
+    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+
+
+class _StridedDepthwise(torch.autograd.Function):
+    """A strided depthwise convolution in bfloat16, with the gradient of its map in float32.
+
+    oneDNN has no quick way to that gradient in bfloat16: on one core it took 133 ms for a map of
+    [8, 96, 160, 160], where float32 took 45. Training MobileNets became 1.1 to 1.3 times faster.
+    """
+
+    @staticmethod
+    def run(conv: nn.Conv2d, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            found: Tensor = _StridedDepthwise.apply(x.bfloat16(), conv.weight.bfloat16(), conv)
+        return found
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, conv: nn.Conv2d) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.conv = conv
+        return F.conv2d(x, weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        (gradient,), (x, weight), conv = gradients, ctx.saved_tensors, ctx.conv
+        how = (conv.stride, conv.padding, conv.dilation, False, (0, 0), conv.groups)
+        backward = torch.ops.aten.convolution_backward
+        of_map, of_weight = None, None
+        if ctx.needs_input_grad[0]:
+            shape = torch.empty_like(x, dtype=torch.float32)  # its values do not matter
+            tensors = (gradient.float(), shape, weight.float(), None)
+            of_map = backward(*tensors, *how, (True, False, False))[0].to(x.dtype)
+        if ctx.needs_input_grad[1]:
+            of_weight = backward(gradient, x, weight, None, *how, (False, True, False))[1]
+        return of_map, of_weight, None
 
 
 def _with_running_statistics(bn: nn.BatchNorm2d, x: Tensor) -> Tensor:

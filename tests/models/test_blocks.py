@@ -1,6 +1,8 @@
 """Does each section compute what OpenCV, an independent reader of Darknet's files, computes?"""
 
+from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -130,6 +132,38 @@ def test_dilation_widens_the_padding_as_in_darknet() -> None:
 def test_one_value_a_channel_does_not_stop_a_training() -> None:
     layer = Convolution(Section("convolutional", {"filters": "4", "batch_normalize": "1"}), 3)
     assert layer.train()(torch.rand(1, 3, 1, 1)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"stride": "2"},
+        {"stride": "2", "filters": "12"},
+        {"stride_x": "2", "size": "5"},
+        {"stride": "3", "dilation": "2"},
+        {"stride": "2", "batch_normalize": "0"},
+    ],
+)
+def test_strided_depthwise_layers_train_in_bfloat16(options: dict[str, str]) -> None:
+    base = {"filters": "6", "groups": "6", "size": "3", "pad": "1", "batch_normalize": "1"}
+    section = {**base, **options, "activation": "linear"}
+    layer = Convolution(Section("convolutional", section), 6).train()
+    x = torch.randn(2, 6, 12, 14).contiguous(memory_format=torch.channels_last).requires_grad_()
+    wanted = layer(x)
+    slope = torch.randn_like(wanted)
+    gradients = torch.autograd.grad(wanted, (x, layer.conv.weight), slope)
+    usual = ExitStack() if layer.bn is None else patch.object(layer.conv, "forward", None)
+    with torch.autocast("cpu", torch.bfloat16), usual:
+        found = layer(x)
+    assert found.dtype == torch.bfloat16
+    again = torch.autograd.grad(found, (x, layer.conv.weight), slope.bfloat16())
+    for ours, theirs in zip((found, *again), (wanted, *gradients), strict=True):
+        assert ours.shape == theirs.shape and bool((ours != 0).any())
+        assert (ours.float() - theirs).norm() < 0.02 * theirs.norm()
+    layer.conv.weight.requires_grad_(False)
+    with torch.autocast("cpu", torch.bfloat16):
+        (alone,) = torch.autograd.grad(layer(x), x, slope.bfloat16())
+    torch.testing.assert_close(alone, again[0])
 
 
 def test_a_sigmoid_of_bfloat16_can_be_undone() -> None:
