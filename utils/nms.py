@@ -7,6 +7,7 @@ by more than the NMS threshold. Classes do not see each other. A .cfg may ask fo
 overlap (`nms_kind`, AlexeyAB's `diounms_sort`): IoU less a power of the distance between centres.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -22,11 +23,9 @@ from utils.types import Detections, Predictions
 
 # An untrained network's exp(w) can overflow. Beyond a million pixels a box only has to stay finite.
 FURTHEST = 1e6
-# Where close pairs are looked for: above a sum of squares of the candidates of each class that
-# torchvision, which compares all pairs, needs some 10 ms for, and from an overlap that is telling.
-MANY, LEAST_OVERLAP = 2e7, 0.1
-# Where so small a share survives, torchvision is fast: it compares with survivors only.
-FEW = 0.125
+# Where close pairs are looked for: above so many comparisons of torchvision's, of each survivor
+# with all worse candidates of its class (some 0.2 s), and from an overlap that is telling.
+MANY, LEAST_OVERLAP = 7e7, 0.1
 FIRST_LOOK = 2048  # candidates; about where suppressing costs as much as finding the candidates
 
 
@@ -129,14 +128,23 @@ def _by_pairs(boxes: Tensor, labels: Tensor, nms_thres: float, distance: bool) -
     if boxes.is_cuda or nms_thres < LEAST_OVERLAP:
         return False
     if not distance:
-        if labels.bincount().double().square().sum() < MANY:
-            return False
-        step = -(-len(boxes) // FIRST_LOOK)
-        some, whose = boxes[::step], labels[::step]
-        if len(_keep_by_class(some, whose, _limit(nms_thres))) < FEW * len(some):
+        most = float(labels.bincount().double().square().sum())
+        if most < MANY or _comparisons(boxes, labels, _limit(nms_thres)) < MANY:
             return False
     sides = boxes[:, 2:] - boxes[:, :2]
     return not ((sides > 0) & (sides < SMALLEST)).any()
+
+
+def _comparisons(boxes: Tensor, labels: Tensor, limit: float) -> float:
+    """About how many pairs torchvision would compare: as many as among every n-th candidate,
+    growing further as they grew from half of those on."""
+    step = -(-len(boxes) // FIRST_LOOK)
+    found = []
+    for each in (2 * step, step):
+        some, whose = boxes[::each], labels[::each]
+        survived = whose[_keep_by_class(some, whose, limit)]
+        found.append(float((whose.bincount()[survived]).sum()))
+    return found[1] * step ** math.log2(found[1] / found[0])
 
 
 def _keep_by_pairs(

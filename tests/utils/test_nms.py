@@ -141,15 +141,29 @@ def test_looking_at_close_pairs_equals_looking_at_all(
 
 
 def test_many_candidates_are_taken_by_pairs_but_not_where_few_survive_or_that_is_blind() -> None:
-    labels = torch.zeros(5000, dtype=torch.int64)
-    boxes = wild(1, 5000)
+    labels = torch.zeros(30000, dtype=torch.int64)
+    boxes = wild(1, 30000)
     assert module._by_pairs(boxes, labels, 0.45, distance=False)
     assert not module._by_pairs(boxes[:100], labels[:100], 0.45, distance=False)
     assert not module._by_pairs(boxes, labels, 0.05, distance=False)
-    one_place = boxes[:1] + torch.rand(5000, 4)
+    one_place = boxes[:1] + torch.rand(30000, 4)
     assert not module._by_pairs(one_place, labels, 0.45, distance=False)
     boxes[7] = torch.tensor([0.0, 0, 1e-20, 1e-20])
     assert not module._by_pairs(boxes, labels, 0.45, distance=False)
+
+
+@pytest.mark.parametrize("kind", ["all apart", "one place", "wild"])
+def test_comparisons_are_foreseen(kind: str) -> None:
+    boxes = {
+        "all apart": torch.arange(10000.0)[:, None] + torch.tensor([0, 0, 0.5, 1]),
+        "one place": wild(1, 1) + torch.rand(10000, 4, generator=torch.Generator().manual_seed(0)),
+        "wild": wild(1, 10000),
+    }[kind]
+    labels = torch.randint(4, (10000,), generator=torch.Generator().manual_seed(0)) // 3
+    limit = module._limit(0.45)
+    kept = module._keep_by_class(boxes, labels, limit)
+    true = sum(int((labels == n).sum() * (labels[kept] == n).sum()) for n in (0, 1))
+    assert module._comparisons(boxes, labels, limit) == pytest.approx(true, rel=0.5)
 
 
 def one_box(objectness: float, classes: list[float], box: list[float]) -> Predictions:
