@@ -23,6 +23,7 @@ from pruning.latency import (
     Timing,
     learn_clock,
     prune_to,
+    too_fast,
 )
 from pruning.layout import find_layout
 from pruning.residual import without_blocks
@@ -290,7 +291,7 @@ class TimeAim:
         before, least = _times([self.whole, narrow], self.open_)
         asked = self.goal.ms(before)
         if least > asked:
-            raise problem.too_fast(asked, least)
+            raise too_fast(self.whole.netdef, asked, least)
 
 
 def _times(networks: Sequence[Darknet], open_: Open) -> list[float]:

@@ -41,6 +41,7 @@ SAMPLES = 20  # random cuts that are measured whole for a calibration
 TOGETHER = 5  # networks that are in memory at once, and take turns
 ROUNDS = 9  # in which they do
 ATTEMPTS = 5  # to choose, cut and measure, with what was measured taken into account
+STEP, STEPS = 0.01, 10  # of a budget, as a share, where it led to a plan that is known
 HALVINGS = 8  # of the interval in which a share of the operations is looked for
 NEAR = 0.02  # of the asked time: what is as near is not improved on
 FAR = 0.05  # of the asked time: what is further off is told, and refused if it is the narrowest cut
@@ -370,14 +371,6 @@ class Problem:
             counts.append(next(count for count in found if count >= min(living, found[-1])))
         return Choice(tuple(counts), (), 0.0, 0.0, 0.0)
 
-    def too_fast(self, asked: float, least: float) -> InputError:
-        """What to say where the narrowest network was measured, and takes more than is asked."""
-        return InputError(
-            f"{self.layout.netdef.net.path or 'the network'}: expected a time of at least "
-            f"{least:.2f} ms, which its narrowest cut takes, but {asked:.2f} ms is asked for "
-            "(layer_keep may be lowered)"
-        )
-
 
 @dataclass(frozen=True)
 class Goal:
@@ -426,6 +419,11 @@ class Timing:
     attempts: int
 
     @property
+    def slow(self) -> bool:
+        """Whether it takes longer than asked."""
+        return self.measured > self.asked
+
+    @property
     def missed(self) -> float:
         """By how much the measured time differs from the asked one, as a share."""
         return abs(self.measured / self.asked - 1)
@@ -457,6 +455,14 @@ class Timing:
         if self.asked > (1 + FAR) * self.before:
             return f"more time was asked for than the {self.before:.2f} ms that the network took"
         return f"{self.missed:.1%} off the time: no choice was nearer" if self.missed > FAR else ""
+
+
+def too_fast(netdef: NetDef, asked: float, least: float) -> InputError:
+    """What to say where the narrowest cut was measured, and takes more than is asked."""
+    return InputError(
+        f"{netdef.net.path or 'the network'}: expected a time of at least {least:.2f} ms, which "
+        f"its narrowest cut takes, but {asked:.2f} ms is asked for (layer_keep may be lowered)"
+    )
 
 
 class _Trial:
@@ -507,7 +513,7 @@ def prune_to(
     plan, timing = approach(model, plan_of, goal, open_, size, rounds)
     narrowest = plan.equals(problem.plan(problem.narrowest))
     if not nearest and narrowest and timing.measured > (1 + FAR) * timing.asked:
-        raise problem.too_fast(timing.asked, timing.measured)
+        raise too_fast(model.netdef, timing.asked, timing.measured)
     return plan, timing
 
 
@@ -527,9 +533,10 @@ def approach(
     budget = trial.asked
     tried: list[tuple[float, Timing]] = []
     for _ in range(ATTEMPTS):
-        plan, predicted = plan_of(budget)
-        if trial.known(plan):
+        found = _fresh(trial, plan_of, budget)
+        if found is None:
             break
+        plan, predicted = found
         timing = trial.measure(plan, predicted)
         if timing.missed <= NEAR:
             break
@@ -538,14 +545,32 @@ def approach(
     return trial.nearest()
 
 
+def _fresh(
+    trial: _Trial, plan_of: Callable[[float], tuple[Plan, float]], budget: float
+) -> tuple[Plan, float] | None:
+    """The plan of a budget, or where it was measured, the next one on the way to the asked time;
+    None where there is none on this side of it, or none near."""
+    plan, predicted = plan_of(budget)
+    first = known = trial.known(plan)
+    for _ in range(STEPS):
+        if known is None or first is None:
+            return plan, predicted
+        if known.slow != first.slow:
+            return None
+        budget = min(budget, predicted) * (1 - STEP) if known.slow else budget * (1 + STEP)
+        plan, predicted = plan_of(budget)
+        known = trial.known(plan)
+    return None
+
+
 def next_budget(tried: Sequence[tuple[float, Timing]]) -> float:
     """What to ask of the table, so that the asked time is measured: between the nearest attempts
     on both sides of it, or where there is but one side, in proportion to the last one.
 
     tried: what each was predicted to take, and how it went.
     """
-    slow = [pair for pair in tried if pair[1].measured > pair[1].asked]
-    fast = [pair for pair in tried if pair[1].measured <= pair[1].asked]
+    slow = [pair for pair in tried if pair[1].slow]
+    fast = [pair for pair in tried if not pair[1].slow]
     if slow and fast:
         above, below = (min(side, key=lambda pair: pair[1].missed) for side in (slow, fast))
         share = below[1].missed / (below[1].missed + above[1].missed)
@@ -592,6 +617,7 @@ def prune_share_to(
     """The same for a strategy that knows shares only: halve the interval in which the share lies.
 
     plan_of: from the share of the operations that is to go, 0 to below 1, to a plan.
+    Raises InputError where all cuts, up to the widest share, are too slow.
     """
     trial = _Trial(model, goal, open_, size, rounds)
     least, most = 0.0, 1.0  # shares: of what is too slow, and of what is too fast
@@ -601,6 +627,9 @@ def prune_share_to(
         timing = trial.known(plan) or trial.measure(plan)
         if timing.missed <= NEAR:
             break
-        least, most = (share, most) if timing.measured > timing.asked else (least, share)
+        least, most = (share, most) if timing.slow else (least, share)
         share = (least + most) / 2
-    return trial.nearest()
+    plan, timing = trial.nearest()
+    if most == 1 and timing.measured > (1 + FAR) * timing.asked:
+        raise too_fast(model.netdef, timing.asked, timing.measured)
+    return plan, timing

@@ -13,7 +13,7 @@ import torch
 
 from models.darknet import Darknet
 from models.loss import Loss
-from pruning.calibrate import mean_loss, reestimate_bn_
+from pruning.calibrate import SHORTEST, mean_loss, reestimate_bn_, settle_bn_
 from pruning.costs import Timer, timer
 from pruning.latency import Goal, Timing
 from pruning.report import Quality, Report, layer_rows, measure_latencies, size_of
@@ -45,7 +45,6 @@ from utils.runs import Run, new_run
 from utils.types import Batch
 
 NEAR = 0.01  # of what was asked: any further off is told
-SHORTEST = 2  # photos a batch; batch normalisation needs more than one value a channel
 
 
 @dataclass(frozen=True)
@@ -117,10 +116,11 @@ def prune(
     found = {"before": _measure(opened, model, photos, evaluation)}
     small = cut(model, plan).to(memory_format=torch.channels_last)
     found["after the cut"] = _measure(opened, small, photos, evaluation)
-    if bn_batches and not reestimate_bn_(small, photos.training, bn_batches):
-        print(f"note: BN is not re-estimated: that takes {SHORTEST} photos to train on, or more")
-    elif bn_batches:
-        found["after BN re-estimation"] = _measure(opened, small, photos, evaluation)
+    if bn_batches:
+        if why_not := settle_bn_(small, photos.training, bn_batches, score_batches):
+            print(f"note: BN is not re-estimated: {why_not}")
+        else:
+            found["after BN re-estimation"] = _measure(opened, small, photos, evaluation)
 
     report = _report(opened, small, strategy, target, plan, found, latency_rounds, engine, timing)
     _save(run, opened, small, report, settings)
@@ -134,7 +134,7 @@ def prune(
 def _name(weights: str) -> str:
     """What a network is called: its run's name, or its file's."""
     path = Path(weights) if weights else newest_weights()
-    return path.parent.name if path.suffix == ".pt" else path.stem
+    return path.parent.name or path.stem if path.suffix == ".pt" else path.stem
 
 
 def _photos(network: Network, data: str, batch_size: int, workers: int) -> Photos:
@@ -152,20 +152,10 @@ def _photos(network: Network, data: str, batch_size: int, workers: int) -> Photo
     sampler = EpochSampler(len(training), seed=0)
     valid = ValidationDataset(splits["valid"], network.size, network.letterbox)
     return Photos(
-        _Long(training_loader(training, sampler, max(SHORTEST, batch_size), workers)),
+        training_loader(training, sampler, max(SHORTEST, batch_size), workers),
         valid,
         validation_loader(valid, batch_size, workers),
     )
-
-
-@dataclass(frozen=True)
-class _Long:
-    """Batches without those that are too short for batch normalisation."""
-
-    batches: Iterable[Batch]
-
-    def __iter__(self) -> Any:
-        return (batch for batch in self.batches if len(batch.paths) >= SHORTEST)
 
 
 def _scores(name: str, model: Darknet, loss: Loss, batches: Iterable[Batch]) -> Scores:
@@ -224,7 +214,8 @@ def _missed(report: Report, target: Target) -> str:
         return ""
     text = f"percent={target.percent:g}: {report.reached:.3f} reached"
     if report.strategy == "layer":
-        return f"{text}: whole blocks go, and these come nearest"
+        why = "no more may go" if report.shares.blocks == 1 else "these come nearest"
+        return f"{text}: whole blocks go, and {why}"
     if report.reached < target.percent:
         return (
             f"{text}: layer_keep={target.layer_keep:g} and round_to={target.round_to} allow no more"

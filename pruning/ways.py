@@ -24,6 +24,7 @@ from pruning.layout import find_layout
 from pruning.scores import Scores
 from pruning.strategies import STRATEGIES, Target
 from pruning.surgeon import Plan
+from utils.errors import InputError
 
 # How the programme weighs channels of different layers, see `pruning.latency.Problem.values`.
 SUMMED = {"shares of layers": False, "plain sums": True}
@@ -73,7 +74,10 @@ class CutsToTime:
         others = OTHERS if layout.outer else OTHERS[:1]
         for name in others if layout.any_free else ():
             plan_of = partial(self._plan, name, step or clock.table.step)
-            found[name] = approach(model, by_prediction(layout, clock, plan_of), *how)
+            try:
+                found[name] = approach(model, by_prediction(layout, clock, plan_of), *how)
+            except InputError as error:  # it has nothing to judge by, say
+                print(f"not tried: {name}: {error}")
         return found
 
     def _plan(self, strategy: str, step: int, share: float) -> Plan:

@@ -20,6 +20,7 @@ from models.darknet import count_parameters
 from pruning.costs import timer
 from pruning.report import measure_latencies
 from pruning.strategies import STRATEGIES
+from pruning.surgeon import Plan
 from tests.pruning.clocks import stop_clocks
 from tests.pruning.nets import config, trained
 from tests.test_train import project  # noqa: F401  # a fixture
@@ -45,7 +46,7 @@ def flags(weights: str, *more: str) -> list[str]:
 def test_a_cut_leaves_what_it_promises(weights: str, capsys: pytest.CaptureFixture[str]) -> None:
     prune.main(flags(weights, "--name", "small", "--percent", "0.5", "--pruned_id", "5"))
     said = capsys.readouterr().out
-    assert "asked: layer_channel, of channels" in said and "after BN re-estimation" in said
+    assert "asked: layer_channel, of channels" in said and "after the cut" in said
     assert {path.name for path in Path("weights/small").iterdir()} == {
         f"pruned.{suffix}" for suffix in ("cfg", "weights", "names", "pt")
     }
@@ -161,7 +162,7 @@ def test_photos_to_measure_on_without_objects_are_refused(
     for label in Path("demo/labels/valid").iterdir():
         label.write_text("")
     assert run(partial(prune.main, flags(weights))) == 2
-    assert "demo.data: no object in the photos to validate on" in capsys.readouterr().err
+    assert "demo.data: no object in the photos to measure" in capsys.readouterr().err
     assert not Path("runs").exists()
 
 
@@ -232,6 +233,20 @@ def test_of_the_ways_to_a_time_the_one_that_loses_least_is_taken(
     assert f"ways to that time: {told}: {taken} taken" in capsys.readouterr().out
 
 
+def test_a_way_that_cannot_cut_does_not_stop_the_others(
+    weights: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nothing(*_: object) -> Plan:
+        raise InputError("nothing to judge by")
+
+    stop_clocks(monkeypatch)
+    monkeypatch.setitem(STRATEGIES, "slim", nothing)
+    netdef = config("yolov3-tiny", thinner=8).with_classes(10)
+    write_pair(Path("tiny"), trained(netdef, 0), netdef, NAMES)
+    latency_prune.main(flags("tiny.weights", "--target_speedup", "1.5", "--name", "some"))
+    assert "not tried: slim: nothing to judge by" in capsys.readouterr().out
+
+
 def test_other_ways_to_a_time_keep_to_the_widths_that_were_measured(
     weights: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -254,8 +269,9 @@ def test_any_strategy_cuts_to_a_time(
     assert "asked: slim, of milliseconds" in said and "predicted" not in said
     timing = json.loads(Path("runs/fast/report.json").read_text())["timing"]
     assert timing["measured"] == pytest.approx(timing["before"] / 2, rel=0.05)
-    slim_prune.main(flags("tiny.weights", "--target_ms", "0.01", "--name", "least"))
-    assert "off the time: no choice was nearer" in capsys.readouterr().out
+    too_fast = flags("tiny.weights", "--target_ms", "0.01", "--name", "least")
+    assert run(partial(slim_prune.main, too_fast)) == 2
+    assert "0.01 ms is asked for" in capsys.readouterr().err and not Path("runs/least").exists()
 
 
 def test_predictions_are_checked_on_random_cuts(
