@@ -345,12 +345,14 @@ def layer_net(kind: Kind | None, shape: tuple[int, int, int], outputs: int) -> N
     if kind is not None:
         name, *options = kind.text.split()
         own = [f"[{name}]", *options]
-        scale = 64 if name == "upsample" else 2  # a map that is padded may grow a little
+        scale = 64 if name == "upsample" else 2  # more than any window makes of a map
+        around = 2 * sum(int(o.partition("=")[2]) for o in options if o.startswith("padding="))
+        end = _pixel(scale * height + around, scale * width + around)
         if name == "convolutional":
             own.append(f"filters={outputs}")
             own.append(f"groups={channels // kind.group_inputs if kind.group_inputs else 1}")
         for _ in range(COPIES):
-            lines += ["[route]\nlayers=0", *own, _pixel(scale * height, scale * width)]
+            lines += ["[route]\nlayers=0", *own, end]
             means.append(means[-1] + 3)
     lines.append(f"[route]\nlayers={','.join(map(str, means))}")
     lines.append("[convolutional]\nfilters=6\nsize=1\nactivation=linear")

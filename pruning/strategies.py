@@ -120,7 +120,7 @@ def layer_channel(netdef: NetDef, scores: Scores, target: Target) -> Plan:
     wanted = max(1, round(target.blocks * len(ranked))) if target.blocks else 0
     costs = _Costs(netdef, whole, "layer_channel")
     reached = _shares_of_blocks(costs, ranked[:wanted], target.percent_of)
-    count = sum(share <= target.percent for share in reached)
+    count = sum(share <= target.percent for share in reached) if target.percent else 0
     return _channel_plan(netdef, scores, target, "layer_channel", _shortcuts(ranked[:count]))
 
 

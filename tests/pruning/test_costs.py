@@ -123,10 +123,12 @@ def test_every_layer_can_be_measured_alone(name: str) -> None:
         Darknet(small)
 
 
-def test_a_layer_that_pads_more_than_it_reads_can_be_measured() -> None:
-    kind = Kind("convolutional activation=leaky padding=1 size=1 stride=1", 0, 0, 8, 8)
-    small = layer_net(kind, (4, 8, 8), 6)
-    assert shapes(small)[3] == (6, 10, 10) and shapes(small)[4][1:] == (1, 1)
+@pytest.mark.parametrize(("padding", "side"), [(1, 8), (4, 2)])
+def test_a_layer_that_pads_more_than_it_reads_can_be_measured(padding: int, side: int) -> None:
+    text = f"convolutional activation=leaky padding={padding} size=1 stride=1"
+    small = layer_net(Kind(text, 0, 0, side, side), (4, side, side), 6)
+    grown = side + 2 * padding
+    assert shapes(small)[3] == (6, grown, grown) and shapes(small)[4][1:] == (1, 1)
 
 
 def test_what_is_measured_is_one_layer(monkeypatch: pytest.MonkeyPatch) -> None:
