@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from models.blocks import Convolution, Window, build
 from models.head import Head
 from models.netdef import NetDef, Section
+from utils.errors import InputError
 
 T = TypeVar("T")
 
@@ -153,9 +154,18 @@ def stride(netdef: NetDef) -> int:
     """Input pixels per cell of the coarsest head, along the axis where these are more: input sizes
     should be multiples of it."""
     side = 1024 * 3**2 * 5 * 7  # that every stride in use divides, whatever the .cfg's own size
-    outputs = shapes(netdef, (side, side))
-    cells = [min(outputs[index][1:]) for index in netdef.heads]  # padding may add one to a map's
-    return max((max(1, round(side / count)) for count in cells), default=1)
+    try:
+        found = _coarsest(netdef, (side, side))
+    except InputError:  # it upsamples a map of one cell by a factor for the .cfg's own size
+        found = side
+    return found if found < side else _coarsest(netdef, netdef.size)
+
+
+def _coarsest(netdef: NetDef, size: tuple[int, int]) -> int:
+    """Pixels per cell of the coarsest head for an input of that size."""
+    outputs, (width, height) = shapes(netdef, size), size
+    maps = [outputs[index][1:] for index in netdef.heads]  # padding may add one to a map's cells
+    return max((max(1, round(height / h), round(width / w)) for h, w in maps), default=1)
 
 
 class Darknet(nn.Module):

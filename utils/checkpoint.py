@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -99,7 +98,7 @@ def _torch_load(path: str | Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+    except Exception as error:  # of any kind, where bytes are damaged
         raise InputError(
             f"{path}: damaged, or not a file of tensors that torch.save wrote"
         ) from error
@@ -224,7 +223,7 @@ def check_for_photos(netdef: NetDef) -> None:
 def check_size(netdef: NetDef, size: tuple[int, int]) -> None:
     """Refuse an input size whose maps would not line up."""
     step = stride(netdef)
-    if size[0] % step or size[1] % step:
+    if size != netdef.size and (size[0] % step or size[1] % step):
         raise InputError(
             f"img_size={size[0]}x{size[1]}: expected multiples of {step}, the network's stride"
         )

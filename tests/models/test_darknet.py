@@ -85,6 +85,14 @@ def test_a_stride_may_be_odd() -> None:
     assert shapes(definition)[-1][1:] == (32, 32)
 
 
+def test_a_stride_where_the_size_is_fixed_is_that_of_the_cfgs_own_size() -> None:
+    down = "[net]\nwidth=64\nheight=64\n[convolutional]\nfilters=8\nsize=3\nstride=8\npad=1\n"
+    head = "[convolutional]\nfilters=6\nsize=1\n[yolo]\nmask=0\nanchors=9,9\nclasses=1\nnum=1\n"
+    context = "[avgpool]\n[upsample]\nstride=8\n[route]\nlayers=-1,0\n"
+    assert stride(parse(down + context + head)) == 8
+    assert stride(parse(down + "[avgpool]\n" + head)) == 64
+
+
 def test_a_stride_is_not_less_for_a_map_that_padding_made_larger() -> None:
     even = "[convolutional]\nfilters=8\nsize=4\nstride=2\npad=1\n"
     head = "[convolutional]\nfilters=7\n[yolo]\nmask=0\nanchors=8,8\nclasses=2\nnum=1\n"
