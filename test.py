@@ -21,7 +21,7 @@ from import_param import TestSettings
 from utils import coco_files
 from utils.backends.runtime import open_runtime
 from utils.checkpoint import Network, load_network
-from utils.data_check import PhotoSet, load_split
+from utils.data_check import PhotoSet, expect_objects, load_split
 from utils.data_file import DataDefinition, check_classes, read_data
 from utils.datasets import ValidationDataset, validation_loader
 from utils.demo_data import make_if_demo
@@ -44,6 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     photos = load_split(definition, p.test.split)
     print(photos.report.text())
     photos.report.accept(p.test.bad_labels)
+    expect_objects(photos, p.test.data)
 
     folder = output_folder(p.test.output)
     validation = ValidationDataset(photos, network.size, network.letterbox)

@@ -274,7 +274,8 @@ def with_new_heads(p: TrainSettings, netdef: NetDef, photos: PhotoSet) -> NetDef
     )
     if p.model.fit_anchors:
         anchors = fit_anchors(sizes, len(netdef.anchors_used), p.train.seed)
-        netdef = netdef.with_anchors([(round(w, 1), round(h, 1)) for w, h in anchors.tolist()])
+        rounded = anchors.round(1).clip(min=0.1).tolist()
+        netdef = netdef.with_anchors([(w, h) for w, h in rounded])
         report += (
             f"; after fitting {reachable_recall(sizes, anchors, ratio):.4f}, "
             f"{mean_best_iou(sizes, anchors):.3f}"

@@ -29,7 +29,9 @@ def plot_scales(history: History, dead: Mapping[int, float], path: str | Path) -
     figure = Figure(figsize=(14, 4.5), dpi=110, layout="constrained")
     over_time, shares, layers = figure.subplots(1, 3, width_ratios=(1.2, 1, 1))
     epochs = list(rows)
-    _draw_deciles(over_time, epochs, np.array([[row[n] for n in DECILES] for row in rows.values()]))
+    deciles = np.array([[row[n] for n in DECILES] for row in rows.values()])
+    deciles = deciles.reshape(-1, len(DECILES))  # a moved run may have lost its rows
+    _draw_deciles(over_time, epochs, deciles)
     for name in ("sparsity/below 0.01", "sparsity/below 0.1", "mAP/mAP@.5"):
         found = {epoch: row[name] for epoch, row in rows.items() if name in row}
         shares.plot(list(found), list(found.values()), label=name.partition("/")[2], marker=".")

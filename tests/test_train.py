@@ -167,7 +167,7 @@ def test_best_is_an_epoch_that_was_measured(project: Path) -> None:
 def test_a_validation_without_objects_is_refused_at_once(project: Path) -> None:
     for label in (project / "demo/labels/valid").iterdir():
         label.write_text("")
-    with pytest.raises(InputError, match=r"demo\.data: no object in the photos to validate on"):
+    with pytest.raises(InputError, match=r"demo\.data: no object in the photos to measure"):
         train.main(flags())
     assert not (project / "runs").exists()
 
