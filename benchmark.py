@@ -113,6 +113,9 @@ def open_one(path: str, name: str, img_size: int) -> Candidate:
     """A trained network, or a .cfg with random weights; on the CPU."""
     if Path(path).suffix != ".cfg":
         network = load_network(path, device="cpu", img_size=img_size)
+        own, used = ("x".join(map(str, s)) for s in (network.model.netdef.size, network.size))
+        if own != used:
+            print(f"note: {name}: made for {own} px, measured at {used} (--img_size 0: at its own)")
         return Candidate(name, network.model, network.size, letterbox=network.letterbox)
     netdef = cfg_files.load(path)
     check_for_photos(netdef)

@@ -283,7 +283,7 @@ def plot(found: Sequence[Row], path: Path) -> None:
     axes.set_yticks([n + 0.5 * (len(kinds) - 1) / (len(kinds) + 1) for n in range(len(networks))])
     axes.set_yticklabels(networks)
     axes.invert_yaxis()
-    axes.set(xlabel="milliseconds an image: median, and quartiles as lines", xscale="log")
+    axes.set(xlabel="milliseconds an image: median, and quartiles as lines")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     _save(figure, path)
