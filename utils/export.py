@@ -90,8 +90,10 @@ def check(kind: str, options: Options) -> None:
     if options.precision not in ("fp32", "int8"):
         raise InputError(f"precision={options.precision!r}: expected fp32 or int8")
     if options.precision == "int8":
-        if kind not in ("onnx", "openvino") or options.dynamic or options.nms:
-            raise InputError("precision='int8': expected format onnx or openvino, of one size")
+        if kind not in ("onnx", "openvino"):
+            raise InputError(f"precision='int8': expected format onnx or openvino, found {kind!r}")
+        if options.dynamic or options.nms:
+            raise InputError("precision='int8': expected neither dynamic nor nms")
         if options.calibration is None:
             raise InputError("precision='int8': expected photos to calibrate on")
     engine = NEEDS.get(kind, kind)

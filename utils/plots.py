@@ -66,7 +66,8 @@ def plot_curves(history: History, folder: str | Path) -> list[Path]:
 
 def _draw_curves(axes: Axes, plot: str, curves: Mapping[str, Curve], columns: int) -> None:
     title, label, unit = describe_plot(plot)
-    for index, (name, (epochs, values)) in enumerate(curves.items()):
+    seen = {name: c for name, c in curves.items() if any(map(math.isfinite, c[1]))} or curves
+    for index, (name, (epochs, values)) in enumerate(seen.items()):
         axes.plot(
             epochs,
             values,
