@@ -465,7 +465,7 @@ def too_fast(netdef: NetDef, asked: float, least: float) -> InputError:
     )
 
 
-class _Trial:
+class Trial:
     """Cuts of a network that are measured whole, beside it, until one takes the asked time."""
 
     def __init__(
@@ -529,11 +529,11 @@ def approach(
 
     plan_of: from a budget in milliseconds to a plan, and what it is predicted to take.
     """
-    trial = _Trial(model, goal, open_, size, rounds)
+    trial = Trial(model, goal, open_, size, rounds)
     budget = trial.asked
     tried: list[tuple[float, Timing]] = []
     for _ in range(ATTEMPTS):
-        found = _fresh(trial, plan_of, budget)
+        found = fresh_plan(trial, plan_of, budget)
         if found is None:
             break
         plan, predicted = found
@@ -545,21 +545,21 @@ def approach(
     return trial.nearest()
 
 
-def _fresh(
-    trial: _Trial, plan_of: Callable[[float], tuple[Plan, float]], budget: float
+def fresh_plan(
+    trial: Trial, plan_of: Callable[[float], tuple[Plan, float]], budget: float
 ) -> tuple[Plan, float] | None:
     """The plan of a budget, or where it was measured, the next one on the way to the asked time;
     None where there is none on this side of it, or none near."""
-    plan, predicted = plan_of(budget)
-    first = known = trial.known(plan)
+    first: Timing | None = None
     for _ in range(STEPS):
-        if known is None or first is None:
+        plan, predicted = plan_of(budget)
+        known = trial.known(plan)
+        if known is None:
             return plan, predicted
+        first = first or known
         if known.slow != first.slow:
             return None
         budget = min(budget, predicted) * (1 - STEP) if known.slow else budget * (1 + STEP)
-        plan, predicted = plan_of(budget)
-        known = trial.known(plan)
     return None
 
 
@@ -619,7 +619,7 @@ def prune_share_to(
     plan_of: from the share of the operations that is to go, 0 to below 1, to a plan.
     Raises InputError where all cuts, up to the widest share, are too slow.
     """
-    trial = _Trial(model, goal, open_, size, rounds)
+    trial = Trial(model, goal, open_, size, rounds)
     least, most = 0.0, 1.0  # shares: of what is too slow, and of what is too fast
     share = max(0.0, 1 - trial.asked / trial.before)
     for _ in range(HALVINGS):

@@ -1,6 +1,7 @@
 """Are cuts predicted, and is what was asked for met, by clocks that depend on the network alone?"""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from pruning.latency import (
     by_prediction,
     calibrate,
     check_clock,
+    fresh_plan,
     learn_clock,
     next_budget,
     prune_to,
@@ -244,3 +246,20 @@ def test_the_next_budget_lies_between_what_was_too_slow_and_too_fast() -> None:
     slow, fast = (8.0, Timing(20, 10, 8, 12, 1)), (4.0, Timing(20, 10, 4, 9, 2))
     assert next_budget([slow]) == pytest.approx(8 * 10 / 12)
     assert next_budget([slow, fast]) == next_budget([fast, slow]) == pytest.approx(4 + 4 / 3)
+
+
+def test_a_plan_that_was_measured_is_passed_on_the_way_to_the_time() -> None:
+    slow, fast = Timing(20, 10, 8, 12, 1), Timing(20, 10, 4, 9, 1)
+
+    def plan_of(budget: float) -> tuple[Plan, float]:
+        return Plan(np.ones(1, bool), (int(budget),)), float(int(budget))
+
+    def found(budget: float, known: dict[int, Timing]) -> int | None:
+        trial = Mock(known=lambda plan: known.get(plan.blocks[0]))
+        fresh = fresh_plan(trial, plan_of, budget)
+        return fresh and fresh[0].blocks[0]
+
+    assert found(8.5, {}) == 8
+    assert found(8.5, {8: slow}) == 7 and found(8.95, {8: fast}) == 9
+    assert found(8.95, {8: fast, 9: slow}) is None  # there is nothing between
+    assert found(8.0, {8: fast}) is None  # nor near
