@@ -261,5 +261,5 @@ def test_a_plan_that_was_measured_is_passed_on_the_way_to_the_time() -> None:
 
     assert found(8.5, {}) == 8
     assert found(8.5, {8: slow}) == 7 and found(8.95, {8: fast}) == 9
-    assert found(8.95, {8: fast, 9: slow}) is None  # there is nothing between
-    assert found(8.0, {8: fast}) is None  # nor near
+    assert found(8.9, {8: fast, 9: slow}) is None  # there is nothing between
+    assert found(8.0, dict.fromkeys(range(8, 13), fast)) is None  # nor near
