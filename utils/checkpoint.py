@@ -223,7 +223,7 @@ def check_for_photos(netdef: NetDef) -> None:
 def check_size(netdef: NetDef, size: tuple[int, int]) -> None:
     """Refuse an input size whose maps would not line up."""
     step = stride(netdef)
-    if size != netdef.size and (size[0] % step or size[1] % step):
+    if size[0] % step or size[1] % step:
         raise InputError(
             f"img_size={size[0]}x{size[1]}: expected multiples of {step}, the network's stride"
         )
