@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from copy import deepcopy
 from itertools import islice
 
 import torch
@@ -53,13 +52,14 @@ def settle_bn_(model: Darknet, loader: Iterable[Batch], batches: int, judged: in
     the loss of `judged` batches is lower: where only dead channels went, the old ones fit best.
     Returns why the old ones stay; empty for the new ones.
     """
-    old, before = deepcopy(model.state_dict()), mean_loss(model, loader, judged)
+    old = {name: value.clone() for name, value in model.named_buffers()}
+    before = mean_loss(model, loader, judged)
     if not reestimate_bn_(model, loader, batches):
         return f"that takes {SHORTEST} photos to train on, or more"
     after = mean_loss(model, loader, judged)
     if after <= before:
         return ""
-    model.load_state_dict(old)
+    model.load_state_dict(old, strict=False)
     return f"the loss on training photos would rise from {before:.4f} to {after:.4f}"
 
 

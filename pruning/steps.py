@@ -134,7 +134,8 @@ def prune(
 def _name(weights: str) -> str:
     """What a network is called: its run's name, or its file's."""
     path = Path(weights) if weights else newest_weights()
-    return path.parent.name or path.stem if path.suffix == ".pt" else path.stem
+    run = path.parent.name if path.suffix == ".pt" else ""  # none in the current folder
+    return run or path.stem
 
 
 def _photos(network: Network, data: str, batch_size: int, workers: int) -> Photos:

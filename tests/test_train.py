@@ -13,7 +13,7 @@ import torch
 import test as measure
 import train
 from models import netdef
-from models.netdef import parse
+from models.netdef import head_anchors, parse
 from models.weights import read_weights
 from tests.models.test_darknet import RESIDUAL
 from utils.checkpoint import load_network, read_checkpoint
@@ -162,6 +162,15 @@ def test_best_is_an_epoch_that_was_measured(project: Path) -> None:
     best = read_checkpoint("weights/rare/best.pt")["training"]
     assert best["epoch"] == 2 + measured.index(max(measured))
     assert best["best"] == pytest.approx(max(measured))
+
+
+def test_boxes_thinner_than_a_tenth_of_a_pixel_make_no_anchor_of_width_0(project: Path) -> None:
+    for label in (project / "demo/labels").rglob("*.txt"):
+        label.write_text("0 0.5 0.5 0.0002 0.5\n")
+    train.main(flags("--name", "thin", epochs=1))
+    netdef = parse(read_checkpoint("weights/thin/last.pt")["cfg"])
+    anchors = [pair for index in netdef.heads for pair in head_anchors(netdef.layers[index])]
+    assert (0.1, 32.0) in anchors and all(min(pair) > 0 for pair in anchors)
 
 
 def test_a_validation_without_objects_is_refused_at_once(project: Path) -> None:

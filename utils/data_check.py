@@ -182,7 +182,7 @@ def load_split(
 
 
 def expect_objects(photos: PhotoSet, where: str) -> None:
-    """Refuse photos to validate on that show no object. where: the .data file."""
+    """Refuse photos to measure on that show no object. where: the .data file."""
     if not sum(photos.report.objects):
         raise InputError(f"{where}: no object in the photos to measure: there is no mAP")
 

@@ -24,7 +24,7 @@ from utils.types import Detections, Predictions
 # An untrained network's exp(w) can overflow. Beyond a million pixels a box only has to stay finite.
 FURTHEST = 1e6
 # Where close pairs are looked for: above so many comparisons of torchvision's, of each survivor
-# with all worse candidates of its class (some 0.2 s), and from an overlap that is telling.
+# with all worse candidates of its class (some 0.1 s), and from an overlap that is telling.
 MANY, LEAST_OVERLAP = 7e7, 0.1
 FIRST_LOOK = 2048  # candidates; about where suppressing costs as much as finding the candidates
 
