@@ -179,22 +179,34 @@ def resumed(p: TrainSettings) -> tuple[TrainSettings, dict[str, Any] | None]:
     if "optimizer" not in checkpoint["training"]:
         raise InputError(f"resume={p.train.resume!r}: expected a last.pt or best.pt of a training")
     old = import_param.restore(TrainSettings, checkpoint["settings"])
+    used = dataclasses.replace(
+        old,
+        model=dataclasses.replace(old.model, device=p.model.device),
+        data=dataclasses.replace(old.data, workers=p.data.workers, cache_mb=p.data.cache_mb),
+        train=dataclasses.replace(old.train, resume=p.train.resume),
+        latency=dataclasses.replace(
+            old.latency, cost_table=p.latency.cost_table or old.latency.cost_table
+        ),
+        visdom=p.visdom,
+    )
+    expect_no_other(p, used)
     print(
         f"resume {p.train.resume} after epoch {checkpoint['training']['epoch']}, its settings used"
     )
-    return (
-        dataclasses.replace(
-            old,
-            model=dataclasses.replace(old.model, device=p.model.device),
-            data=dataclasses.replace(old.data, workers=p.data.workers, cache_mb=p.data.cache_mb),
-            train=dataclasses.replace(old.train, resume=p.train.resume),
-            latency=dataclasses.replace(
-                old.latency, cost_table=p.latency.cost_table or old.latency.cost_table
-            ),
-            visdom=p.visdom,
-        ),
-        checkpoint,
-    )
+    return used, checkpoint
+
+
+def expect_no_other(p: TrainSettings, used: TrainSettings) -> None:
+    """Raise InputError where a flag asks for what a run that goes on does not use."""
+    asked, default, found = (dataclasses.asdict(s) for s in (p, TrainSettings(), used))
+    for group, values in asked.items():
+        for name, value in values.items():
+            if value != default[group][name] and value != found[group][name]:
+                raise InputError(
+                    f"{name}={value!r}: a run that goes on keeps its own settings, such as "
+                    f"{name}={found[group][name]!r}; to train {p.train.resume} with others, give "
+                    "it as weights, with pretrained"
+                )
 
 
 def open_run(p: TrainSettings, checkpoint: dict[str, Any] | None) -> Run:

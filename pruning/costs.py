@@ -447,7 +447,7 @@ def timer(model: Darknet, size: tuple[int, int], runtime: Mapping[str, Any]) -> 
 
     if backend == "auto":
         backend = open_as(backend, model, size).name
-    words = f"{backend} {precision}" + (f", {threads} threads" if threads else "")
+    words = f"{backend} {precision}" + (f", threads: {threads}" if threads else "")
     return Timer(words, partial(open_as, backend), _about(backend, precision, threads))
 
 

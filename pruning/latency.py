@@ -438,7 +438,7 @@ class Timing:
         return (
             f"asked {self.asked:.2f} ms ({self.before / self.asked:.2f} times faster), "
             f"{predicted}measured {self.measured:.2f} ms "
-            f"({self.before / self.measured:.2f} times faster), in {self.attempts} attempts"
+            f"({self.before / self.measured:.2f} times faster), attempts: {self.attempts}"
         )
 
     def outcome(self) -> str:
@@ -454,7 +454,11 @@ class Timing:
         """By how much the time was missed, where that is worth telling."""
         if self.asked > (1 + FAR) * self.before:
             return f"more time was asked for than the {self.before:.2f} ms that the network took"
-        return f"{self.missed:.1%} off the time: no choice was nearer" if self.missed > FAR else ""
+        return (
+            f"{self.missed:.1%} off the time, the nearest of what was tried"
+            if self.missed > FAR
+            else ""
+        )
 
 
 def too_fast(netdef: NetDef, asked: float, least: float) -> InputError:

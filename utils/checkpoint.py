@@ -20,6 +20,7 @@ from utils.errors import InputError
 from utils.files import atomic, write_text
 
 FORMAT = 1
+OURS = (".pt", ".pth")  # the suffixes of what torch.save wrote
 PARTS = {"cfg": str, "names": list, "model": dict, "settings": dict, "training": dict}
 
 
@@ -111,7 +112,7 @@ def read_pretrained(path: str | Path, netdef: NetDef) -> tuple[dict[str, Tensor]
     Returns a state dict and `netdef`; where a checkpoint's heads belong to the weights, with the
     anchors and rules of those heads.
     """
-    if Path(path).suffix not in (".pt", ".pth"):
+    if Path(path).suffix not in OURS:
         return read_weights(path, netdef)[0], netdef
     content = _torch_load(path)
     if isinstance(content, dict) and "format" in content:
@@ -181,6 +182,10 @@ def load_network(
     Raises InputError where a file is missing or does not fit.
     """
     path = Path(weights) if weights else newest_weights()
+    if path.suffix not in (".weights", *OURS):
+        raise InputError(
+            f"weights={str(path)!r}: expected a .pt of this project, or a .weights file"
+        )
     if path.suffix == ".weights":
         cfg_path = Path(cfg) if cfg else path.with_suffix(".cfg")
         netdef = cfg_files.load(cfg_path)

@@ -122,6 +122,8 @@ def test_a_foreign_state_dict_is_refused_as_a_checkpoint(tmp_path: Path) -> None
         ({"img_size": 33}, "img_size=33x33: expected multiples of"),
         ({"names": "three.names"}, "3 class names for a network of 2 classes"),
         ({"names": "no.names"}, "no.names"),
+        ({"weights": "three.names"}, "weights='three.names': expected a .pt of this project, or"),
+        ({"weights": "no.onnx", "cfg": "x.cfg"}, "weights='no.onnx': expected a .pt"),
     ],
 )
 def test_arguments_that_do_not_fit(
@@ -132,7 +134,7 @@ def test_arguments_that_do_not_fit(
     strided = RESIDUAL.replace("size=3\npad=1", "size=3\nstride=2\npad=1", 1)
     save(Path("best.pt"), Darknet(parse(strided)))
     with pytest.raises(InputError) as error:
-        load_network("best.pt", **arguments)
+        load_network(**{"weights": "best.pt", **arguments})
     assert message in str(error.value)
 
 
