@@ -84,8 +84,8 @@ def find_channels(netdef: NetDef) -> Channels:
     - A convolution's outputs are new channels. One with groups reads each input channel for some
       of its outputs only: those and the inputs of a group live or die together, which is what a
       depthwise convolution wants, and the group goes as a whole elsewhere.
-    - A grouped route slices by position, so its inputs keep their width; so do the maps that
-      [reorg] rearranges and that a [yolo] reads.
+    - A grouped route slices into parts of one width: the first channels of all parts live or die
+      together, and so on. The maps that [reorg] rearranges and that a [yolo] reads keep theirs.
     - A unit is scored by the scales of those of its convolutions that something else reads than a
       depthwise convolution with batch normalisation: that one makes up for any scale before it, so
       its own scale alone says what the channel is worth.
@@ -160,7 +160,8 @@ class _Walk:
         return _Value(inputs[0].ids, frozenset().union(*(value.writers for value in inputs)))
 
     def _part(self, index: int, value: _Value, groups: int, group_id: int) -> _Value:
-        self._freeze(value, f"layer {index} slices by position")
+        for alike in value.ids.reshape(groups, -1).T.tolist():
+            self._unite(alike)
         width = len(value.ids) // groups
         return _Value(value.ids[group_id * width : (group_id + 1) * width], value.writers)
 

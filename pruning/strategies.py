@@ -103,7 +103,7 @@ def layer(netdef: NetDef, scores: Scores, target: Target) -> Plan:
     if target.percent_of == "channels":
         reached = [_share_gone(netdef, ranked[:count]) for count in range(1, len(ranked) + 1)]
     else:
-        costs = _Costs(netdef, channels, "layer")
+        costs = _Costs(netdef, channels)
         reached = _shares_of_blocks(costs, ranked, target.percent_of)
     count = 1 + int(np.argmin(np.abs(np.array(reached) - target.percent)))
     return Plan(keep, _shortcuts(ranked[:count]))
@@ -118,7 +118,7 @@ def layer_channel(netdef: NetDef, scores: Scores, target: Target) -> Plan:
     first = slim(netdef, scores, target)
     ranked = _ranked_blocks(netdef, scores, whole.kept(first.keep))
     wanted = max(1, round(target.blocks * len(ranked))) if target.blocks else 0
-    costs = _Costs(netdef, whole, "layer_channel")
+    costs = _Costs(netdef, whole, _may_go(whole, "layer_channel"))
     reached = _shares_of_blocks(costs, ranked[:wanted], target.percent_of)
     count = sum(share <= target.percent for share in reached) if target.percent else 0
     return _channel_plan(netdef, scores, target, "layer_channel", _shortcuts(ranked[:count]))
@@ -161,11 +161,21 @@ def may_cut(strategy: str, group: Group) -> bool:
     return not (strategy == "normal" and group.added)
 
 
+def _may_go(channels: Channels, strategy: str) -> Bools:
+    """[units], whether a strategy may cut them."""
+    found = np.zeros(channels.count, bool)
+    for group in channels.groups:
+        found[group.units] = may_cut(strategy, group)
+    return found
+
+
 def shares(netdef: NetDef, plan: Plan, strategy: str) -> Shares:
     """What a plan of a strategy takes away, counted on the definitions alone."""
-    whole = _Costs(netdef, find_channels(netdef), strategy)
+    every = find_channels(netdef)
+    counted = _may_go(every, strategy)
+    whole = _Costs(netdef, every, counted)
     trimmed, channels, units = _trimmed(netdef, plan.blocks)
-    rest = _Costs(trimmed, channels, strategy)
+    rest = _Costs(trimmed, channels, counted[units])
     counts = rest.counts(plan.keep[units])
     totals = {name: whole.count(whole.sizes, name) for name in MEASURES}
     gone = {name: 1 - rest.count(counts, name) / (totals[name] or 1) for name in MEASURES}
@@ -182,7 +192,7 @@ def savings(netdef: NetDef, measure: str) -> tuple[dict[int, float], dict[int, f
     by a block's shortcut.
     """
     channels = find_channels(netdef)
-    costs = _Costs(netdef, channels, "slim")
+    costs = _Costs(netdef, channels)
     total = costs.count(costs.sizes, measure)
     by_layer = costs.by_layer(costs.sizes, measure)
     units = {
@@ -268,9 +278,10 @@ def _channel_plan(
         )
     judge = _first if strategy == "shortcut" else _best
     worth = {id(group): judge(group, scores) for group in free}
-    total = _Costs(netdef, whole, strategy)
+    counted = _may_go(whole, strategy)
+    total = _Costs(netdef, whole, counted)
     budget = (1 - target.percent) * total.count(total.sizes, target.percent_of)
-    counts = _fit(_Costs(trimmed, channels, strategy), worth, budget, target)
+    counts = _fit(_Costs(trimmed, channels, counted[units]), worth, budget, target)
     kept = np.ones(channels.count, bool)
     for group, count in zip(channels.groups, counts, strict=True):
         if id(group) in worth:
@@ -299,16 +310,18 @@ def _first(group: Group, scores: Scores) -> Floats:
 class _Costs:
     """What a network costs, given how many units of each group it keeps.
 
-    sizes: [groups], how many units each has.
+    sizes: [groups], how many units each has. counted: [units], those whose channels are counted
+    where `channels` are asked for; without blocks, those of the whole network that still are.
     """
 
-    def __init__(self, netdef: NetDef, channels: Channels, strategy: str) -> None:
+    def __init__(self, netdef: NetDef, channels: Channels, counted: Bools | None = None) -> None:
         self.groups = channels.groups
         self.sizes = np.array([len(group) for group in channels.groups])
         self._group_of = np.full(channels.count, len(self.sizes))  # the image's units are last
         for number, group in enumerate(channels.groups):
             self._group_of[group.units] = number
-        self._free = np.array([may_cut(strategy, group) for group in channels.groups])
+        every = np.ones(channels.count, bool) if counted is None else counted
+        self._counted = np.array([every[group.units].mean() for group in channels.groups])
         outputs = shapes(netdef)
         rows = {i: self._row(netdef, channels, outputs, i) for i in range(len(netdef.layers))}
         self._layers = [index for index, row in rows.items() if row is not None]
@@ -368,7 +381,7 @@ class _Costs:
 
     def _costs(self, counts: Ints, measure: str) -> Floats:
         if measure == "channels":
-            return (self._outputs @ np.append(counts * self._free, 0)) * (self._kernel > 0)
+            return (self._outputs @ np.append(counts * self._counted, 0)) * (self._kernel > 0)
         with_image = np.append(counts, 1)
         outputs = self._outputs @ with_image
         inputs = np.where(self._fixed > 0, self._fixed, self._inputs @ with_image)

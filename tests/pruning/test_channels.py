@@ -67,12 +67,12 @@ def test_the_groups_of_a_convolution_go_as_a_whole() -> None:
     assert [member.layer for member in group.scored_by] == [0, 1]
 
 
-def test_a_grouped_route_freezes_what_it_slices() -> None:
-    (first, second, _) = find_channels(
-        net(conv(8), "[route]\nlayers=-1\ngroups=2\ngroup_id=1\n", conv(5))
-    ).groups
-    assert first.frozen == "layer 1 slices by position"
-    assert not second.frozen
+def test_a_grouped_route_ties_the_parts_that_it_slices_into() -> None:
+    found = find_channels(net(conv(8), "[route]\nlayers=-1\ngroups=2\ngroup_id=1\n", conv(5)))
+    sliced = found.groups[0]
+    assert layers(sliced) == [(0, 2)] and len(sliced) == 4 and not sliced.kept_because
+    assert sliced.members[0].positions.tolist() == [[0, 4], [1, 5], [2, 6], [3, 7]]
+    assert found.outputs[1].tolist() == found.outputs[0][:4].tolist()
 
 
 def test_pooling_upsampling_and_plain_routes_pass_channels_through() -> None:

@@ -225,12 +225,21 @@ def test_channels_that_only_a_removed_block_ties_together_are_still_cut_as_one()
 
 
 def test_where_nothing_is_left_to_cut_beside_blocks_the_blocks_go() -> None:
-    split = "[route]\nlayers=-1\ngroups=2\ngroup_id=0\n"
-    netdef = net(conv(4), conv(6), conv(4), "[shortcut]\nfrom=0\n", split)
+    netdef = net(conv(4), conv(6), conv(4), "[shortcut]\nfrom=0\n", "[reorg]\nstride=2\n")
     plan = STRATEGIES["layer_channel"](
         netdef, scores_of(netdef), Target(0.99, "parameters", blocks=1)
     )
     assert plan.blocks == (3,)
+
+
+def test_a_trunk_that_nothing_judges_without_its_block_does_not_count_as_gone() -> None:
+    """Layer 1 judges the channels of layer 0, which has no batch normalisation."""
+    netdef = net(conv(8, norm=0), conv(8), "[shortcut]\nfrom=0\n", conv(8))
+    plan = STRATEGIES["layer_channel"](
+        netdef, scores_of(netdef), Target(0.5, round_to=1, layer_keep=0.25, blocks=1)
+    )
+    assert plan.blocks == (2,)
+    assert shares(netdef, plan, "layer_channel").channels == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("strategy", ["layer", "layer_channel"])
