@@ -26,7 +26,22 @@ def run(main: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        print(
+            "error: not enough memory here; smaller images (img_size), batches (batch_size) or "
+            f"networks need less. {str(error).splitlines()[0] if str(error) else ''}",
+            file=sys.stderr,
+        )
+        return 2
     return 0
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """MemoryError, and what torch raises: on the CPU a RuntimeError like any other."""
+    told = ("can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in told)
 
 
 @contextlib.contextmanager
