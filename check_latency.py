@@ -47,9 +47,9 @@ def main(argv: list[str] | None = None) -> None:
         engine = timer(model, size, dataclasses.asdict(p.runtime))
         path = Path(p.check.cost_table) if p.check.cost_table else engine.table
         clock = learn_clock(model, size, path, engine.about, engine.open, print)
-        rows.append(
-            row(Path(cfg).stem, check_clock(model, size, clock, engine.open, p.check.count))
-        )
+        check = check_clock(model, size, clock, engine.open, p.check.count)
+        rows.append(row(Path(cfg).stem, check))
+        print("; ".join(f"{head} {value}" for head, value in zip(*rows[:1], rows[-1], strict=True)))
     print(AsciiTable(rows, f"{engine.name}, {engine.about['machine']}").table)
 
 

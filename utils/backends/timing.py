@@ -73,7 +73,8 @@ def machine(device: torch.device | None = None) -> str:
     """The machine in words: what it computes with, and with how many threads."""
     if device is not None and device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{cpu_name()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{cpu_name()}, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def version(package: str) -> str:
