@@ -100,7 +100,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(
         train.main(flags("--name", "cut", "--multi_scale", "0.5", epochs=3))
     monkeypatch.setattr("train.train_one_epoch", train_one_epoch)
     again = ["--resume", "weights/cut/last.pt", "--workers", "0", "--no-visdom"]
-    with pytest.raises(InputError, match="epochs=9: a run that goes on .* such as epochs=3"):
+    with pytest.raises(InputError, match=r"epochs=9: a run that goes on .* such as epochs=3"):
         train.main([*again, "--epochs", "9"])
     train.main([*again, "--epochs", "3"])
 
