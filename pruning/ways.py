@@ -86,10 +86,14 @@ class CutsToTime:
 
 
 def least_loss(found: Mapping[str, Cut], judge: Callable[[Plan], float]) -> Cut:
-    """The cut whose network `judge` finds to lose least, of those that take the time."""
+    """The cut whose network `judge` finds to lose least, of those that take the time; where none
+    does, the one nearest to it."""
     losses = {name: judge(plan) for name, (plan, _) in found.items()}
-    off = {name: timing.missed > FAR for name, (_, timing) in found.items()}
-    best = min(found, key=lambda name: (off[name], losses[name]))
-    told = ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
+    missed = {name: max(FAR, timing.missed) for name, (_, timing) in found.items()}
+    best = min(found, key=lambda name: (missed[name], losses[name]))
+    told = ", ".join(
+        f"{name} {loss:.4f}" + (" (off the time)" if missed[name] > FAR else "")
+        for name, loss in losses.items()
+    )
     print(f"loss on training photos of ways to that time: {told}: {best} taken")
     return found[best]

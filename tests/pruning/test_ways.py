@@ -27,9 +27,13 @@ def test_the_cut_that_loses_least_is_taken(capsys: pytest.CaptureFixture[str]) -
     assert taken({0: 1.0, 1: 1.0}, {}) == 0
 
 
-def test_a_cut_that_misses_the_time_is_taken_only_where_all_do() -> None:
-    late, early = ASKED * (1 + 2 * FAR), ASKED * (1 - 2 * FAR)
+def test_a_cut_that_misses_the_time_is_taken_only_where_all_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    late, early = ASKED * (1 + 2 * FAR), ASKED * (1 - 3 * FAR)
     losses = {0: 1.0, 1: 2.0, 2: 3.0}
     assert taken(losses, {0: late}) == 1
+    assert "way 0 1.0000 (off the time), way 1 2.0000, way 2" in capsys.readouterr().out
     assert taken(losses, {0: late, 1: early}) == 2
     assert taken(losses, {0: late, 1: early, 2: late}) == 0
+    assert taken(losses, {0: ASKED * 2, 1: early, 2: late}) == 2, "the nearest"
