@@ -359,10 +359,8 @@ def cut_when_due(
         return trainer
     trainer = cut_trainer(trainer, plan, make)
     progress.best = -1.0  # earlier networks were larger: another race
-    print(
-        f"cut after epoch {progress.epoch}: {gradual.aim.line(gradual.gone)}; left are "
-        f"{describe(trainer.model)}"
-    )
+    gone = gradual.aim.line(gradual.gone, gradual.met)
+    print(f"cut after epoch {progress.epoch}: {gone}; left are {describe(trainer.model)}")
     return trainer
 
 

@@ -151,14 +151,25 @@ def _x(shape: Shape) -> str:
 
 
 def stride(netdef: NetDef) -> int:
-    """Input pixels per cell of the coarsest head, along the axis where these are more: input sizes
-    should be multiples of it."""
+    """Input sizes should be multiples of it: the input pixels per cell of the coarsest head, along
+    the axis where these are more, or more where maps between are coarser and must fit others."""
     side = 1024 * 3**2 * 5 * 7  # that every stride in use divides, whatever the .cfg's own size
     try:
         found = _coarsest(netdef, (side, side))
     except InputError:  # it upsamples a map of one cell by a factor for the .cfg's own size
         found = side
-    return found if found < side else _coarsest(netdef, netdef.size)
+    found = found if found < side else _coarsest(netdef, netdef.size)
+    return next((n * found for n in (1, 2, 4, 8) if _takes_multiples(netdef, n * found)), found)
+
+
+def _takes_multiples(netdef: NetDef, step: int) -> bool:
+    """Whether the maps fit together at sizes that are odd multiples of a step."""
+    try:
+        for n in (5, 7):
+            shapes(netdef, (n * step, n * step))
+    except InputError:
+        return False
+    return True
 
 
 def _coarsest(netdef: NetDef, size: tuple[int, int]) -> int:

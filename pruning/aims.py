@@ -29,7 +29,7 @@ from pruning.layout import find_layout
 from pruning.residual import without_blocks
 from pruning.scores import Scores, gamma
 from pruning.sparsity import DEAD
-from pruning.strategies import STRATEGIES, Target, shares
+from pruning.strategies import STRATEGIES, Target, asked_for, missed, shares
 from pruning.surgeon import Plan, cut, keep_everything
 from utils.errors import InputError
 
@@ -54,10 +54,7 @@ class Gone:
 
     def share(self, strategy: str, measure: str) -> float:
         """The share that is gone of what `percent_of` measures, counted as `percent` is."""
-        found = shares(self.whole, self.plan, strategy)
-        if strategy == "layer" and measure == "channels":
-            return found.blocks
-        return float(getattr(found, measure))
+        return shares(self.whole, self.plan, strategy).of(asked_for(strategy, measure))
 
     def more(
         self, present: NetDef, scores: Scores, plan: Callable[[NetDef, Scores], Plan]
@@ -125,8 +122,8 @@ class Aim(Protocol[Step]):
         """What is gone then, the plan for the model, and whether the aim is met."""
         ...
 
-    def line(self, gone: Gone) -> str:
-        """How far it has come, in words."""
+    def line(self, gone: Gone, met: bool) -> str:
+        """How far it has come, in words; met: and comes no further."""
         ...
 
     def state(self) -> dict[str, Any]:
@@ -155,19 +152,31 @@ class ShareAim:
             plan = STRATEGIES[self.strategy]
             return gone.more(model.netdef, gamma(model), lambda net, s: plan(net, s, target))
 
-        found, last = more(step), more(self.target)
+        last = more(self.target)
+        found = more(self._beside_blocks(step, last[0]))
         share = found[0].share(self.strategy, self.target.percent_of)
         reached = share >= self.target.percent - 1e-6
         if step == self.target or reached or found[0].plan.equals(last[0].plan):
             return *last, True  # or as nearly as may be: the rest would cut no more
         return *found, False
 
-    def line(self, gone: Gone) -> str:
-        share = gone.share(self.strategy, self.target.percent_of)
-        return f"{share:.1%} of the {self.target.percent_of} are gone"
+    def line(self, gone: Gone, met: bool) -> str:
+        found = shares(gone.whole, gone.plan, self.strategy)
+        what = asked_for(self.strategy, self.target.percent_of)
+        note = missed(self.strategy, self.target, found) if met else ""
+        return f"{found.of(what):.1%} of the {what} are gone" + (f" ({note})" if note else "")
 
     def state(self) -> dict[str, Any]:
         return {}
+
+    def _beside_blocks(self, step: Target, last: Gone) -> Target:
+        """No more channels than go beside the blocks that the last cut takes: what is gone does
+        not come back."""
+        if step == self.target or self.strategy == "layer":
+            return step
+        beside = Gone(last.whole, replace(last.plan, blocks=()))
+        most = beside.share(self.strategy, step.percent_of)
+        return replace(step, percent=min(step.percent, most))
 
     def _part(self, percent: float, measure: str) -> Target:
         """A target on the way. Residual blocks go with the last cut."""
@@ -258,7 +267,7 @@ class TimeAim:
         nothing_left = all(group.kept_because for group in rest.groups)
         return gone, now, step == self.goal or nothing_left
 
-    def line(self, gone: Gone) -> str:
+    def line(self, gone: Gone, met: bool) -> str:
         return self.timings[-1].line()
 
     def state(self) -> dict[str, Any]:

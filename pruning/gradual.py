@@ -23,11 +23,14 @@ LAST = 2 / 3  # of the training, after which the aim is met in any case: the res
 
 def last_cut(epochs: int, cut_epochs: Sequence[int] = ()) -> int:
     """The epochs of a training after which nothing is cut any more."""
-    return cut_epochs[-1] if cut_epochs else math.ceil(LAST * epochs)
+    return cut_epochs[-1] if cut_epochs else min(math.ceil(LAST * epochs), epochs - 1)
 
 
 def check_cut_epochs(cut_epochs: Sequence[int], epochs: int) -> None:
-    """Raises InputError for epochs to cut after that are out of order or past the training."""
+    """Raises InputError for epochs to cut after that are out of order or past the training, and for
+    a training that has none to go on in."""
+    if epochs < 2:
+        raise InputError(f"epochs={epochs}: expected 2 or more, to cut after one and train on")
     if list(cut_epochs) != sorted(set(cut_epochs)) or (cut_epochs and cut_epochs[-1] >= epochs):
         raise InputError(f"cut_epochs={cut_epochs}: expected rising numbers below {epochs}")
 

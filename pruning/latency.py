@@ -493,7 +493,8 @@ class Trial:
         return next((timing for other, timing in self.found if plan.equals(other)), None)
 
     def nearest(self) -> tuple[Plan, Timing]:
-        return min(self.found, key=lambda pair: pair[1].missed)
+        plan, timing = min(self.found, key=lambda pair: pair[1].missed)
+        return plan, replace(timing, attempts=len(self.found))
 
 
 def prune_to(

@@ -17,7 +17,7 @@ from pruning.costs import Timer, picture, take_turns
 from pruning.latency import Timing
 from pruning.plots import plot_channels
 from pruning.residual import without_blocks
-from pruning.strategies import Shares
+from pruning.strategies import Shares, asked_for
 from pruning.surgeon import Plan
 from utils.backends.timing import machine
 from utils.files import write_text
@@ -67,8 +67,7 @@ class Report:
     @property
     def reached(self) -> float:
         """The share of what `percent` asks for."""
-        blocks = self.strategy == "layer" and self.percent_of == "channels"
-        return getattr(self.shares, "blocks" if blocks else self.percent_of)
+        return self.shares.of(asked_for(self.strategy, self.percent_of))
 
     def text(self) -> str:
         parts = [self._layer_table(), self._share_table(), self._table(), self.method]
@@ -90,8 +89,8 @@ class Report:
         return _table([head, *(row.cells() for row in self.layers)], "the layers")
 
     def _share_table(self) -> str:
-        what = "blocks" if self.percent_of == "channels" and self.strategy == "layer" else ""
-        asked = [f"asked: {self.strategy}, of {what or self.percent_of}", f"{self.percent:.1%}"]
+        what = asked_for(self.strategy, self.percent_of)
+        asked = [f"asked: {self.strategy}, of {what}", f"{self.percent:.1%}"]
         if self.timing:
             asked = [f"asked: {self.strategy}, of milliseconds", f"{self.timing.share:.1%}"]
         rows = [

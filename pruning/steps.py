@@ -18,7 +18,7 @@ from pruning.costs import Timer, timer
 from pruning.latency import Goal, Timing
 from pruning.report import Quality, Report, layer_rows, measure_latencies, size_of
 from pruning.scores import SCORES, Scores
-from pruning.strategies import LATENCY, STRATEGIES, Target, shares
+from pruning.strategies import LATENCY, STRATEGIES, Target, missed, shares
 from pruning.surgeon import Plan, cut
 from pruning.ways import CutsToTime, least_loss
 from utils.augment import Augmentation
@@ -43,8 +43,6 @@ from utils.engine import evaluate
 from utils.files import write_text
 from utils.runs import Run, new_run
 from utils.types import Batch
-
-NEAR = 0.01  # of what was asked: any further off is told
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def prune(
     report = _report(opened, small, strategy, target, plan, found, latency_rounds, engine, timing)
     _save(run, opened, small, report, settings)
     print(report.text())
-    if note := _missed(report, target):
+    if note := timing.note() if timing else missed(strategy, target, report.shares):
         print(f"note: {note}")
     print(f"{run.weights / 'pruned.cfg'} and .weights, .pt; the report is in {run.folder}")
     return report
@@ -204,24 +202,6 @@ def _report(
         layer_rows(model.netdef, small.netdef, plan, network.size),
         timing,
     )
-
-
-def _missed(report: Report, target: Target) -> str:
-    """By how much a cut is not what was asked for, and why; empty where it is."""
-    timing = report.timing
-    if timing:
-        return timing.note()
-    if abs(report.reached - target.percent) <= NEAR:
-        return ""
-    text = f"percent={target.percent:g}: {report.reached:.3f} reached"
-    if report.strategy == "layer":
-        why = "no more may go" if report.shares.blocks == 1 else "these come nearest"
-        return f"{text}: whole blocks go, and {why}"
-    if report.reached < target.percent:
-        return (
-            f"{text}: layer_keep={target.layer_keep:g} and round_to={target.round_to} allow no more"
-        )
-    return f"{text}: with round_to={target.round_to} there is nothing nearer"
 
 
 def _save(

@@ -29,6 +29,7 @@ MEASURES = ("channels", "parameters", "operations")
 # Where a layer has few channels, a quarter of them is a coarse enough step.
 FAST_STEP = 8
 COARSEST = 4
+NEAR = 0.01  # of what was asked: any further off is told
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,31 @@ class Shares:
     parameters: float
     operations: float
     blocks: float
+
+    def of(self, what: str) -> float:
+        """what: as `asked_for` names it."""
+        return float(getattr(self, what))
+
+
+def asked_for(strategy: str, percent_of: str) -> str:
+    """What `percent` is a share of: for `layer`, channels mean the residual blocks."""
+    return "blocks" if strategy == "layer" and percent_of == "channels" else percent_of
+
+
+def missed(strategy: str, target: Target, found: Shares) -> str:
+    """By how much a cut is not what was asked for, and why; empty where it is."""
+    reached = found.of(asked_for(strategy, target.percent_of))
+    if abs(reached - target.percent) <= NEAR:
+        return ""
+    text = f"percent={target.percent:g}: {reached:.3f} reached"
+    if strategy == "layer":
+        why = "no more may go" if found.blocks == 1 else "these come nearest"
+        return f"{text}: whole blocks go, and {why}"
+    if reached < target.percent:
+        return (
+            f"{text}: layer_keep={target.layer_keep:g} and round_to={target.round_to} allow no more"
+        )
+    return f"{text}: with round_to={target.round_to} nothing nearer was found"
 
 
 def normal(netdef: NetDef, scores: Scores, target: Target) -> Plan:
@@ -397,7 +423,8 @@ def _fit(costs: _Costs, worth: Mapping[int, Floats], budget: float, target: Targ
     Units go in the order of their worth, but never more of a group than `layer_keep` allows. Each
     group's count is rounded up, so that rounding never costs a unit that is worth more than the
     last one that went: as few go as the budget asks for. What a last step left of the budget is
-    given back to the groups that lost the most valuable units.
+    given back to the groups that lost the most valuable units. Where that step alone took far more
+    than the budget asks for, its group keeps it, and the next units in the order go instead.
     """
     steps = [group_step(group, target.round_to) for group in costs.groups]
     least = [
@@ -414,11 +441,28 @@ def _fit(costs: _Costs, worth: Mapping[int, Floats], budget: float, target: Targ
     def fits(found: Ints) -> bool:
         return costs.count(found, target.percent_of) <= budget * (1 + 1e-12)
 
-    low, high = 0, len(order)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if fits(counts(middle)) else (middle + 1, high)
-    return _fill(costs, counts(low), worth, steps, fits)
+    def least_cut(low: int) -> int:
+        """How many units in the order go at least, so that the rest fits."""
+        high = len(order)
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if fits(counts(middle)) else (middle + 1, high)
+        return low
+
+    cut = least_cut(0)
+    best = _fill(costs, counts(cut), worth, steps, fits)
+    whole = costs.count(costs.sizes, target.percent_of)
+    found = best
+    while cut and fits(found) and budget - costs.count(best, target.percent_of) > NEAR * whole:
+        stepped = order[cut - 1]
+        order = np.append(order[: cut - 1], order[cut - 1 :][order[cut - 1 :] != stepped])
+        cut = least_cut(cut - 1)
+        found = _fill(costs, counts(cut), worth, steps, fits)
+        if fits(found) and costs.count(found, target.percent_of) > costs.count(
+            best, target.percent_of
+        ):
+            best = found
+    return best
 
 
 def _order(groups: Sequence[Group], worth: Mapping[int, Floats], least: list[int]) -> Ints:
