@@ -278,6 +278,18 @@ def check_clock(
     return Check(np.array([clock.network(layout, choice) for choice in choices]), measured)
 
 
+def expect_cuttable(netdef: NetDef) -> Layout:
+    """The layout of a network that has something to cut; raises InputError for others."""
+    layout = find_layout(netdef)
+    if not layout.outer and not layout.any_free:
+        reasons = "; ".join(sorted({group.kept_because for group in layout.groups}))
+        raise InputError(
+            f"{netdef.net.path or 'the network'}: expected channels that 'latency' may cut, "
+            f"found none: {reasons}"
+        )
+    return layout
+
+
 @dataclass(frozen=True, eq=False)
 class Problem:
     """What there is to choose from in a network: widths and blocks, their worth and time.
@@ -304,13 +316,7 @@ class Problem:
     ) -> Problem:
         """before: what was cut of the network already, and stays gone; its channels must have
         scores below all others. Raises InputError where there is nothing to cut."""
-        layout = find_layout(netdef)
-        if not layout.outer and not layout.any_free:
-            reasons = "; ".join(sorted({group.kept_because for group in layout.groups}))
-            raise InputError(
-                f"{netdef.net.path or 'the network'}: expected channels that 'latency' may cut, "
-                f"found none: {reasons}"
-            )
+        layout = expect_cuttable(netdef)
         options = width_options(layout, layer_keep, clock.table.step, round_to)
         gone: tuple[int, ...] = ()
         if before:

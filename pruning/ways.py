@@ -16,11 +16,11 @@ from pruning.latency import (
     Timing,
     approach,
     by_prediction,
+    expect_cuttable,
     learn_clock,
     prune_share_to,
     prune_to,
 )
-from pruning.layout import find_layout
 from pruning.scores import Scores
 from pruning.strategies import STRATEGIES, Target
 from pruning.surgeon import Plan
@@ -62,6 +62,7 @@ class CutsToTime:
         Raises InputError where the network has nothing to cut, or no cut takes the time.
         """
         model, step, engine = self.model, self.target.round_to, self.engine
+        layout = expect_cuttable(model.netdef)  # before anything is timed
         clock = learn_clock(model, self.size, table, engine.about, engine.open, print, step)
         how = (self.goal, engine.open, self.size, self.rounds)
         found: dict[str, Cut] = {}
@@ -70,7 +71,6 @@ class CutsToTime:
                 model.netdef, self.scores, clock, self.target.layer_keep, step, summed=summed
             )
             found[name] = prune_to(model, problem, *how)
-        layout = find_layout(model.netdef)
         others = OTHERS if layout.outer else OTHERS[:1]
         for name in others if layout.any_free else ():
             plan_of = partial(self._plan, name, step or clock.table.step)

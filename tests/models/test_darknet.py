@@ -93,6 +93,16 @@ def test_a_stride_where_the_size_is_fixed_is_that_of_the_cfgs_own_size() -> None
     assert stride(parse(down + "[avgpool]\n" + head)) == 64
 
 
+def test_a_stride_counts_maps_that_are_coarser_than_the_heads() -> None:
+    down = "[convolutional]\nfilters=8\nsize=3\nstride=2\npad=1\n"
+    head = "[convolutional]\nfilters=7\nsize=1\n[yolo]\nmask=0\nanchors=8,8\nclasses=2\nnum=1\n"
+    up = "[upsample]\nstride=4\n[route]\nlayers=-1,1\n"
+    definition = parse(f"[net]\nwidth=64\nheight=64\n{down * 4}{up}{head}")
+    assert shapes(definition)[-1][1:] == (16, 16) and stride(definition) == 16
+    for size in (48, 80):
+        shapes(definition, (size, size))
+
+
 def test_a_stride_is_not_less_for_a_map_that_padding_made_larger() -> None:
     even = "[convolutional]\nfilters=8\nsize=4\nstride=2\npad=1\n"
     head = "[convolutional]\nfilters=7\n[yolo]\nmask=0\nanchors=8,8\nclasses=2\nnum=1\n"

@@ -13,10 +13,11 @@ import torch
 from models.darknet import Darknet, count_parameters
 from models.netdef import NetDef, parse
 from pruning.aims import Gone, ShareAim
-from pruning.gradual import LAST, WORTH, Gradual, check_cut_epochs, cut_trainer
+from pruning.gradual import LAST, WORTH, Gradual, check_cut_epochs, cut_trainer, last_cut
+from pruning.residual import residual_blocks
 from pruning.scores import Scores, gamma
-from pruning.strategies import STRATEGIES, Target
-from pruning.surgeon import Plan, cut, transfer
+from pruning.strategies import MEASURES, STRATEGIES, Target
+from pruning.surgeon import Plan, cut, keep_everything, transfer
 from tests.pruning.nets import config, trained
 from tests.pruning.test_sparsity import BLOCK, batches, trainer
 from tests.pruning.test_strategies import nested
@@ -178,6 +179,35 @@ def test_the_state_comes_back() -> None:
 def test_epochs_that_cannot_be_are_one_line(epochs: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=r"cut_epochs=\(.*\): expected rising numbers below 30"):
         check_cut_epochs(epochs, 30)
+
+
+def test_the_last_cut_leaves_an_epoch_to_train() -> None:
+    assert [last_cut(epochs) for epochs in (2, 3, 30)] == [1, 2, 20]
+    with pytest.raises(InputError, match="epochs=1: expected 2 or more"):
+        check_cut_epochs((), 1)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_cuts_on_the_way_leave_to_the_last_what_goes_with_its_blocks(measure: str) -> None:
+    network = trained(config("yolov3-mobilenetv2", thinner=4), seed=0)
+    target = Target(0.6, measure, blocks=1.0)
+    cuts = start(network.netdef, "layer_channel", target, 30, (1, 2, 3))
+    for epoch in (1, 2, 3):
+        plan = cuts.plan(epoch, network, dead=0.0)
+        assert plan
+        network = cut(network, plan)
+    assert cuts.met and len(cuts.gone.plan.blocks) > 2
+    assert cuts.gone.share("layer_channel", measure) == pytest.approx(0.6, abs=0.02)
+
+
+def test_a_missed_aim_is_told_once_it_comes_no_nearer() -> None:
+    whole = config("yolov3-mobilenetv2", thinner=4)
+    blocks = tuple(block.shortcut for block in residual_blocks(whole))
+    gone = Gone(whole, Plan(keep_everything(whole).keep, blocks))
+    aim = ShareAim("layer", Target(0.5))
+    assert aim.line(gone, met=False) == "100.0% of the blocks are gone"
+    told = "100.0% of the blocks are gone (percent=0.5: 1.000 reached: whole blocks go, and "
+    assert aim.line(gone, met=True).startswith(told)
 
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])

@@ -50,6 +50,15 @@ def test_what_is_asked_is_met_within_a_point(name: str, strategy: str, percent_o
         assert percent - 1e-9 <= reached <= percent + 0.01
 
 
+def test_a_wide_step_that_overshoots_is_left_out_for_others() -> None:
+    """A step of 32 channels takes 29 % of the operations from the first layer, though worth least,
+    and 17 % from the next."""
+    netdef = net(conv(64), "[maxpool]\nsize=8\nstride=8\n", conv(64), conv(64), conv(64))
+    scores = {0: np.full(64, 0.1), **{n: np.linspace(0.2, 1, 64) for n in (2, 3, 4)}}
+    plan = STRATEGIES["slim"](netdef, scores, Target(0.1, "operations", round_to=32))
+    assert shares(netdef, plan, "slim").operations == pytest.approx(0.17, abs=0.005)
+
+
 @pytest.mark.parametrize(("name", "strategy"), CASES)
 def test_shares_are_what_the_cut_network_lacks(name: str, strategy: str) -> None:
     netdef = config(name, thinner=8)
