@@ -438,8 +438,11 @@ def _fit(costs: _Costs, worth: Mapping[int, Floats], budget: float, target: Targ
         found = zip(raw.tolist(), costs.sizes.tolist(), steps, least, strict=True)
         return np.array([min(n, max(low, round_up(c, step))) for c, n, step, low in found])
 
+    def cost(found: Ints) -> float:
+        return costs.count(found, target.percent_of)
+
     def fits(found: Ints) -> bool:
-        return costs.count(found, target.percent_of) <= budget * (1 + 1e-12)
+        return cost(found) <= budget * (1 + 1e-12)
 
     def least_cut(low: int) -> int:
         """How many units in the order go at least, so that the rest fits."""
@@ -450,18 +453,13 @@ def _fit(costs: _Costs, worth: Mapping[int, Floats], budget: float, target: Targ
         return low
 
     cut = least_cut(0)
-    best = _fill(costs, counts(cut), worth, steps, fits)
-    whole = costs.count(costs.sizes, target.percent_of)
-    found = best
-    while cut and fits(found) and budget - costs.count(best, target.percent_of) > NEAR * whole:
-        stepped = order[cut - 1]
-        order = np.append(order[: cut - 1], order[cut - 1 :][order[cut - 1 :] != stepped])
+    best = found = _fill(costs, counts(cut), worth, steps, fits)
+    while cut and fits(found) and budget - cost(best) > NEAR * cost(costs.sizes):
+        done, rest = order[: cut - 1], order[cut - 1 :]
+        order = np.append(done, rest[rest != rest[0]])
         cut = least_cut(cut - 1)
         found = _fill(costs, counts(cut), worth, steps, fits)
-        if fits(found) and costs.count(found, target.percent_of) > costs.count(
-            best, target.percent_of
-        ):
-            best = found
+        best = max(best, found, key=cost) if fits(found) else best
     return best
 
 
