@@ -10,7 +10,7 @@ A .cfg stands for the network with random weights, which is as fast as a trained
 networks, each is compared with the first. Prints a table and leaves benchmark.md, benchmark.csv and
 benchmark.png in the output folder. `--seconds` bounds the time that is spent on measuring.
 `--peers` lets public PyTorch implementations take turns with ours where they are installed, see
-utils/peers.py. `--memory` opens everything once more, each in a process of its own.
+utils/benchmark/peers.py. `--memory` opens everything once more, each in a process of its own.
 `--data` measures mAP as well, through every engine, and leaves mean_ap.png, mAP against
 milliseconds.
 """
@@ -22,14 +22,12 @@ from pathlib import Path
 
 import torch
 
-import import_param
 from import_param import Benchmark, BenchmarkSettings
 from models import netdef as cfg_files
 from models.darknet import Darknet
-from utils.accuracy import validation_photos, with_mean_ap
 from utils.backends import ENGINES, PRECISIONS, installed
-from utils.backends.timing import machine, version
-from utils.benchmark import (
+from utils.benchmark.accuracy import validation_photos, with_mean_ap
+from utils.benchmark.latency import (
     UPSTREAM,
     Candidate,
     csv_table,
@@ -40,19 +38,21 @@ from utils.benchmark import (
     plot_accuracy,
     terminal_table,
 )
-from utils.calibration import sample_images
+from utils.benchmark.memory import MEMORY, with_memory
+from utils.benchmark.peers import PEERS
 from utils.checkpoint import check_for_photos, check_size, load_network
+from utils.data.calibration import sample_images
+from utils.detection.writer import output_folder
 from utils.errors import InputError, run
 from utils.files import write_text
-from utils.memory import MEMORY, with_memory
-from utils.peers import PEERS
-from utils.results import output_folder
+from utils.settings import load, save
+from utils.timing import machine, version
 
 RANDOM_PHOTOS = 8  # that int8 is calibrated on where only its speed is asked for
 
 
 def main(argv: list[str] | None = None) -> None:
-    p = import_param.load(BenchmarkSettings, argv)
+    p = load(BenchmarkSettings, argv)
     if p.benchmark.threads:
         torch.set_num_threads(p.benchmark.threads)
     engines, precisions = choose(p.benchmark)
@@ -62,13 +62,19 @@ def main(argv: list[str] | None = None) -> None:
     opened = open_all(candidates, engines, precisions, p.benchmark.batches, p.benchmark.threads)
     found = measure(candidates, opened, p.benchmark.rounds, p.benchmark.seconds)
     if photos:
-        found = with_mean_ap(candidates, found, opened, photos, dataclasses.asdict(p.evaluate))
+        found = with_mean_ap(
+            candidates,
+            found,
+            opened,
+            photos,
+            dataclasses.asdict(p.evaluation) | dataclasses.asdict(p.nms),
+        )
     if p.benchmark.memory:
         opened.clear()
         found = with_memory(candidates, found, p.benchmark.threads)
     text = about(p.benchmark, engines)
     print(f"{terminal_table(found)}\n{text}")
-    import_param.save(p, folder / "settings.json")
+    save(p, folder / "settings.json")
     write_text(folder / "benchmark.md", markdown_table(found, text))
     write_text(folder / "benchmark.csv", csv_table(found))
     plot(found, folder / "benchmark.png")

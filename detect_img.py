@@ -4,7 +4,7 @@
 
 Annotated photos go into the output folder under their own names; of photos from several folders,
 the folders below the one that all share are kept, so that equal names do not meet. No source is
-ever overwritten. `--save_txt`, `--save_json` and `--save_crops` add what utils/results.py tells.
+ever overwritten. `--save_txt`, `--save_json` and `--save_crops` add what utils/detection/writer.py tells.
 
 A photo that cannot be read costs one line on the terminal; the others are done, and the exit code
 is 2 at the end.
@@ -18,13 +18,21 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-import import_param
-from utils.detector import Detector, open_detector
-from utils.draw import draw_detections, write_image
+from import_param import DetectSettings
+from utils.detection.background import Background, Stopwatch
+from utils.detection.detector import Detector, open_detector
+from utils.detection.writer import (
+    Picture,
+    Results,
+    output_folder,
+    output_keys,
+    output_names,
+    same_file,
+)
 from utils.errors import InputError, run
 from utils.images import find_images, read_image
-from utils.overlap import Background, Stopwatch
-from utils.results import Picture, Results, output_folder, output_keys, output_names, same_file
+from utils.settings import load
+from utils.visualization.draw import draw_detections, write_image
 
 STAGES = ("read", "resize", "network", "NMS", "draw", "write")
 WRITTEN = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # others become .png
@@ -40,21 +48,21 @@ class Photo:
 
 
 def main(argv: list[str] | None = None) -> None:
-    p = import_param.load(import_param.DetectSettings, argv)
+    p = load(DetectSettings, argv)
     watch = Stopwatch()
-    detector = open_detector(watch, p.detect.batch_size, dataclasses.asdict(p))
-    folder = output_folder(p.detect.output)
-    photos = plan(p.detect.source, folder)
+    detector = open_detector(watch, p.detection.batch_size, dataclasses.asdict(p))
+    folder = output_folder(p.detection.output)
+    photos = plan(p.detection.source, folder)
     failed: list[Path] = []
-    pictures = Background(read(photos, detector, watch, failed), depth=2 * p.detect.batch_size)
-    found = Background(detector.stream(pictures, p.detect.batch_size))
+    pictures = Background(read(photos, detector, watch, failed), depth=2 * p.detection.batch_size)
+    found = Background(detector.stream(pictures, p.detection.batch_size))
     annotated = {photo.key: photo.annotated for photo in photos}
     results = Results(
         folder,
         detector.names,
-        save_txt=p.detect.save_txt,
-        save_json=p.detect.save_json,
-        save_crops=p.detect.save_crops,
+        save_txt=p.detection.save_txt,
+        save_json=p.detection.save_json,
+        save_crops=p.detection.save_crops,
     )
     watch.restart()
     with found, pictures, results, tqdm(found, "detect", len(photos), dynamic_ncols=True) as items:

@@ -24,26 +24,27 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-import import_param
-from utils.detector import Detector, open_detector
-from utils.draw import draw_caption, draw_detections
+from import_param import DetectSettings
+from utils.detection.background import Background, Stopwatch
+from utils.detection.detector import Detector, open_detector
+from utils.detection.display import Window, open_window
+from utils.detection.video import RealTime, Source, VideoFile
+from utils.detection.writer import Found, Picture, Results, output_folder
 from utils.errors import InputError, run
-from utils.overlap import Background, Stopwatch
-from utils.results import Found, Picture, Results, output_folder
-from utils.video import RealTime, Source, VideoFile
-from utils.window import Window, open_window
+from utils.settings import load
+from utils.visualization.draw import draw_caption, draw_detections
 
 STAGES = ("read", "resize", "network", "NMS", "draw", "write", "show")
 RECENT = 30  # frames over which the shown speed is taken
 
 
 def main(argv: list[str] | None = None) -> None:
-    p = import_param.load(import_param.DetectSettings, argv)
+    p = load(DetectSettings, argv)
     watch = Stopwatch()
-    folder = output_folder(p.detect.output)
-    source = Source(p.detect.source)
+    folder = output_folder(p.detection.output)
+    source = Source(p.detection.source)
     # A camera's frames go through one by one: waiting for the next would make them old.
-    batch_size = 1 if source.live else p.detect.batch_size
+    batch_size = 1 if source.live else p.detection.batch_size
     detector = open_detector(watch, batch_size, dataclasses.asdict(p))
     stem = output_stem(source, folder)
     sink = Sink(
@@ -52,13 +53,13 @@ def main(argv: list[str] | None = None) -> None:
         Results(
             folder,
             detector.names,
-            save_txt=p.detect.save_txt,
-            save_json=p.detect.save_json,
-            save_crops=p.detect.save_crops,
+            save_txt=p.detection.save_txt,
+            save_json=p.detection.save_json,
+            save_crops=p.detection.save_crops,
         ),
-        VideoFile(stem, source.rate, tqdm.write, protect=Path(p.detect.source)),
+        VideoFile(stem, source.rate, tqdm.write, protect=Path(p.detection.source)),
         RealTime(source.rate) if source.live else None,
-        window_where_possible(p.detect.show),
+        window_where_possible(p.detection.show),
     )
     watch.restart()
     frames = Background(read(source, stem.name, detector, watch), newest=source.live)

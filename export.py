@@ -18,22 +18,22 @@ from typing import Any
 
 from torch import Tensor
 
-import import_param
 from import_param import ExportSettings
-from utils.calibration import sample_images
+from utils.backends.export import Exported, Options, check, export
 from utils.checkpoint import Network, load_network, newest_weights
-from utils.data_check import load_split
-from utils.data_file import read_data
-from utils.datasets import ValidationDataset, validation_loader
-from utils.engine import evaluate
+from utils.data.calibration import sample_images
+from utils.data.datasets import ValidationDataset, validation_loader
+from utils.data.definition import read_data
+from utils.data.validation import load_split
+from utils.detection.writer import output_folder
 from utils.errors import InputError, run
-from utils.export import Exported, Options, check, export
+from utils.evaluation.evaluate import evaluate
 from utils.files import write_text
-from utils.results import output_folder
+from utils.settings import load, save
 
 
 def main(argv: list[str] | None = None) -> None:
-    p = import_param.load(ExportSettings, argv)
+    p = load(ExportSettings, argv)
     network = load_network(**{**dataclasses.asdict(p.network), "device": "cpu"})
     options = options_of(p, None)
     if p.export.precision == "int8":
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
         }
         if done.run is not None and p.export.precision == "int8":
             report[kind] |= quality(p, network, done.run)
-    import_param.save(p, stem.parent / "export_settings.json")
+    save(p, stem.parent / "export_settings.json")
     write_text(stem.parent / "export.json", json.dumps(report, indent=2) + "\n")
 
 
@@ -72,9 +72,9 @@ def options_of(p: ExportSettings, photos: Tensor | None) -> Options:
         calibration=photos,
         dynamic=p.export.dynamic,
         nms=p.export.nms,
-        conf_thres=p.export.conf_thres,
-        nms_thres=p.export.nms_thres,
-        max_detections=p.export.max_detections,
+        conf_thres=p.nms.conf_thres,
+        nms_thres=p.nms.nms_thres,
+        max_detections=p.nms.max_detections,
     )
 
 

@@ -6,13 +6,13 @@ python latency_prune.py --weights weights/NAME/best.pt --backend openvino --targ
 
 import sys
 
-from import_param import prune_arguments
-from pruning.steps import prune
+from pruning.pipeline import prune
 from utils import errors
+from utils.settings import load_pruning
 
 
 def main(argv: list[str] | None = None) -> None:
-    prune(**prune_arguments(argv, strategy="latency"))
+    prune(load_pruning(argv, "latency"))
 
 
 if __name__ == "__main__":

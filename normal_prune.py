@@ -5,13 +5,13 @@ python normal_prune.py --weights weights/NAME/best.pt --data data/custom.data --
 
 import sys
 
-from import_param import prune_arguments
-from pruning.steps import prune
+from pruning.pipeline import prune
 from utils import errors
+from utils.settings import load_pruning
 
 
 def main(argv: list[str] | None = None) -> None:
-    prune(**prune_arguments(argv, strategy="normal"))
+    prune(load_pruning(argv, "normal"))
 
 
 if __name__ == "__main__":

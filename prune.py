@@ -2,7 +2,7 @@
 
     python prune.py --weights weights/NAME/best.pt --data data/custom.data --percent 0.7
     python prune.py --pruned_id layer --percent 0.3
-    python prune.py --percent 0.8 --percent_of operations --round_to 8 --score taylor
+    python prune.py --percent 0.8 --percent_of operations --round_to 8 --importance taylor
 
 Prints the layers before and after, sizes, measured latency and mAP, and leaves
 weights/<name>/pruned.cfg with pruned.weights (for Darknet and OpenCV) and pruned.pt, which train.py
@@ -13,13 +13,13 @@ layer_channel_prune.py do the same with `pruned_id` fixed.
 
 import sys
 
-from import_param import prune_arguments
-from pruning.steps import prune
+from pruning.pipeline import prune
 from utils import errors
+from utils.settings import load_pruning
 
 
 def main(argv: list[str] | None = None) -> None:
-    prune(**prune_arguments(argv))
+    prune(load_pruning(argv))
 
 
 if __name__ == "__main__":

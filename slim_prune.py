@@ -7,13 +7,13 @@ python slim_prune.py --weights weights/NAME/best.pt --data data/custom.data --pe
 
 import sys
 
-from import_param import prune_arguments
-from pruning.steps import prune
+from pruning.pipeline import prune
 from utils import errors
+from utils.settings import load_pruning
 
 
 def main(argv: list[str] | None = None) -> None:
-    prune(**prune_arguments(argv, strategy="slim"))
+    prune(load_pruning(argv, "slim"))
 
 
 if __name__ == "__main__":

@@ -16,46 +16,47 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import import_param
 from import_param import TestSettings
-from utils import coco_files
 from utils.backends.runtime import open_runtime
 from utils.checkpoint import Network, load_network
-from utils.data_check import PhotoSet, expect_objects, load_split
-from utils.data_file import DataDefinition, check_classes, read_data
-from utils.datasets import ValidationDataset, validation_loader
-from utils.demo_data import make_if_demo
-from utils.engine import evaluate
+from utils.data.datasets import ValidationDataset, validation_loader
+from utils.data.definition import DataDefinition, check_classes, read_data
+from utils.data.demo_data import make_if_demo
+from utils.data.validation import PhotoSet, expect_objects, load_split
+from utils.detection.writer import output_folder
 from utils.errors import run
+from utils.evaluation import coco_files
+from utils.evaluation.evaluate import evaluate
+from utils.evaluation.metrics import Metrics, coco_json, format_metrics
 from utils.files import write_text
-from utils.metrics import Metrics, coco_json, format_metrics
-from utils.plot_metrics import plot_confusion, plot_precision_recall
-from utils.results import output_folder
-from utils.types import Detections
+from utils.settings import load, save
+from utils.structures import Detections
+from utils.visualization.metrics_plots import plot_confusion, plot_precision_recall
 
 
 def main(argv: list[str] | None = None) -> None:
-    p = import_param.load(TestSettings, argv)
+    p = load(TestSettings, argv)
     network = load_network(**dataclasses.asdict(p.network))
-    make_if_demo(p.test.data)
-    definition = read_data(p.test.data)
+    make_if_demo(p.data.data)
+    definition = read_data(p.data.data)
     check_classes(definition, len(network.names))
     tell_names(network, definition)
-    photos = load_split(definition, p.test.split)
+    photos = load_split(definition, p.test.split, p.data.cache_mb)
     print(photos.report.text())
-    photos.report.accept(p.test.bad_labels)
-    expect_objects(photos, p.test.data)
+    photos.report.accept(p.data.bad_labels)
+    expect_objects(photos, p.data.data)
 
     folder = output_folder(p.test.output)
     validation = ValidationDataset(photos, network.size, network.letterbox)
-    loader = validation_loader(validation, p.test.batch_size, p.test.workers)
+    loader = validation_loader(validation, p.data.batch_size, p.data.workers)
     metrics, found = evaluate(
         network.model,
         loader,
         validation.targets,
         letterbox=network.letterbox,
-        run=open_runtime(network, p.test.batch_size, **dataclasses.asdict(p.runtime)),
-        **dataclasses.asdict(p.evaluate),
+        run=open_runtime(network, p.data.batch_size, **dataclasses.asdict(p.runtime)),
+        **dataclasses.asdict(p.evaluation),
+        **dataclasses.asdict(p.nms),
     )
     table = format_metrics(metrics, definition.names)
     print(table)
@@ -85,7 +86,7 @@ def write(
     ids = coco_files.ids_of(photos.photos, len(names))
     detections = coco_json(found, ids.images, ids.categories)
     truth = coco_files.ground_truth(photos.photos, names, ids)
-    import_param.save(p, folder / "settings.json")
+    save(p, folder / "settings.json")
     write_text(folder / "table.txt", table + "\n")
     write_text(folder / "metrics.json", json.dumps(figures(metrics, names), indent=2) + "\n")
     write_text(folder / "detections.json", coco_files.dumps(detections))

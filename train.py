@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,25 +13,22 @@ import numpy as np
 import torch
 from terminaltables import AsciiTable
 
-import import_param
 from import_param import TrainSettings
 from models import netdef as cfg_files
 from models.darknet import Darknet, count_operations, count_parameters, stride
-from models.distill import Distillation, check_teacher
+from models.distillation import Distillation, check_teacher
 from models.loss import Loss
 from models.netdef import NetDef
 from models.weights import fill_
-from pruning.aims import Aim, Gone, ShareAim, TimeAim
-from pruning.bearing import bearing, bearing_line, bearing_table
-from pruning.costs import timer
-from pruning.gradual import Gradual, check_cut_epochs, cut_trainer, last_cut
-from pruning.latency import Goal
+from pruning.iterative.schedule import Gradual, check_cut_epochs, cut_trainer, last_cut
+from pruning.iterative.targets import Aim, Gone, ShareAim, TimeAim
+from pruning.latency.search import Goal
+from pruning.latency.table import timer
 from pruning.plots import plot_bearing, plot_scales
 from pruning.sparsity import Sparsity, equalise_, near_zero
-from pruning.strategies import LATENCY
+from pruning.strategies import LATENCY, target_of
+from pruning.sweep import bearing, bearing_line, bearing_table
 from utils import errors
-from utils.anchors import fit_anchors, mean_best_iou, reachable_recall
-from utils.augment import multi_scale
 from utils.checkpoint import (
     check_for_photos,
     check_size,
@@ -43,26 +40,32 @@ from utils.checkpoint import (
     untrained_heads,
     write_pair,
 )
-from utils.data_check import PhotoSet, expect_objects, load_split, shared_photos
-from utils.data_file import DataDefinition, read_data
-from utils.datasets import (
+from utils.data.anchors import fit_anchors, mean_best_iou, reachable_recall
+from utils.data.augment import multi_scale, without_flips
+from utils.data.datasets import (
     DetectionDataset,
     EpochSampler,
     ValidationDataset,
     training_loader,
     validation_loader,
 )
-from utils.demo_data import make_if_demo
-from utils.draw import draw_boxes, draw_detections, grid, write_image
-from utils.engine import Trainer, evaluate, freeze_, plain_trainer, train_one_epoch
+from utils.data.definition import DataDefinition, read_data
+from utils.data.demo_data import make_if_demo
+from utils.data.validation import PhotoSet, expect_objects, load_split, shared_photos
 from utils.errors import InputError
+from utils.evaluation.evaluate import evaluate
+from utils.evaluation.metrics import Metrics, format_metrics
 from utils.files import write_text
-from utils.metrics import Metrics, format_metrics
-from utils.monitor import CSV_NAME, Monitor, read_history
-from utils.plot_metrics import plot_confusion, plot_precision_recall
-from utils.runs import Run, new_run
-from utils.schedule import scale_lr, warmup_cosine_factor
-from utils.types import Batch, Detections, Image
+from utils.monitoring.monitor import CSV_NAME, Monitor, read_history
+from utils.settings import given, load
+from utils.settings import restore as restore_settings
+from utils.settings import save as save_settings
+from utils.structures import Batch, Detections, Image
+from utils.training.loop import Trainer, freeze_, plain_trainer, train_one_epoch
+from utils.training.lr_schedule import scale_lr, warmup_cosine_factor
+from utils.training.runs import Run, new_run
+from utils.visualization.draw import draw_boxes, draw_detections, grid, write_image
+from utils.visualization.metrics_plots import plot_confusion, plot_precision_recall
 
 EXAMPLES = 8  # validation photos that are shown with their detections
 MULTI_SCALE = 1  # makes a batch's generator another one than that of the photo with its index
@@ -88,16 +91,16 @@ class Progress:
 
 
 def main(argv: list[str] | None = None) -> None:
-    p, checkpoint = resumed(import_param.load(TrainSettings, argv))
+    p, checkpoint = resumed(load(TrainSettings, argv), given(argv))
     device = choose_device(p.model.device)
-    torch.manual_seed(p.train.seed)
+    torch.manual_seed(p.training.seed)
 
     definition, train_photos, valid_photos = load_photos(p)
     names = train_photos.names
     model = build_network(p, train_photos, checkpoint)
     netdef = model.netdef
-    freeze_(model, p.train.freeze)
-    if p.sparse.is_pruned and not checkpoint:
+    freeze_(model, p.training.freeze)
+    if p.sparsity.is_pruned and not checkpoint:
         make_pull(p, model, steps=1)  # refuses what cannot be drawn before a file is written
     teacher = load_teacher(p, netdef)
     gradual = make_gradual(p, netdef, checkpoint)
@@ -108,35 +111,35 @@ def main(argv: list[str] | None = None) -> None:
         train_photos,
         netdef.size,
         netdef.letterbox,
-        p.augmentation if definition.mirror else p.augmentation.without_flips(),
-        p.train.seed,
-        mosaic_until=p.train.epochs - p.train.close_mosaic,
+        p.augmentation if definition.mirror else without_flips(p.augmentation),
+        p.training.seed,
+        mosaic_until=p.training.epochs - p.training.close_mosaic,
     )
-    sampler = EpochSampler(len(training), p.train.seed)
-    loader = training_loader(training, sampler, p.train.batch_size, p.data.workers)
+    sampler = EpochSampler(len(training), p.training.seed)
+    loader = training_loader(training, sampler, p.data.batch_size, p.data.workers)
     validation = ValidationDataset(valid_photos, netdef.size, netdef.letterbox)
-    valid_loader = validation_loader(validation, p.train.batch_size, p.data.workers)
+    valid_loader = validation_loader(validation, p.data.batch_size, p.data.workers)
 
     def make(model: Darknet) -> Trainer:
-        pulled = p.sparse.is_pruned and not (gradual and gradual.met)
+        pulled = p.sparsity.is_pruned and not (gradual and gradual.met)
         return make_trainer(p, model, teacher, len(loader), run.folder, pulled)
 
     trainer = make(model.to(device))
     progress = restore(trainer, checkpoint)
 
-    write_image(run.folder / "augmented_batch.jpg", augmented_batch(training, p.train.batch_size))
+    write_image(run.folder / "augmented_batch.jpg", augmented_batch(training, p.data.batch_size))
     with Monitor(
         run.folder,
-        visdom=p.visdom.visdom_url if p.visdom.visdom else "",
+        visdom=p.monitoring.visdom_url if p.monitoring.visdom else "",
         name=run.name,
         resume_before=progress.epoch + 1 if checkpoint else None,
-        keep=p.visdom.keep_visdom,
+        keep=p.monitoring.keep_visdom,
     ) as monitor:
-        for epoch in range(progress.epoch, p.train.epochs):
+        for epoch in range(progress.epoch, p.training.epochs):
             sampler.set_epoch(epoch)
-            torch.manual_seed(p.train.seed + epoch)  # dropout, the same after a resume
-            batches = sized(loader, p.train.multi_scale, p.train.seed, epoch, stride(netdef))
-            title = f"epoch {epoch + 1}/{p.train.epochs}"
+            torch.manual_seed(p.training.seed + epoch)  # dropout, the same after a resume
+            batches = sized(loader, p.training.multi_scale, p.training.seed, epoch, stride(netdef))
+            title = f"epoch {epoch + 1}/{p.training.epochs}"
             figures = training_figures(train_one_epoch(trainer, batches, len(loader), title))
             progress.epoch, better = epoch + 1, False
             if trainer.pull:
@@ -144,7 +147,7 @@ def main(argv: list[str] | None = None) -> None:
                 figures |= trainer.pull.figures()
             if gradual and trainer.pull:
                 trainer = cut_when_due(gradual, trainer, progress, make)
-            if progress.epoch % p.train.eval_every == 0 or progress.epoch == p.train.epochs:
+            if progress.epoch % p.training.eval_every == 0 or progress.epoch == p.training.epochs:
                 metrics, found = measure(p, trainer.averaged, valid_loader, validation)
                 better = progress.judge(metrics, shrinking=trainer.pull is not None)
                 figures |= validation_figures(metrics, names)
@@ -154,57 +157,59 @@ def main(argv: list[str] | None = None) -> None:
                 print(f"{title}\n{figures_table(figures)}\n{format_metrics(metrics, names)}")
             monitor.log(progress.epoch, figures)
             save(run, p, names, trainer, progress, gradual, better)
-            if p.train.patience and progress.stale >= p.train.patience:
+            if p.training.patience and progress.stale >= p.training.patience:
                 print(f"stopped: no better mAP in {progress.stale} evaluations")
                 break
     finish(run, p, validation, valid_loader)
-    if p.sparse.is_pruned:
+    if p.sparsity.is_pruned:
         show_scales(run)
     if gradual and isinstance(gradual.aim, TimeAim):
         show_time(run, gradual.aim)
-    if p.sparse.is_pruned and not gradual:
+    if p.sparsity.is_pruned and not gradual:
         calibration = ValidationDataset(train_photos, netdef.size, netdef.letterbox)
-        unchanged = validation_loader(calibration, p.train.batch_size, p.data.workers)
+        unchanged = validation_loader(calibration, p.data.batch_size, p.data.workers)
         show_bearing(run, p, validation, valid_loader, unchanged)
 
 
-def resumed(p: TrainSettings) -> tuple[TrainSettings, dict[str, Any] | None]:
+def resumed(p: TrainSettings, flags: Set[str]) -> tuple[TrainSettings, dict[str, Any] | None]:
     """With `resume`, the settings of that run and its checkpoint.
 
     What belongs to the machine and not to the run is taken from today's settings.
     """
-    if not p.train.resume:
+    if not p.training.resume:
         return p, None
-    checkpoint = read_checkpoint(p.train.resume)
+    checkpoint = read_checkpoint(p.training.resume)
     if "optimizer" not in checkpoint["training"]:
-        raise InputError(f"resume={p.train.resume!r}: expected a last.pt or best.pt of a training")
-    old = import_param.restore(TrainSettings, checkpoint["settings"])
+        raise InputError(
+            f"resume={p.training.resume!r}: expected a last.pt or best.pt of a training"
+        )
+    old = restore_settings(TrainSettings, checkpoint["settings"])
     used = dataclasses.replace(
         old,
         model=dataclasses.replace(old.model, device=p.model.device),
         data=dataclasses.replace(old.data, workers=p.data.workers, cache_mb=p.data.cache_mb),
-        train=dataclasses.replace(old.train, resume=p.train.resume),
-        latency=dataclasses.replace(
-            old.latency, cost_table=p.latency.cost_table or old.latency.cost_table
+        training=dataclasses.replace(old.training, resume=p.training.resume),
+        pruning=dataclasses.replace(
+            old.pruning, latency_table=p.pruning.latency_table or old.pruning.latency_table
         ),
-        visdom=p.visdom,
+        monitoring=p.monitoring,
     )
-    expect_no_other(p, used)
+    expect_no_other(p, used, flags)
     print(
-        f"resume {p.train.resume} after epoch {checkpoint['training']['epoch']}, its settings used"
+        f"resume {p.training.resume} after epoch {checkpoint['training']['epoch']}, its settings used"
     )
     return used, checkpoint
 
 
-def expect_no_other(p: TrainSettings, used: TrainSettings) -> None:
+def expect_no_other(p: TrainSettings, used: TrainSettings, flags: Set[str]) -> None:
     """Raise InputError where a flag asks for what a run that goes on does not use."""
-    asked, default, found = (dataclasses.asdict(s) for s in (p, TrainSettings(), used))
+    asked, found = (dataclasses.asdict(s) for s in (p, used))
     for group, values in asked.items():
         for name, value in values.items():
-            if value != default[group][name] and value != found[group][name]:
+            if name in flags and value != found[group][name]:
                 raise InputError(
                     f"{name}={value!r}: a run that goes on keeps its own settings, such as "
-                    f"{name}={found[group][name]!r}; to train {p.train.resume} with others, give "
+                    f"{name}={found[group][name]!r}; to train {p.training.resume} with others, give "
                     "it as weights, with pretrained"
                 )
 
@@ -213,8 +218,8 @@ def open_run(p: TrainSettings, checkpoint: dict[str, Any] | None) -> Run:
     """The folders of this run: new ones, or with `resume` those of the run that goes on."""
     if checkpoint:
         return Run(checkpoint["training"]["run"])
-    run = new_run(p.train.name, f"{Path(p.model.cfg).stem}-{Path(p.data.data).stem}")
-    import_param.save(p, run.folder / "settings.json")
+    run = new_run(p.training.name, f"{Path(p.model.cfg).stem}-{Path(p.data.data).stem}")
+    save_settings(p, run.folder / "settings.json")
     return run
 
 
@@ -237,7 +242,7 @@ def load_photos(p: TrainSettings) -> tuple[DataDefinition, PhotoSet, PhotoSet]:
 def build_network(p: TrainSettings, photos: PhotoSet, checkpoint: dict[str, Any] | None) -> Darknet:
     """The network to train: from the checkpoint that is resumed, from `weights`, or at random."""
     if checkpoint:
-        netdef = cfg_files.parse(checkpoint["cfg"], f"{p.train.resume} (its cfg)")
+        netdef = cfg_files.parse(checkpoint["cfg"], f"{p.training.resume} (its cfg)")
         return Darknet(netdef)
     netdef = cfg_files.load(p.model.cfg)
     for note in netdef.notes:
@@ -264,7 +269,7 @@ def build_network(p: TrainSettings, photos: PhotoSet, checkpoint: dict[str, Any]
         if not filled.layers:
             raise InputError(f"{p.model.weights}: expected weights of {p.model.cfg}: {filled}")
         print(f"{p.model.weights}: {filled}")
-    if p.sparse.is_pruned:
+    if p.sparsity.is_pruned:
         equalise_(model)
     return model
 
@@ -285,7 +290,7 @@ def with_new_heads(p: TrainSettings, netdef: NetDef, photos: PhotoSet) -> NetDef
         f"{ratio:g} times an anchor, mean best IoU {mean_best_iou(sizes, np.array(before)):.3f}"
     )
     if p.model.fit_anchors:
-        anchors = fit_anchors(sizes, len(netdef.anchors_used), p.train.seed)
+        anchors = fit_anchors(sizes, len(netdef.anchors_used), p.training.seed)
         rounded = anchors.round(1).clip(min=0.1).tolist()
         netdef = netdef.with_anchors([(w, h) for w, h in rounded])
         report += (
@@ -297,11 +302,13 @@ def with_new_heads(p: TrainSettings, netdef: NetDef, photos: PhotoSet) -> NetDef
 
 
 def load_teacher(p: TrainSettings, netdef: NetDef) -> Darknet | None:
-    if not p.distill.teacher:
+    if not p.distillation.teacher:
         return None
-    network = load_network(p.distill.teacher, p.distill.teacher_cfg, device=p.model.device)
-    check_teacher(network.model.netdef, netdef, p.distill.teacher)
-    print(f"teacher {p.distill.teacher}: {describe(network.model)}")
+    network = load_network(
+        p.distillation.teacher, p.distillation.teacher_cfg, device=p.model.device
+    )
+    check_teacher(network.model.netdef, netdef, p.distillation.teacher)
+    print(f"teacher {p.distillation.teacher}: {describe(network.model)}")
     if (network.size, network.letterbox) != (netdef.size, netdef.letterbox):
         print(
             "note: the teacher sees photos as the network does, not as it was trained: of "
@@ -314,16 +321,16 @@ def make_gradual(
     p: TrainSettings, netdef: NetDef, checkpoint: dict[str, Any] | None
 ) -> Gradual | None:
     """The cuts on the way, as far as they have come; None where there are to be none."""
-    if not p.sparse.prune_while_training:
+    if not p.sparsity.prune_while_training:
         refuse_times(p, "prune_while_training=True, or latency_prune.py after the training")
         return None
-    if p.train.freeze:
-        raise InputError(f"freeze={p.train.freeze}: expected 0 with prune_while_training=True")
-    check_cut_epochs(p.sparse.cut_epochs, p.train.epochs)
+    if p.training.freeze:
+        raise InputError(f"freeze={p.training.freeze}: expected 0 with prune_while_training=True")
+    check_cut_epochs(p.sparsity.cut_epochs, p.training.epochs)
     state = checkpoint["training"]["gradual"] if checkpoint else None
     whole = cfg_files.parse(state["cfg"], netdef.net.path) if state else netdef
     aim = make_aim(p, whole, state["aim"] if state else None)
-    gradual = Gradual(aim, p.train.epochs, p.sparse.cut_epochs, Gone.nothing(whole))
+    gradual = Gradual(aim, p.training.epochs, p.sparsity.cut_epochs, Gone.nothing(whole))
     if state:
         gradual.load_state(state)
     return gradual
@@ -331,18 +338,18 @@ def make_gradual(
 
 def make_aim(p: TrainSettings, whole: NetDef, state: dict[str, Any] | None) -> Aim[Any]:
     """What the network is to come to: a time, or a share of the whole one."""
-    if p.cut.strategy != LATENCY:
+    if p.pruning.strategy != LATENCY:
         refuse_times(p, "pruned_id=latency")
-        return ShareAim(p.cut.strategy, p.cut.target)
-    goal = Goal(p.latency.target_ms, p.latency.target_speedup)
+        return ShareAim(p.pruning.strategy, target_of(p.pruning))
+    goal = Goal(p.pruning.target_ms, p.pruning.target_speedup)
     engine = timer(Darknet(whole).eval(), whole.size, dataclasses.asdict(p.runtime))
-    path = Path(p.latency.cost_table or engine.table)
-    return TimeAim.of(whole, goal, p.cut.target, engine, path, print, state)
+    path = Path(p.pruning.latency_table or engine.table)
+    return TimeAim.of(whole, goal, target_of(p.pruning), engine, path, print, state)
 
 
 def refuse_times(p: TrainSettings, wanted: str) -> None:
     for name in ("target_ms", "target_speedup"):
-        if value := getattr(p.latency, name):
+        if value := getattr(p.pruning, name):
             raise InputError(f"{name}={value:g}: expected 0, or {wanted}")
 
 
@@ -382,41 +389,41 @@ def make_trainer(
 ) -> Trainer:
     """What trains a network, from its first step. steps: batches an epoch. pulled: whether scales
     are drawn to zero."""
-    epoch_steps = -(-steps // p.train.accumulate)
+    epoch_steps = -(-steps // p.training.accumulate)
     trainer = plain_trainer(
         model,
         epoch_steps,
         folder,
-        dataclasses.asdict(p.train),
+        dataclasses.asdict(p.training),
         dataclasses.asdict(p.loss),
-        lr_of_scales(p, epoch_steps) if p.sparse.is_pruned else 0.0,
+        lr_of_scales(p, epoch_steps) if p.sparsity.is_pruned else 0.0,
     )
     return dataclasses.replace(
         trainer,
-        pull=make_pull(p, trainer.model, epoch_steps * p.train.epochs) if pulled else None,
+        pull=make_pull(p, trainer.model, epoch_steps * p.training.epochs) if pulled else None,
         distillation=make_distillation(p, teacher, trainer.loss) if teacher else None,
     )
 
 
 def lr_of_scales(p: TrainSettings, epoch_steps: int) -> float:
     factor = warmup_cosine_factor(
-        epoch_steps, p.train.epochs, p.train.warmup_epochs, p.train.final_lr
+        epoch_steps, p.training.epochs, p.training.warmup_epochs, p.training.final_lr
     )
-    drawn = p.train.epochs
-    if p.sparse.prune_while_training:
-        drawn = last_cut(p.train.epochs, p.sparse.cut_epochs)
-    return scale_lr(p.train.lr, factor, epoch_steps * drawn)
+    drawn = p.training.epochs
+    if p.sparsity.prune_while_training:
+        drawn = last_cut(p.training.epochs, p.sparsity.cut_epochs)
+    return scale_lr(p.training.lr, factor, epoch_steps * drawn)
 
 
 def make_pull(p: TrainSettings, model: Darknet, steps: int) -> Sparsity:
     return Sparsity.of(
         model,
-        p.cut.strategy,
-        p.sparse.sparse_rate,
+        p.pruning.strategy,
+        p.sparsity.sparse_rate,
         steps,
-        p.sparse.sparse_decay,
-        p.sparse.sparse_step == "proximal",
-        p.sparse.sparse_by,
+        p.sparsity.sparse_decay,
+        p.sparsity.sparse_step == "proximal",
+        p.sparsity.sparse_by,
     )
 
 
@@ -424,10 +431,10 @@ def make_distillation(p: TrainSettings, teacher: Darknet, loss: Loss) -> Distill
     return Distillation(
         teacher,
         loss,
-        p.distill.teacher_objectness,
-        p.distill.teacher_classes,
-        p.distill.teacher_boxes,
-        p.distill.teacher_features,
+        p.distillation.teacher_objectness,
+        p.distillation.teacher_classes,
+        p.distillation.teacher_boxes,
+        p.distillation.teacher_features,
     )
 
 
@@ -490,7 +497,8 @@ def measure(
         loader,
         validation.targets,
         letterbox=validation.letterbox,
-        **dataclasses.asdict(p.evaluate),
+        **dataclasses.asdict(p.evaluation),
+        **dataclasses.asdict(p.nms),
     )
 
 
@@ -589,18 +597,18 @@ def show_bearing(
     """Say how much of the sparse network could be cut."""
     network = load_network(str(run.weights / "best.pt"), device=p.model.device)
     # A time is no share of a network; slim cuts the same channels by shares.
-    strategy = "slim" if p.cut.strategy == LATENCY else p.cut.strategy
+    strategy = "slim" if p.pruning.strategy == LATENCY else p.pruning.strategy
     points = bearing(
         network.model,
         strategy,
-        p.cut.target,
+        target_of(p.pruning),
         lambda model: measure(p, model, loader, validation)[0].mean_ap,
         calibration,
     )
     plot_bearing(points, strategy, run.folder / "percent.png")
     text = (
         f"{bearing_table(points)}\nmAP on the validation photos after a cut by {strategy} of "
-        f"that share of {p.cut.percent_of}, without and with new BN statistics, not fine-tuned.\n"
+        f"that share of {p.pruning.percent_of}, without and with new BN statistics, not fine-tuned.\n"
         f"{bearing_line(points)}"
     )
     write_text(run.folder / "percent.txt", text + "\n")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.netdef import Section, head_anchors
 from utils.boxes import cxcywh_to_xyxy
-from utils.types import Predictions
+from utils.structures import Predictions
 
 # What a .cfg's `nms_kind` subtracts from IoU: a power of the distance between centres, or nothing.
 # In AlexeyAB's box.c `greedynms`, too, subtracts, always with 0.6.
@@ -22,7 +22,7 @@ GREEDY_POWER = 0.6
 class Head:
     """One [yolo]: its own anchors as (width, height) in pixels of the input, and its rules.
 
-    nms_power: what `utils.nms.nms` takes as distance_power, None for plain IoU.
+    nms_power: what `utils.evaluation.nms.nms` takes as distance_power, None for plain IoU.
     """
 
     anchors: tuple[tuple[float, float], ...]

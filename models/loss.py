@@ -12,7 +12,7 @@ from torchvision.ops import complete_box_iou_loss
 
 from models.head import Head
 from utils.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
-from utils.types import Batch
+from utils.structures import Batch
 
 # By stride in pixels. Finer maps have more cells, nearly all empty: in their mean, the loss of the
 # few with an object would count for less. YOLOv5's values for three heads, continued.
@@ -41,7 +41,7 @@ class Assigned:
 class Losses:
     """The parts of the loss, weighted, and how the positives fare; scalars.
 
-    teacher: how far the network is from its teacher (see models.distill), 0 without one.
+    teacher: how far the network is from its teacher (see models.distillation), 0 without one.
     precision: of the predictions with objectness over 0.5, the share that is right.
     recall: of the predictions that answer for an object, the share that is right, where right
     means objectness over 0.5, the true class on top, and CIoU over 0.5. Both count predictions

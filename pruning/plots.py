@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pruning.bearing import Point, borne
+from pruning.sweep import Point, borne
 from utils.files import atomic
 
 History = Mapping[float, Mapping[str, float]]  # epoch → {"plot/curve": value}

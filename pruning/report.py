@@ -13,14 +13,14 @@ from terminaltables import AsciiTable
 
 from models.darknet import Darknet, count_operations, count_parameters, layer_operations, shapes
 from models.netdef import NetDef
-from pruning.costs import Timer, picture, take_turns
-from pruning.latency import Timing
+from pruning.latency.search import Timing
+from pruning.latency.table import Timer, picture, take_turns
 from pruning.plots import plot_channels
-from pruning.residual import without_blocks
+from pruning.residual_blocks import without_blocks
 from pruning.strategies import Shares, asked_for
 from pruning.surgeon import Plan
-from utils.backends.timing import machine
 from utils.files import write_text
+from utils.timing import machine
 
 HEADER_BYTES = 20  # of a .weights file
 

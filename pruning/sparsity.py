@@ -13,11 +13,11 @@ from models.blocks import Convolution
 from models.darknet import Darknet
 from models.netdef import NetDef
 from pruning.channels import Group, find_channels
-from pruning.equalise import equalising_factors, normalized, rescale_
-from pruning.residual import expect_blocks
+from pruning.equalization import equalising_factors, normalized, rescale_
+from pruning.residual_blocks import expect_blocks
 from pruning.strategies import may_cut, savings
 from utils.errors import InputError
-from utils.schedule import SCALES
+from utils.training.optimizer import SCALES
 
 Decay = Literal["constant", "global", "local"]
 

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from import_param import Pruning
 from models.darknet import shapes
 from models.netdef import NetDef
 from pruning.channels import Bools, Channels, Group, Ints, find_channels
-from pruning.residual import Block, expect_blocks, residual_blocks, without_blocks
-from pruning.scores import Scores
+from pruning.importance import Scores
+from pruning.residual_blocks import Block, expect_blocks, residual_blocks, without_blocks
 from pruning.surgeon import Plan, same_units
 from utils.errors import InputError
 
@@ -59,6 +60,16 @@ class Target:
     def _expect(self, name: str, good: bool, what: str) -> None:
         if not good:
             raise InputError(f"{name}={getattr(self, name)!r}: expected {what}")
+
+
+def target_of(pruning: Pruning) -> Target:
+    return Target(
+        pruning.percent,
+        pruning.percent_of,
+        pruning.layer_keep,
+        pruning.round_to,
+        pruning.percent_blocks,
+    )
 
 
 @dataclass(frozen=True)
@@ -157,7 +168,7 @@ STRATEGIES: dict[str, Callable[[NetDef, Scores, Target], Plan]] = {
     "shortcut": shortcut,
     "layer_channel": layer_channel,
 }
-LATENCY = "latency"  # what `pruning.latency` does, by measured times instead of a `Target`
+LATENCY = "latency"  # what `pruning.latency.search` does, by measured times instead of a `Target`
 NUMBERS = {
     "1": "normal",
     "2": "layer",

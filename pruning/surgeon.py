@@ -15,7 +15,7 @@ from models.blocks import Convolution, Shortcut, Upsample
 from models.darknet import Darknet, propagate
 from models.netdef import NetDef
 from pruning.channels import Bools, Channels, find_channels
-from pruning.residual import residual_blocks, without_blocks
+from pruning.residual_blocks import residual_blocks, without_blocks
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,9 +9,9 @@ import torch
 
 import detect_img
 from utils.boxes import xyxy_to_cxcywh
-from utils.draw import write_image
 from utils.errors import InputError, run
 from utils.images import read_image
+from utils.visualization.draw import write_image
 
 RED, BLUE, BLACK = (255, 0, 0), (0, 0, 255), (0, 0, 0)
 

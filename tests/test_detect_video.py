@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 
 import detect_video
-from utils.draw import draw_detections
+from utils.detection.display import Window
+from utils.detection.video import Source, VideoFile
 from utils.errors import run
-from utils.types import Image
-from utils.video import Source, VideoFile
-from utils.window import Window
+from utils.structures import Image
+from utils.visualization.draw import draw_detections
 
 ROOT = Path(detect_video.__file__).parent
 

@@ -1,4 +1,4 @@
-"""export.py and utils/export.py: what is written opens, says the same, and is whole."""
+"""export.py and utils/backends/export.py: what is written opens, says the same, and is whole."""
 
 import json
 from dataclasses import replace
@@ -11,12 +11,11 @@ from torch import Tensor
 
 import export as script
 from tests.utils.backends.test_backends import CFG, trained
-from utils import export
-from utils.backends import installed
+from utils.backends import export, installed
+from utils.backends.export import FORMATS, NEEDS, Options
 from utils.checkpoint import Network, load_network
-from utils.draw import write_image
 from utils.errors import InputError, run
-from utils.export import FORMATS, NEEDS, Options
+from utils.visualization.draw import write_image
 
 
 def need(kind: str, precision: str = "fp32") -> None:

@@ -1,70 +1,68 @@
-"""Do imports point one way: scripts → pruning, engine → models → types and boxes?"""
+"""Do imports point downwards: scripts and tools → pruning → utils → models → the ground floor?"""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
 
+GROUND_FLOOR = (
+    "import_param", "utils.boxes", "utils.errors", "utils.files", "utils.images",
+    "utils.structures", "utils.timing",
+)  # fmt: skip
+FLOORS = ("ground floor", "models", "utils", "pruning", "scripts")  # from the lowest up
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")}
-FOLDERS = ("models", "pruning", "utils")
-MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
-# The parts of utils that know networks; `models` must not know them.
-ABOVE_MODELS = {
-    "utils.engine", "utils.checkpoint", "utils.detector", "utils.backends", "utils.benchmark",
-    "utils.export", "utils.peers", "utils.training_peers", "utils.memory",
-}  # fmt: skip
-# What models may use: nothing that knows a network, a data set or a setting.
-BELOW_MODELS = {"utils.types", "utils.boxes", "utils.errors", "utils.files"}
+FOLDERS = ("models", "utils", "pruning", "tools")
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+    for path in sorted(
+        [*ROOT.glob("*.py"), *(p for f in FOLDERS for p in (ROOT / f).rglob("*.py"))]
+    )
+}
 
 
-def imports(path: Path) -> set[str]:
+def imported(path: Path) -> set[str]:
     """The project's own modules that a file imports, anywhere in it."""
-    found: set[str] = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    own = {*FOLDERS, *SCRIPTS}
-    return {name for name in found if name.split(".")[0] in own}
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names} & MODULES.keys()
+            names |= submodules or {node.module}
+    return {name for name in names if name in MODULES or f"{name}.__init__" in MODULES}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: f"{path.parent.name}.{path.stem}")
-def test_libraries_import_no_script(path: Path) -> None:
-    assert not {name.split(".")[0] for name in imports(path)} & SCRIPTS
+def floor(module: str) -> int:
+    if module in GROUND_FLOOR:
+        return 0
+    top = module.split(".")[0]
+    return FLOORS.index("scripts" if top == "tools" or top in SCRIPTS else top)
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in MODULES if p.parent.name != "pruning"], ids=lambda path: path.stem
-)
-def test_nothing_below_knows_pruning(path: Path) -> None:
-    assert not {name for name in imports(path) if name.split(".")[0] == "pruning"}
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_downwards(module: str) -> None:
+    above = {name for name in imported(MODULES[module]) if floor(name) > floor(module)}
+    assert not above
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*.py")), ids=lambda p: p.stem)
-def test_models_stand_on_types_and_boxes_only(path: Path) -> None:
-    modules = {".".join(name.split(".")[:2]) for name in imports(path) if name.startswith("utils.")}
-    assert modules <= BELOW_MODELS
+@pytest.mark.parametrize("module", [name for name in MODULES if name.split(".")[0] in SCRIPTS])
+def test_no_script_imports_a_script(module: str) -> None:
+    assert not (imported(MODULES[module]) & SCRIPTS) - {"import_param"}
 
 
-@pytest.mark.parametrize("name", sorted(BELOW_MODELS))
-def test_the_ground_floor_stands_on_itself(name: str) -> None:
-    path = ROOT / Path(*name.split(".")).with_suffix(".py")
-    assert {".".join(n.split(".")[:2]) for n in imports(path)} <= BELOW_MODELS | {"utils"}
+def test_rooms_have_no_circular_imports() -> None:
+    """A room is a folder, or a file that stands alone in utils/ or models/."""
 
+    def room(module: str) -> str:
+        folder, _, _ = module.removesuffix(".__init__").rpartition(".")
+        alone = folder in ("", "utils", "models", "pruning")
+        return module.removesuffix(".__init__") if alone else folder
 
-@pytest.mark.parametrize(
-    "path", [p for p in MODULES if p.relative_to(ROOT).parts[0] == "utils"], ids=lambda p: p.stem
-)
-def test_only_some_of_utils_know_networks(path: Path) -> None:
-    knows = any(name.split(".")[0] == "models" for name in imports(path))
-    module = path.relative_to(ROOT).with_suffix("").parts
-    assert not knows or ".".join(module[:2]) in ABOVE_MODELS
-
-
-@pytest.mark.parametrize("script", sorted(SCRIPTS - {"import_param"}))
-def test_no_script_imports_a_script(script: str) -> None:
-    found = {name.split(".")[0] for name in imports(ROOT / f"{script}.py")} & SCRIPTS
-    assert found <= {"import_param"}
+    graph: dict[str, set[str]] = {}
+    for module, path in MODULES.items():
+        used = {room(name) for name in imported(path)}
+        graph.setdefault(room(module), set()).update(used - {room(module)})
+    TopologicalSorter(graph).prepare()  # raises CycleError

@@ -10,22 +10,23 @@ import cv2
 import pytest
 import torch
 
-import check_latency
 import latency_prune
 import prune
 import slim_prune
 import train
-from import_param import Cut, PruneSettings, Runtime, load
+from import_param import PruneSettings, Pruning, Runtime
 from models.darknet import count_parameters
-from pruning.costs import timer
+from pruning.latency.table import timer
 from pruning.report import measure_latencies
 from pruning.strategies import STRATEGIES
 from pruning.surgeon import Plan
 from tests.pruning.clocks import stop_clocks
 from tests.pruning.nets import config, trained
 from tests.test_train import project  # noqa: F401  # a fixture
+from tools import check_latency
 from utils.checkpoint import load_network, write_pair
 from utils.errors import InputError, run
+from utils.settings import load
 
 NAMES = tuple("0123456789")
 
@@ -94,7 +95,7 @@ def test_each_script_does_its_strategy(
 ) -> None:
     script = importlib.import_module(f"{strategy}_prune")
     score = "taylor" if strategy == "slim" else "l1"
-    script.main(flags(weights, "--percent", "0.3", "--score", score, "--bn_batches", "0"))
+    script.main(flags(weights, "--percent", "0.3", "--importance", score, "--bn_batches", "0"))
     assert f"asked: {strategy}" in capsys.readouterr().out
     assert Path(f"weights/net-{strategy}-30/pruned.pt").exists()
     with pytest.raises(InputError, match=f"expected '{strategy}', which this script is for"):
@@ -170,9 +171,9 @@ def test_photos_to_measure_on_without_objects_are_refused(
 def test_numbers_and_names_are_one_setting() -> None:
     names = ("normal", "layer", "slim", "shortcut", "layer_channel", "latency")
     for number, name in enumerate(names, 1):
-        assert load(PruneSettings, ["--pruned_id", str(number)]).cut.strategy == name
-        assert load(PruneSettings, ["--pruned_id", name]).cut.strategy == name
-    assert Cut(pruned_id=2).strategy == "layer"
+        assert load(PruneSettings, ["--pruned_id", str(number)]).pruning.strategy == name
+        assert load(PruneSettings, ["--pruned_id", name]).pruning.strategy == name
+    assert Pruning(pruned_id=2).strategy == "layer"
 
 
 def test_a_latency_comes_with_how_it_was_measured() -> None:
@@ -228,7 +229,7 @@ def test_of_the_ways_to_a_time_the_one_that_loses_least_is_taken(
     netdef = config("yolov3-tiny", thinner=8).with_classes(10)
     write_pair(Path("tiny"), trained(netdef, 0), netdef, NAMES)
     found = iter(losses.values())
-    monkeypatch.setattr("pruning.steps.mean_loss", lambda *_: next(found))
+    monkeypatch.setattr("pruning.pipeline.mean_loss", lambda *_: next(found))
     latency_prune.main(flags(net, "--target_speedup", "1.5", "--name", "best"))
     told = ", ".join(f"{way} {loss:.4f}" for way, loss in losses.items())
     assert f"ways to that time: {told}: {taken} taken" in capsys.readouterr().out
@@ -252,7 +253,7 @@ def test_other_ways_to_a_time_keep_to_the_widths_that_were_measured(
     weights: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stop_clocks(monkeypatch)
-    monkeypatch.setattr("pruning.latency.measure_step", lambda _: 32)
+    monkeypatch.setattr("pruning.latency.search.measure_step", lambda _: 32)
     netdef = config("yolov3-tiny").with_classes(10)
     write_pair(Path("tiny"), trained(netdef, 0), netdef, NAMES)
     latency_prune.main(flags("tiny.weights", "--target_speedup", "15"))
@@ -283,5 +284,5 @@ def test_predictions_are_checked_on_random_cuts(
     config("yolov3-lite", thinner=8).write("lite.cfg")
     check_latency.main(["--cfgs", "lite.cfg", "--img_size", "0", "--count", "3"])
     assert "| lite    | 3" in capsys.readouterr().out
-    for bad in (["--cfgs"], ["--cost_table", "a.txt"], ["--img_size", "33"]):
+    for bad in (["--cfgs"], ["--latency_table", "a.txt"], ["--img_size", "33"]):
         assert run(partial(check_latency.main, bad)) == 2

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import import_param
 import train
+from import_param import TrainSettings
 from models.darknet import Darknet, count_operations, count_parameters
 from models.netdef import parse
 from pruning.sparsity import find_bundles, read, size
@@ -17,12 +17,13 @@ from tests.pruning.clocks import stop_clocks
 from tests.pruning.nets import config
 from tests.pruning.test_sparsity import BLOCK
 from tests.test_train import figures, flags
-from utils import schedule
 from utils.checkpoint import load_network, read_checkpoint, write_pair
-from utils.demo_data import DemoSettings, make_demo
-from utils.engine import Trainer, train_one_epoch
+from utils.data.demo_data import DemoSettings, make_demo
 from utils.errors import InputError, run
-from utils.types import Batch
+from utils.settings import load
+from utils.structures import Batch
+from utils.training import lr_schedule as schedule
+from utils.training.loop import Trainer, train_one_epoch
 
 NET = BLOCK.replace("filters=7", "filters=15").replace("classes=2", "classes=10")
 SPARSE = ["--is_pruned", "--lr", "0.01"]
@@ -194,7 +195,7 @@ def test_a_teacher_that_saw_other_photos_is_told(
     names = tuple("0123456789")
     write_pair(Path("large"), Darknet(network), network, names)
     network.with_net_options(letter_box=1).write("large.cfg")
-    p = import_param.load(import_param.TrainSettings, ["--teacher", "large.weights"])
+    p = load(TrainSettings, ["--teacher", "large.weights"])
     train.load_teacher(p, network.with_net_options(letter_box=1))
     assert "note" not in capsys.readouterr().out
     train.load_teacher(p, network)
@@ -251,8 +252,8 @@ def test_a_teacher_with_other_heads_is_one_line(project: Path, colour_weights: s
 
 @pytest.mark.parametrize("measure", ["channels", "operations"])
 def test_the_pull_is_in_proportion_to_what_was_asked(measure: str) -> None:
-    settings = import_param.load(import_param.TrainSettings, [*SPARSE, "--sparse_by", measure])
+    settings = load(TrainSettings, [*SPARSE, "--sparse_by", measure])
     pull = train.make_pull(settings, Darknet(parse(NET)), 1)
-    expected = find_bundles(parse(NET), settings.cut.strategy, measure)
+    expected = find_bundles(parse(NET), settings.pruning.strategy, measure)
     assert [bundle.price for bundle in pull.bundles] == [bundle.price for bundle in expected]
     assert (measure == "channels") == all(bundle.price == 1 for bundle in pull.bundles)

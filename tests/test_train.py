@@ -17,10 +17,10 @@ from models.netdef import head_anchors, parse
 from models.weights import read_weights
 from tests.models.test_darknet import RESIDUAL
 from utils.checkpoint import load_network, read_checkpoint
-from utils.demo_data import DemoSettings, make_demo
-from utils.engine import Trainer, train_one_epoch
+from utils.data.demo_data import DemoSettings, make_demo
 from utils.errors import InputError, run
-from utils.types import Batch
+from utils.structures import Batch
+from utils.training.loop import Trainer, train_one_epoch
 
 NET = RESIDUAL.replace("filters=7", "filters=15").replace("classes=2", "classes=10")
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from utils.types import Image
+from utils.structures import Image
 
 
 @dataclass(frozen=True)

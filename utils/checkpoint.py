@@ -15,7 +15,7 @@ from models import netdef as cfg_files
 from models.darknet import Darknet, shapes, stride
 from models.netdef import NetDef
 from models.weights import fill_, read_weights, torchvision_trunk, write_weights
-from utils.data_file import read_names
+from utils.data.definition import read_names
 from utils.errors import InputError
 from utils.files import atomic, write_text
 

@@ -1,7 +1,8 @@
-"""Writing files whole or not at all."""
+"""Reading text files, and writing files whole or not at all."""
 
 import errno
 import os
+import os.path
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,3 +50,30 @@ def write_text(path: str | Path, text: str) -> None:
 def write_bytes(path: str | Path, data: bytes) -> None:
     with atomic(path) as temporary:
         temporary.write_bytes(data)
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a text file, whatever its line ends, with or without a byte order mark."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: not a text file ({error.reason} at byte {error.start})"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
+
+
+def expand(text: str | Path) -> Path:
+    """A path with `~` as the home folder. A file may as well be named `~a.jpg`."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111  pathlib's raises where no user is `a.jpg`
+
+
+def exists(path: str | Path) -> bool:
+    """Whether there is such a file or folder; a name that is too long for any is that of none."""
+    return os.path.exists(path)  # noqa: PTH110  pathlib's raises for such a name
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether there is such a file; see `exists`."""
+    return os.path.isfile(path)  # noqa: PTH113

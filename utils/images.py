@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
-from utils.data_file import expand, is_file
 from utils.errors import InputError
-from utils.types import Image
+from utils.files import expand, is_file
+from utils.structures import Image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 ORIENTATION = 0x0112  # the EXIF tag that says how the camera was held

@@ -11,7 +11,7 @@ from models.loss import Loss, assign
 from models.netdef import parse
 from tests.models.test_darknet import RESIDUAL
 from utils.boxes import cxcywh_to_xyxy
-from utils.types import Batch
+from utils.structures import Batch
 
 SIZE = 64
 

@@ -11,9 +11,9 @@ from torchvision.ops import box_iou
 
 from utils.boxes import clip, cxcywh_to_xyxy, fit_image
 from utils.checkpoint import Network, load_network
-from utils.engine import predict
+from utils.evaluation.evaluate import predict
 from utils.images import read_image
-from utils.types import Detections
+from utils.structures import Detections
 
 OPENCV = {
     "yolov3-tiny": "yolov3-tiny",

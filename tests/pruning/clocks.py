@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-import pruning.aims
-import pruning.costs
-import pruning.latency
+import pruning.iterative.targets
+import pruning.latency.search
+import pruning.latency.table
 import pruning.report
 from models.darknet import Darknet, count_operations
 from models.netdef import NetDef
-from pruning.costs import Floats, read_shapes
-from pruning.layout import LayerCost
+from pruning.latency.search_space import LayerCost
+from pruning.latency.table import Floats, read_shapes
 
 
 def operations(netdef: NetDef) -> LayerCost:
@@ -46,8 +46,15 @@ def stop_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
     def take_turns(runs: Sequence[object], image: Tensor, rounds: int) -> Floats:
         return np.array([time_of(run) for run in runs])
 
-    for module in (pruning.aims, pruning.costs, pruning.latency, pruning.report):
+    for module in (
+        pruning.iterative.targets,
+        pruning.latency.table,
+        pruning.latency.search,
+        pruning.report,
+    ):
         monkeypatch.setattr(module, "take_turns", take_turns)
-    monkeypatch.setattr(pruning.latency, "SAMPLES", 10)
-    monkeypatch.setattr(pruning.costs, "shortest", lambda run, image: time_of(run))
-    monkeypatch.setattr(pruning.costs, "open_engine", lambda name, model, size, **how: model)
+    monkeypatch.setattr(pruning.latency.search, "SAMPLES", 10)
+    monkeypatch.setattr(pruning.latency.table, "shortest", lambda run, image: time_of(run))
+    monkeypatch.setattr(
+        pruning.latency.table, "open_engine", lambda name, model, size, **how: model
+    )

@@ -14,12 +14,12 @@ from models import netdef as cfg_files
 from models.blocks import Convolution, Shortcut
 from models.darknet import Darknet, propagate
 from models.netdef import NetDef, parse
-from pruning.calibrate import reestimate_bn_
+from pruning.batch_norm import reestimate_bn_
 from pruning.channels import Bools, find_channels
-from pruning.residual import residual_blocks
+from pruning.residual_blocks import residual_blocks
 from pruning.surgeon import Plan
 from tests.conftest import ROOT
-from utils.types import Batch
+from utils.structures import Batch
 
 CONFIGS = sorted(path.stem for path in (ROOT / "config").glob("*.cfg"))
 

@@ -17,10 +17,12 @@ from pruning.channels import find_channels
 from pruning.sparsity import DEAD, Sparsity, equalise_, find_bundles, near_zero, read, size
 from pruning.strategies import may_cut
 from tests.pruning.nets import config, photos, trained
-from utils.engine import Trainer, train_one_epoch
 from utils.errors import InputError
-from utils.schedule import SCALES, make_optimizer, running_mean, warmup_cosine
-from utils.types import Batch
+from utils.structures import Batch
+from utils.training.ema import running_mean
+from utils.training.loop import Trainer, train_one_epoch
+from utils.training.lr_schedule import warmup_cosine
+from utils.training.optimizer import SCALES, make_optimizer
 
 # A stem, a block on it whose inside is a depthwise convolution, a plain layer, a head.
 BLOCK = """

@@ -12,8 +12,8 @@ from models.darknet import Darknet, count_operations, count_parameters
 from models.loss import Loss
 from models.netdef import NetDef
 from pruning.channels import find_channels
-from pruning.residual import residual_blocks
-from pruning.scores import SCORES, Scores, filter_l1, gamma, taylor
+from pruning.importance import SCORES, Scores, filter_l1, gamma, taylor
+from pruning.residual_blocks import residual_blocks
 from pruning.strategies import (
     MEASURES,
     STRATEGIES,
@@ -27,7 +27,7 @@ from tests.pruning.nets import CONFIGS, as_batch, config, photos, random_net, tr
 from tests.pruning.test_channels import conv, net
 from tests.pruning.test_surgeon import CASES
 from utils.errors import InputError
-from utils.types import Batch
+from utils.structures import Batch
 
 
 def scores_of(netdef: NetDef, seed: int = 0) -> Scores:

@@ -18,8 +18,8 @@ from models.darknet import Darknet, count_parameters
 from models.head import decode
 from models.netdef import NetDef, parse
 from pruning.channels import Bools, find_channels
-from pruning.residual import residual_blocks, without_blocks
-from pruning.scores import gamma
+from pruning.importance import gamma
+from pruning.residual_blocks import residual_blocks, without_blocks
 from pruning.strategies import STRATEGIES, Target
 from pruning.surgeon import (
     Plan,
@@ -42,8 +42,8 @@ from tests.pruning.nets import (
 )
 from utils.boxes import fit_image
 from utils.checkpoint import load_network, write_pair
+from utils.evaluation.nms import nms
 from utils.images import read_image
-from utils.nms import nms
 
 seeds = st.randoms(use_true_random=False)
 RESIDUAL = [name for name in CONFIGS if "shortcut" in {s.kind for s in config(name).layers}]

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from models.darknet import Darknet
-from utils.backends import choose
+from utils.backends import auto as choose
 from utils.backends.base import PRECISIONS, Engine, Wanted
-from utils.backends.timing import machine
 from utils.errors import InputError
+from utils.timing import machine
 
 __all__ = ["ENGINES", "PRECISIONS", "Engine", "Known", "installed", "open_engine"]
 
@@ -73,7 +73,7 @@ def open_engine(
     tell: Callable[[str], None] = print,
 ) -> Engine:
     """Make a network ready on a library: one of ENGINES, or `auto` for the fastest that is
-    installed, which is measured once and then known (`utils.backends.choose`).
+    installed, which is measured once and then known (`utils.backends.auto`).
 
     size: (width, height) of the input in pixels. batch: images that it runs at once (it takes any
     number). threads: 0 for as many as torch uses. calibration: for int8, batches of images

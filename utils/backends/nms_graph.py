@@ -28,7 +28,7 @@ def with_nms(
     """The bytes of a .onnx file from images to image_index [N], labels [N], boxes [N, 4], xyxy in
     pixels of the input, and scores [N].
 
-    size: as for `to_onnx`. The rule is that of `utils.nms`: a box may be of several classes, and
+    size: as for `to_onnx`. The rule is that of `utils.evaluation.nms`: a box may be of several classes, and
     suppression goes class by class; at most `max_detections` of each class of an image are kept.
     N detections in the order of image, class and falling score. Raises InputError for another
     overlap than IoU.

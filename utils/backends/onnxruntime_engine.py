@@ -9,7 +9,7 @@ from torch import Tensor
 from models.darknet import Darknet
 from utils.backends.base import FixedBatch, Wanted
 from utils.backends.onnx_graph import to_onnx
-from utils.backends.quantize import quantized, quantized_onnx
+from utils.backends.quantization import quantized, quantized_onnx
 
 
 def session(graph: bytes | str, threads: int = 0) -> onnxruntime.InferenceSession:

@@ -13,7 +13,7 @@ from torch import Tensor
 from models.darknet import Darknet
 from utils.backends.base import FixedBatch, Wanted
 from utils.backends.onnx_graph import to_onnx
-from utils.backends.quantize import Images, quantized, quantized_openvino
+from utils.backends.quantization import Images, quantized, quantized_openvino
 
 # Left to itself, OpenVINO computes in bfloat16 where the CPU has it, whatever the model says.
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from utils.backends import open_engine
 from utils.backends.base import Engine
-from utils.calibration import sample_images
 from utils.checkpoint import Network
+from utils.data.calibration import sample_images
 
 CALIBRATION_BATCH = 8  # photos that go through the network at once while it is calibrated
 

@@ -21,7 +21,7 @@ from models.darknet import Darknet
 from models.netdef import NetDef
 from utils.backends.base import FixedBatch, Wanted, near
 from utils.backends.fold import folded
-from utils.backends.timing import interleaved
+from utils.timing import interleaved
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # What oneDNN computes together with a convolution: its name, scalars and algorithm there.

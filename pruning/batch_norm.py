@@ -1,0 +1,74 @@
+"""What do the channels of a network amount to on real photos, now that others are gone?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+
+import torch
+from torch import nn
+
+from models.darknet import Darknet
+from models.loss import Loss
+from utils.structures import Batch
+
+SHORTEST = 2  # photos a batch; batch normalisation needs more than one value a channel
+
+
+@torch.no_grad()
+def reestimate_bn_(model: Darknet, loader: Iterable[Batch], batches: int) -> int:
+    """Measure the means and variances of batch normalisation anew, over some batches.
+
+    After a cut the statistics of the whole network no longer fit. Judging a cut network only after
+    this is EagleEye's finding (Li et al., ECCV 2020). Every batch counts alike, but those of one
+    photo, which are left out; weights stay.
+    Returns how many batches there were; without any, the statistics stay, too.
+    """
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    momenta, was_training = [norm.momentum for norm in norms], model.training
+    device = next(model.parameters()).device
+    model.eval()  # dropout stays off
+    for norm in norms:
+        norm.momentum = None  # a plain mean over the batches
+        norm.train()
+    long = (batch for batch in loader if len(batch.images) >= SHORTEST)
+    count = 0
+    try:
+        for count, batch in enumerate(islice(long, batches), start=1):
+            if count == 1:
+                for norm in norms:
+                    norm.reset_running_stats()
+            images = batch.images.to(device).contiguous(memory_format=torch.channels_last)
+            model(images)
+    finally:
+        model.train(was_training)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+    return count
+
+
+def settle_bn_(model: Darknet, loader: Iterable[Batch], batches: int, judged: int) -> str:
+    """Measure the statistics of batch normalisation anew, and keep those, new or old, with which
+    the loss of `judged` batches is lower: where only dead channels went, the old ones fit best.
+    Returns why the old ones stay; empty for the new ones.
+    """
+    old = {name: value.clone() for name, value in model.named_buffers()}
+    before = mean_loss(model, loader, judged)
+    if not reestimate_bn_(model, loader, batches):
+        return f"that takes {SHORTEST} photos to train on, or more"
+    after = mean_loss(model, loader, judged)
+    if after <= before:
+        return ""
+    model.load_state_dict(old, strict=False)
+    return f"the loss on training photos would rise from {before:.4f} to {after:.4f}"
+
+
+@torch.no_grad()
+def mean_loss(model: Darknet, loader: Iterable[Batch], batches: int) -> float:
+    """The training loss of a network in eval mode, its mean over some batches; 0 without any."""
+    loss, device = Loss(model.heads), next(model.parameters()).device
+    found = [
+        float(loss(model(batch.images), batch).total)
+        for batch in (batch.to(device) for batch in islice(loader, batches))
+    ]
+    return sum(found) / max(1, len(found))

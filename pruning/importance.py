@@ -1,0 +1,98 @@
+"""What is a channel worth?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.darknet import Darknet
+from models.loss import Losses
+from pruning.equalization import normalized, typical_scales
+from utils.errors import InputError
+from utils.structures import Batch
+
+Scores = Mapping[int, NDArray[np.float64]]  # by convolution with BN: [filters], at least 0
+LossFunction = Callable[[list[Tensor], Batch], Losses]  # such as models.loss.Loss
+
+
+def gamma(model: Darknet) -> Scores:
+    """|γ|, in units of the layer's typical scale (`pruning.equalization`): Network Slimming's score
+    (Liu et al., ICCV 2017), as if the layers had been equalised."""
+    scales = typical_scales(model)
+    return _checked({n: c.bn.weight.abs() / scales[n] for n, c in normalized(model)})  # type: ignore[union-attr]
+
+
+def filter_l1(model: Darknet) -> Scores:
+    """The L1 norm of a filter's kernel (Li et al., ICLR 2017), in units of the layer's typical one,
+    since batch normalisation takes a kernel's size away."""
+    sums = {n: c.conv.weight.abs().double().sum((1, 2, 3)) for n, c in normalized(model)}
+    return _checked({n: s * s.sum() / (s**2).sum().clamp(min=1e-30) for n, s in sums.items()})
+
+
+def taylor(model: Darknet, loss: LossFunction, batches: Iterable[Batch]) -> Scores:
+    """How much the loss would change without a channel, to first order: the mean over batches of
+    (γ·∂L/∂γ + β·∂L/∂β)² (Molchanov et al., CVPR 2019, section 3; HALP, arXiv 2110.10811)."""
+    layers = normalized(model)
+    scales = [c.bn.weight for _, c in layers]  # type: ignore[union-attr]
+    shifts = [c.bn.bias for _, c in layers]  # type: ignore[union-attr]
+    sums = [torch.zeros_like(scale, dtype=torch.float64) for scale in scales]
+    needed = [parameter.requires_grad for parameter in model.parameters()]
+    model.eval()  # one photo's score should not depend on the others of its batch
+    count = 0
+    try:
+        for parameter in (*scales, *shifts):
+            parameter.requires_grad_(True)
+        for batch in batches:
+            batch = batch.to(scales[0].device)
+            total = loss(model(batch.images), batch).total
+            slopes = torch.autograd.grad(total, [*scales, *shifts], allow_unused=True)
+            changes = _changes(scales, slopes[: len(scales)], shifts, slopes[len(scales) :])
+            for sum_, change in zip(sums, changes, strict=True):
+                sum_ += change.double() ** 2
+            count += 1
+    finally:
+        for parameter, need in zip(model.parameters(), needed, strict=True):
+            parameter.requires_grad_(need)
+    return _checked({n: sum_ / max(1, count) for (n, _), sum_ in zip(layers, sums, strict=True)})
+
+
+def uniform(model: Darknet) -> Scores:
+    """Every channel's place in its layer, so that all layers lose the same share: a control."""
+    counts = {n: c.conv.out_channels for n, c in normalized(model)}
+    return {n: 1 - np.arange(count) / count for n, count in counts.items()}
+
+
+def _changes(
+    scales: list[Tensor],
+    of_scales: tuple[Tensor | None, ...],
+    shifts: list[Tensor],
+    of_shifts: tuple[Tensor | None, ...],
+) -> list[Tensor]:
+    """γ·∂L/∂γ + β·∂L/∂β of each layer; zero for a layer that no head depends on."""
+    parts = zip(scales, of_scales, shifts, of_shifts, strict=True)
+    return [
+        torch.zeros_like(scale)
+        if of_scale is None or of_shift is None
+        else scale.detach() * of_scale + shift.detach() * of_shift
+        for scale, of_scale, shift, of_shift in parts
+    ]
+
+
+def _checked(scores: Mapping[int, Tensor]) -> Scores:
+    for layer, values in scores.items():
+        if not values.isfinite().all():
+            raise InputError(f"layer {layer}: its channels' scores are not finite numbers")
+    return {layer: values.detach().double().cpu().numpy() for layer, values in scores.items()}
+
+
+# name → (function, whether it needs a loss and batches)
+SCORES: dict[str, tuple[Callable[..., Scores], bool]] = {
+    "gamma": (gamma, False),
+    "l1": (filter_l1, False),
+    "taylor": (taylor, True),
+    "uniform": (uniform, False),
+}

@@ -1,0 +1,210 @@
+"""From a trained network to a smaller one on disk: what all the pruning scripts do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from import_param import Data, PruneSettings, Pruning
+from models.darknet import Darknet
+from models.loss import Loss
+from pruning.batch_norm import SHORTEST, mean_loss, reestimate_bn_, settle_bn_
+from pruning.importance import SCORES, Scores
+from pruning.latency.candidates import CutsToTime, least_loss
+from pruning.latency.search import Goal, Timing
+from pruning.latency.table import Timer, timer
+from pruning.report import Quality, Report, layer_rows, measure_latencies, size_of
+from pruning.strategies import LATENCY, STRATEGIES, Target, missed, shares, target_of
+from pruning.surgeon import Plan, cut
+from utils.checkpoint import (
+    Network,
+    load_network,
+    newest_weights,
+    save_checkpoint,
+    write_pair,
+)
+from utils.data.augment import NO_AUGMENTATION
+from utils.data.datasets import (
+    DetectionDataset,
+    EpochSampler,
+    ValidationDataset,
+    training_loader,
+    validation_loader,
+)
+from utils.data.definition import check_classes, read_data
+from utils.data.demo_data import make_if_demo
+from utils.data.validation import expect_objects, load_split
+from utils.evaluation.evaluate import evaluate
+from utils.settings import save as save_settings
+from utils.structures import Batch
+from utils.training.runs import Run, new_run
+
+
+@dataclass(frozen=True)
+class Photos:
+    """training: batches of training photos, unchanged, in any order. valid, batches: what the
+    network is measured on."""
+
+    training: Iterable[Batch]
+    valid: ValidationDataset
+    batches: Iterable[Batch]
+
+
+def prune(settings: PruneSettings) -> Report:
+    """Load, score, plan, cut, re-estimate batch normalisation, measure and save.
+
+    Writes weights/<name>/pruned.cfg, .weights, .names and .pt, and into runs/<name>/ settings.json,
+    report.txt, report.json and channels.png. Raises InputError where the strategy finds nothing
+    to cut.
+    """
+    strategy, target = settings.pruning.strategy, target_of(settings.pruning)
+    run_settings = settings.run
+    score_batches, bn_batches = run_settings.importance_batches, run_settings.bn_batches
+    latency_rounds = run_settings.latency_rounds
+    evaluation = asdict(settings.evaluation) | asdict(settings.nms)
+    goal = _goal(settings.pruning)
+    opened = load_network(**asdict(settings.network))
+    photos = _photos(opened, settings.data)
+    model = opened.model
+    loss = Loss(model.heads)
+    scores = _scores(run_settings.importance, model, loss, islice(photos.training, score_batches))
+    engine = timer(model, opened.size, asdict(settings.runtime))
+    if goal:
+
+        def judge(plan: Plan) -> float:
+            small = cut(model, plan).to(memory_format=torch.channels_last)
+            reestimate_bn_(small, photos.training, bn_batches)
+            return mean_loss(small, photos.training, score_batches)
+
+        cuts = CutsToTime(model, opened.size, scores, target, goal, engine, latency_rounds)
+        if strategy == LATENCY:
+            table = Path(settings.pruning.latency_table or engine.table)
+            plan, timing = least_loss(cuts.every_way(table), judge)
+        else:
+            plan, timing = cuts.by_share(strategy)
+        amount = goal.name
+    else:
+        plan, timing = STRATEGIES[strategy](model.netdef, scores, target), None
+        amount = f"{round(100 * target.percent)}"
+
+    run = new_run(run_settings.name, f"{_name(settings.network.weights)}-{strategy}-{amount}")
+    found = {"before": _measure(opened, model, photos, evaluation)}
+    small = cut(model, plan).to(memory_format=torch.channels_last)
+    found["after the cut"] = _measure(opened, small, photos, evaluation)
+    if bn_batches:
+        if why_not := settle_bn_(small, photos.training, bn_batches, score_batches):
+            print(f"note: BN is not re-estimated: {why_not}")
+        else:
+            found["after BN re-estimation"] = _measure(opened, small, photos, evaluation)
+
+    report = _report(opened, small, strategy, target, plan, found, latency_rounds, engine, timing)
+    _save(run, opened, small, report, settings)
+    print(report.text())
+    if note := timing.note() if timing else missed(strategy, target, report.shares):
+        print(f"note: {note}")
+    print(f"{run.weights / 'pruned.cfg'} and .weights, .pt; the report is in {run.folder}")
+    return report
+
+
+def _name(weights: str) -> str:
+    """What a network is called: its run's name, or its file's."""
+    path = Path(weights) if weights else newest_weights()
+    run = path.parent.name if path.suffix == ".pt" else ""  # none in the current folder
+    return run or path.stem
+
+
+def _photos(network: Network, settings: Data) -> Photos:
+    """The data set's two splits, checked; what is wrong with them is printed."""
+    make_if_demo(settings.data)
+    definition = read_data(settings.data)
+    check_classes(definition, len(network.names))
+    splits = {
+        split: load_split(definition, split, settings.cache_mb / 2) for split in ("train", "valid")
+    }
+    for photos in splits.values():
+        print(photos.report.text())
+        photos.report.accept(settings.bad_labels)
+    expect_objects(splits["valid"], settings.data)
+    training = DetectionDataset(
+        splits["train"], network.size, network.letterbox, NO_AUGMENTATION, seed=0
+    )
+    sampler = EpochSampler(len(training), seed=0)
+    valid = ValidationDataset(splits["valid"], network.size, network.letterbox)
+    return Photos(
+        training_loader(training, sampler, max(SHORTEST, settings.batch_size), settings.workers),
+        valid,
+        validation_loader(valid, settings.batch_size, settings.workers),
+    )
+
+
+def _scores(name: str, model: Darknet, loss: Loss, batches: Iterable[Batch]) -> Scores:
+    score, needs_batches = SCORES[name]
+    return score(model, loss, batches) if needs_batches else score(model)
+
+
+def _goal(pruning: Pruning) -> Goal | None:
+    """The time that is asked for; None where a share is."""
+    wanted = (pruning.target_ms, pruning.target_speedup)
+    return Goal(*wanted) if pruning.strategy == LATENCY or any(wanted) else None
+
+
+def _measure(
+    network: Network, model: Darknet, photos: Photos, evaluation: Mapping[str, Any]
+) -> Quality:
+    metrics, _ = evaluate(
+        model, photos.batches, photos.valid.targets, letterbox=network.letterbox, **evaluation
+    )
+    return Quality(float(metrics.mean_ap), float(metrics.mean_ap_50_95))
+
+
+def _report(
+    network: Network,
+    small: Darknet,
+    strategy: str,
+    target: Target,
+    plan: Plan,
+    found: Mapping[str, Quality],
+    rounds: int,
+    engine: Timer,
+    timing: Timing | None,
+) -> Report:
+    model = network.model
+    (before, after), method = measure_latencies((model, small), network.size, rounds, engine)
+    return Report(
+        strategy,
+        target.percent,
+        target.percent_of,
+        shares(model.netdef, plan, strategy),
+        size_of(model, network.size, before),
+        size_of(small, network.size, after),
+        found,
+        method,
+        layer_rows(model.netdef, small.netdef, plan, network.size),
+        timing,
+    )
+
+
+def _save(
+    run: Run, network: Network, small: Darknet, report: Report, settings: PruneSettings
+) -> None:
+    """The cut network, for Darknet and for train.py, and the report."""
+    width, height = network.size
+    netdef = small.netdef.with_net_options(
+        width=width, height=height, letter_box=int(network.letterbox)
+    )
+    write_pair(run.weights / "pruned", small, netdef, network.names)
+    save_checkpoint(
+        run.weights / "pruned.pt",
+        netdef,
+        network.names,
+        small.state_dict(),
+        asdict(settings),
+        {"pruned": {"strategy": report.strategy, "shares": asdict(report.shares)}},
+    )
+    save_settings(settings, run.folder / "settings.json")
+    report.write(run.folder)

@@ -1,0 +1,42 @@
+"""Is a cut network judged as the training would judge it?"""
+
+import pytest
+import torch
+
+from models.loss import Loss
+from pruning.batch_norm import mean_loss, reestimate_bn_, settle_bn_
+from tests.pruning.nets import as_batch, config, photos, trained
+
+
+@torch.no_grad()
+def test_a_mean_loss_is_that_of_the_first_batches() -> None:
+    model = trained(config("yolov3-tiny", thinner=16), 0)
+    batches = [as_batch(photos(model.netdef, 2, seed)) for seed in range(3)]
+    loss = Loss(model.heads)
+    each = [float(loss(model(batch.images), batch).total) for batch in batches]
+    assert mean_loss(model, batches, 2) == pytest.approx(sum(each[:2]) / 2)
+    assert mean_loss(model, batches, 9) == pytest.approx(sum(each) / 3)
+    assert mean_loss(model, [], 2) == 0
+
+
+@pytest.mark.parametrize(("losses", "kept"), [((2.0, 1.0), "new"), ((1.0, 2.0), "old")])
+def test_the_statistics_that_lose_less_stay(
+    losses: tuple[float, float], kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = trained(config("yolov3-tiny", thinner=16), 0)
+    batches = [as_batch(photos(model.netdef, 2, seed)) for seed in range(2)]
+    norm = model.layers[0].bn
+    assert isinstance(norm, torch.nn.BatchNorm2d) and norm.running_mean is not None
+    old = norm.running_mean.clone()
+    found = iter(losses)
+    monkeypatch.setattr("pruning.batch_norm.mean_loss", lambda *_: next(found))
+    why_not = settle_bn_(model, batches, 2, 1)
+    assert torch.equal(norm.running_mean, old) == (kept == "old")
+    assert ("from 1.0000 to 2.0000" in why_not) == (kept == "old")
+
+
+def test_a_batch_of_one_photo_says_nothing_of_a_variance() -> None:
+    model = trained(config("yolov3-tiny", thinner=16), 0)
+    batches = [as_batch(photos(model.netdef, count, 0)) for count in (1, 2, 1)]
+    assert reestimate_bn_(model, batches, 3) == 1
+    assert settle_bn_(model, batches[:1], 3, 1) == "that takes 2 photos to train on, or more"

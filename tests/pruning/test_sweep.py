@@ -1,0 +1,69 @@
+"""Is the percent that a network bears the last one before its mAP falls?"""
+
+from pathlib import Path
+
+import pytest
+
+from models.darknet import Darknet, count_parameters
+from pruning.plots import plot_bearing, plot_scales
+from pruning.strategies import Target
+from pruning.sweep import LOSS, Point, bearing, bearing_line, bearing_table, borne
+from tests.pruning.nets import as_batch, config, photos, trained
+
+
+def points(*values: float) -> list[Point]:
+    return [Point(n / 10, value, 0.0, 1000 - n, 2000 - n) for n, value in enumerate(values)]
+
+
+@pytest.mark.parametrize(
+    ("values", "percent"),
+    [
+        ((0.8, 0.8, 0.79, 0.8 - LOSS - 1e-3, 0.8), 0.2),  # what recovers by chance is not borne
+        ((0.8, 0.7), 0.0),
+        ((0.8, 0.9, 0.85), 0.2),
+    ],
+)
+def test_the_last_before_it_falls(values: tuple[float, ...], percent: float) -> None:
+    assert borne(points(*values)).percent == percent
+
+
+def test_what_is_borne_is_told_unless_there_is_nothing_to_lose() -> None:
+    line = bearing_line([Point(0.0, 0.5, 0.5, 9, 8), Point(0.3, 0.2, 0.49, 5, 4)])
+    assert line == (
+        "It would bear percent=0.3: mAP 0.4900, 0.5000 uncut, with 2.0 times fewer operations"
+    )
+    assert "Too little is found yet" in bearing_line(points(0.01, 0.0))
+
+
+def test_the_better_statistics_count() -> None:
+    assert Point(0.1, 0.5, 0.6, 1, 1).mean_ap == Point(0.1, 0.6, 0.5, 1, 1).mean_ap == 0.6
+
+
+@pytest.mark.parametrize("strategy", ["slim", "layer"])
+def test_every_point_is_a_smaller_network_and_the_whole_stays(strategy: str) -> None:
+    model = trained(config("yolov3-mobilenetv2", thinner=16), 0)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    seen: list[int] = []
+
+    def measure(network: Darknet) -> float:
+        assert not network.training
+        seen.append(count_parameters(network))
+        return 0.5
+
+    batches = [as_batch(photos(model.netdef))]
+    found = bearing(model, strategy, Target(0.5), measure, batches, (0.2, 0.21, 0.5, 0.8))
+    assert seen[0] == found[0].parameters == count_parameters(model)
+    assert [seen[1::2], seen[2::2]] == [[p.parameters for p in found[1:]]] * 2
+    sizes = [point.parameters for point in found]
+    assert sizes == sorted(set(sizes), reverse=True) and len(sizes) >= 3
+    assert all((tensor == before[name]).all() for name, tensor in model.state_dict().items())
+
+
+def test_tables_and_pictures(tmp_path: Path) -> None:
+    assert "0.001 M" in bearing_table(points(0.8, 0.7))
+    plot_bearing(points(0.8, 0.7), "slim", tmp_path / "percent.png")
+    row = {f"scales/{n}0 %": n / 10 for n in range(1, 10)}
+    history = {1.0: {**row, "sparsity/below 0.01": 0.1, "mAP/mAP@.5": 0.5}, 2.0: {"lr/lr": 1.0}}
+    plot_scales(history, {0: 0.5, 3: 0.25}, tmp_path / "scales.png")
+    plot_scales({}, {0: 0.5}, tmp_path / "moved.png")  # its rows stayed on another machine
+    assert all((tmp_path / name).stat().st_size > 5000 for name in ("percent.png", "scales.png"))

@@ -1,0 +1,147 @@
+"""Does the reference experiment run what it needs, in order, once, and go on where it was?"""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.netdef import NetDef
+from tests.pruning.nets import config
+from tools.experiment import SMALL, Recipe, Step, in_order, plan_rows, run_steps
+from utils.checkpoint import save_checkpoint
+from utils.errors import InputError
+
+# Stands for train.py: notes its flags, and leaves the checkpoint that it was told to copy.
+SCRIPT = """
+import pathlib, shutil, sys
+flags = sys.argv[1:]
+name = flags[flags.index("--name") + 1] if "--name" in flags else pathlib.Path(flags[1]).parent.name
+with open("order.txt", "a") as order:
+    order.write(" ".join(flags) + "\\n")
+if "--fail" in flags:
+    sys.exit("no luck")
+pathlib.Path(f"weights/{name}").mkdir(parents=True, exist_ok=True)
+shutil.copy("done.pt", f"weights/{name}/last.pt")
+"""
+
+
+@pytest.fixture
+def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text(SCRIPT)
+    checkpoint(tmp_path / "done.pt", epoch=3)
+    return tmp_path
+
+
+def checkpoint(path: Path, epoch: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(path, config("yolov3-lite"), ("a",), {}, {}, {"epoch": torch.tensor(epoch)})
+
+
+def recipe(seeds: int = 2, dense_epochs: int = 0) -> Recipe:
+    return Recipe(
+        name="x",
+        cfg="net.cfg",
+        weights="w.weights",
+        data="d.data",
+        img_size=64,
+        dense_epochs=dense_epochs,
+        sparse_epochs=1,
+        tune_epochs=2,
+        lr=1e-3,
+        tune_lr=2e-3,
+        sparse_rate=1e-4,
+        channels=(0.5, 0.85),
+        speedups=(2.0,),
+        eval_every=1,
+        seeds=seeds,
+    )
+
+
+def plan(netdef: NetDef, seeds: int = 2) -> list[Step]:
+    return in_order(plan_rows(recipe(seeds), netdef))
+
+
+@pytest.mark.parametrize("name", ["yolov3-tiny", "yolov3-mobilenetv2"])
+def test_each_step_comes_once_and_behind_what_it_starts_from(name: str) -> None:
+    steps = plan(config(name))
+    names = [step.name for step in steps]
+    assert len(set(names)) == len(names)
+    for place, step in enumerate(steps):
+        for earlier in step.after:
+            assert names.index(earlier.name) < place
+            assert any(str(earlier.run.weights) in flag for flag in step.flags)
+
+
+@pytest.mark.parametrize("dense_epochs", [0, 4])
+def test_everything_trains_for_as_many_epochs_in_all(dense_epochs: int) -> None:
+    def epochs(step: Step) -> int:
+        return step.epochs + max(
+            (epochs(s) for s in step.after if "dense" not in s.name), default=0
+        )
+
+    for row in plan_rows(recipe(2, dense_epochs), config("yolov3-mobilenetv2")):
+        for step in (*row.trained, *row.taught):
+            random = "--pretrained" not in step.flags
+            expected = dense_epochs + (1 if row.label.startswith("sparse") else 3)
+            assert (step.epochs if random else epochs(step)) == expected, step
+
+
+def test_the_pull_starts_from_the_weights_or_from_what_was_trained_without() -> None:
+    for dense_epochs, start in ((0, "w.weights"), (4, "weights/x-start-0/last.pt")):
+        steps = in_order(plan_rows(recipe(1, dense_epochs), config("yolov3-tiny")))
+        drawn = [step for step in steps if "--is_pruned" in step.flags]
+        assert [step.name for step in drawn] == ["x-sparse-0", "x-gradual-0"]
+        for step in drawn:
+            assert step.flags[step.flags.index("--weights") + 1] == start
+
+
+def test_a_net_without_shortcuts_is_not_cut_in_ways_that_need_them() -> None:
+    labels = [row.label for row in plan_rows(recipe(), config("yolov3-tiny"))]
+    assert "latency, 2 times faster" in labels and "slim, 2 times faster" in labels
+    assert not [label for label in labels if label.startswith(("normal", "layer", "shortcut"))]
+    more = [row.label for row in plan_rows(recipe(), config("yolov3-mobilenetv2"))]
+    assert set(labels) < set(more)
+    assert {"layer, 50% of blocks", "layer_channel, 2 times faster"} < set(more)
+
+
+def test_main_rows_have_every_seed() -> None:
+    rows = {row.label: row for row in plan_rows(recipe(seeds=3), config("yolov3-tiny"))}
+    main = rows[f"slim, {SMALL:.0%} of operations"]
+    assert len(main.trained) == len(main.cut) == len(rows["dense"].trained) == 3
+    for steps in (main.trained, main.taught):
+        seeds = [step.flags[step.flags.index("--seed") + 1] for step in steps]
+        assert seeds == ["0", "1", "2"]
+    assert [step.after[1] for step in main.taught] == list(rows["dense"].trained)
+    assert len(rows["slim, 85% of channels"].taught) == 1
+
+
+def chain(*flags: str) -> list[Step]:
+    first = Step("first", "train.py", flags, (), 3)
+    return [first, Step("second", "train.py", (), (first,), 3)]
+
+
+def order() -> list[str]:
+    return Path("order.txt").read_text().splitlines()
+
+
+def test_steps_run_in_order_and_only_once(scripts: Path) -> None:
+    run_steps(chain("--epochs", "3"), scripts, Path("logs"), jobs=2)
+    assert order() == ["--name first --epochs 3", "--name second"]
+    run_steps(chain(), scripts, Path("logs"), jobs=1)
+    assert len(order()) == 2
+
+
+def test_a_stopped_training_goes_on_and_one_without_a_checkpoint_starts_anew(scripts: Path) -> None:
+    checkpoint(Path("weights/first/last.pt"), epoch=2)
+    Path("runs/second").mkdir(parents=True)
+    (Path("runs/second") / "half.txt").write_text("")
+    run_steps(chain(), scripts, Path("logs"), jobs=2)
+    assert order()[0].startswith("--resume weights/first/last.pt")
+    assert order()[1] == "--name second" and not Path("runs/second").exists()
+
+
+def test_a_step_that_fails_is_named_with_its_log(scripts: Path) -> None:
+    with pytest.raises(InputError, match=r"logs/first\.log: .* exit code 1: no luck"):
+        run_steps(chain("--fail"), scripts, Path("logs"), jobs=2)
+    assert len(order()) == 1

@@ -1,0 +1,216 @@
+"""Boxes stay on their objects, whatever is done to a photo, and nothing else changes."""
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from import_param import Augmentation
+from utils.boxes import Fit, fit_image
+from utils.data.augment import (
+    GREY,
+    LEAST_AREA,
+    NO_AUGMENTATION,
+    augment,
+    fit,
+    flip,
+    hsv,
+    mirror,
+    mosaic,
+    multi_scale,
+    scale_translate,
+)
+from utils.errors import InputError
+from utils.structures import Batch, Sample
+
+seeds = st.integers(0, 2**32)
+sides = st.integers(40, 200)
+EMPTY = np.zeros(0, np.int64)
+COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]])
+nets = st.sampled_from([(64, 64), (96, 64), (160, 160)])
+
+
+def painted(width: int, height: int, label: int, rng: np.random.Generator) -> Sample:
+    """A black photo with one rectangle of the label's colour."""
+    low = rng.integers(0, [width - 30, height - 30])
+    high = low + rng.integers(25, 30, 2)
+    image = np.zeros((height, width, 3), np.uint8)
+    image[low[1] : high[1], low[0] : high[0]] = COLOURS[label]
+    boxes = np.concatenate([low, high]).astype(np.float32)[None]
+    return Sample(image, boxes, np.array([label]), f"{label}.png")
+
+
+def seen_box(sample: Sample, label: int) -> np.ndarray | None:
+    """The edges of what is nearest to the label's colour."""
+    far = np.abs(sample.image.astype(int) - COLOURS[label]).max(axis=2)
+    rows, columns = np.nonzero(far < 110)
+    if not len(rows):
+        return None
+    return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+
+
+def assert_on_objects(sample: Sample, scale: float = 1.0) -> None:
+    for box, label in zip(sample.boxes, sample.labels, strict=True):
+        seen = seen_box(sample, int(label))
+        assert seen is not None
+        np.testing.assert_allclose(box, seen, atol=1.5 + scale)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sides, sides, nets, st.booleans(), seeds)
+def test_scaled_and_shifted_boxes_stay_on_their_objects(
+    width: int, height: int, net: tuple[int, int], letterbox: bool, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    before = painted(width, height, 0, rng)
+    after = scale_translate(before, net, letterbox, 0.5, 0.2, rng)
+    assert after.image.shape == (net[1], net[0], 3)
+    assert_on_objects(after, 1.5 * max(net[0] / width, net[1] / height))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(sides, sides), min_size=4, max_size=4), nets, st.booleans(), seeds)
+def test_mosaic_boxes_stay_on_their_objects(
+    sizes: list[tuple[int, int]], net: tuple[int, int], letterbox: bool, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    before = [painted(*size, label, rng) for label, size in enumerate(sizes)]
+    after = mosaic(before, net, letterbox, 0.5, 0.1, rng)
+    assert after.image.shape == (net[1], net[0], 3)
+    for box, label in zip(after.boxes, after.labels, strict=True):
+        seen = seen_box(after, int(label))
+        if seen is None:  # so small that interpolation left none of its own colour
+            assert (box[2:] - box[:2]).min() < 4
+            continue
+        largest = max(max(net[0] / w, net[1] / h) for w, h in sizes)
+        np.testing.assert_allclose(box, seen, atol=1.5 + 1.5 * largest)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds)
+def test_a_mosaic_leaves_no_part_empty(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    white = Sample(np.full((50, 70, 3), 255, np.uint8), np.zeros((0, 4), np.float32), EMPTY, "")
+    assert (mosaic([white] * 4, (64, 64), False, 0.5, 0.1, rng).image == 255).mean() > 0.98
+
+
+@settings(max_examples=25, deadline=None)
+@given(sides, sides, nets, st.booleans())
+def test_an_unchanged_photo_is_what_validation_sees(
+    width: int, height: int, net: tuple[int, int], letterbox: bool
+) -> None:
+    """Darknet's resize, corners on corners; OpenCV's interpolation rounds to 1/32 of a pixel."""
+    rng = np.random.default_rng(0)
+    smooth = np.add.outer(np.arange(height), np.arange(width)) * 255 / (width + height)
+    image = np.stack([smooth, smooth[::-1], smooth[:, ::-1]], axis=-1).astype(np.uint8)
+    sample = Sample(image, np.array([[3, 4, 30, 33]], np.float32), np.array([0]), "")
+    off = NO_AUGMENTATION
+    after = augment(sample, list, net, letterbox, off, rng)
+    expected = fit_image(image, net, letterbox).permute(1, 2, 0).numpy() * 255
+    assert np.abs(after.image - expected).max() < 8
+    assert np.abs(after.image - expected).mean() < 1
+    box = Fit.of((width, height), net, letterbox).into(torch.from_numpy(sample.boxes))
+    # Training's boxes lie where the photo is painted; `Fit` reads up to half a pixel beside it.
+    np.testing.assert_allclose(after.boxes, box.numpy(), rtol=0, atol=0.501)
+    np.testing.assert_array_equal(after.image, fit(sample, net, letterbox).image)
+
+
+@given(seeds, st.sampled_from([0, 1]))
+def test_mirroring_twice_changes_nothing(seed: int, axis: int) -> None:
+    before = painted(60, 50, 0, np.random.default_rng(seed))
+    once = mirror(before, axis)
+    assert_on_objects(once, 0)
+    twice = mirror(once, axis)
+    np.testing.assert_array_equal(twice.image, before.image)
+    np.testing.assert_allclose(twice.boxes, before.boxes)
+
+
+def test_flips_have_their_probability() -> None:
+    rng = np.random.default_rng(1)
+    image = rng.integers(0, 255, (6, 8, 3), dtype=np.uint8)
+    before = Sample(image, np.zeros((0, 4), np.float32), EMPTY, "")
+
+    def share(horizontal: float, vertical: float) -> float:
+        flipped = [flip(before, horizontal, vertical, rng) for _ in range(200)]
+        return float(np.mean([not np.array_equal(f.image, before.image) for f in flipped]))
+
+    assert share(0, 0) == 0
+    assert share(1, 0) == share(0, 1) == 1
+    assert 0.2 < share(0.3, 0) < 0.4
+
+
+def test_hsv_changes_colours_within_its_strength_and_no_box() -> None:
+    rng = np.random.default_rng(0)
+    grey = Sample(np.full((8, 8, 3), 100, np.uint8), np.ones((1, 4), np.float32), EMPTY, "")
+    values = {int(hsv(grey, 0.5, 0.5, 0.4, rng).image[0, 0, 0]) for _ in range(300)}
+    assert 60 <= min(values) < 65
+    assert 135 < max(values) <= 140
+    coloured = replace(grey, image=rng.integers(0, 255, (8, 8, 3), dtype=np.uint8))
+    changed = hsv(coloured, 0.1, 0.5, 0.4, rng)
+    assert not np.array_equal(changed.image, coloured.image)
+    assert changed.boxes is coloured.boxes
+    np.testing.assert_array_equal(hsv(coloured, 0, 0, 0, rng).image, coloured.image)
+
+
+def test_hue_turns_through_the_whole_circle() -> None:
+    red = Sample(np.array([[[255, 0, 0]]], np.uint8), np.zeros((0, 4), np.float32), EMPTY, "")
+    rng = np.random.default_rng(0)
+    seen = {tuple(hsv(red, 1.0, 0, 0, rng).image[0, 0] > 127) for _ in range(200)}
+    assert seen >= {(True, False, False), (False, True, False), (False, False, True)}
+
+
+def test_objects_of_which_little_is_left_are_dropped() -> None:
+    rng = np.random.default_rng(0)
+    image = np.zeros((100, 100, 3), np.uint8)
+    boxes = np.array([[x, 10, x + 20, 30] for x in range(-18, 118, 2)], np.float32)
+    before = Sample(image, boxes.clip(0, 100), np.arange(len(boxes)), "")
+    dropped = 0
+    for _ in range(50):
+        after = scale_translate(before, (64, 64), False, 0.5, 0.5, rng)
+        assert (after.boxes >= 0).all()
+        assert (after.boxes <= 64).all()
+        assert ((after.boxes[:, 2:] - after.boxes[:, :2]) >= 2).all()
+        assert len(after.labels) == len(after.boxes)
+        dropped += len(before.boxes) - len(after.boxes)
+    assert dropped
+    assert 0 < LEAST_AREA < 1
+
+
+def test_what_no_photo_covers_is_grey() -> None:
+    white = Sample(np.full((50, 100, 3), 255, np.uint8), np.zeros((0, 4), np.float32), EMPTY, "")
+    image = fit(white, (64, 64), letterbox=True).image
+    assert (image[16:48] == 255).all()
+    assert (image[:16] == GREY).all()
+    assert (image[48:] == GREY).all()
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(Augmentation)])
+def test_strengths_out_of_range_are_refused_by_name(field: str) -> None:
+    for value in (-0.1, 1.1, float("nan")):
+        with pytest.raises(InputError, match=f"{field}="):
+            Augmentation(**{field: value})
+
+
+def test_multi_scale_keeps_boxes_in_place_and_sides_divisible() -> None:
+    batch = Batch(
+        images=torch.rand(2, 3, 64, 96),
+        boxes=torch.tensor([[24.0, 16.0, 48.0, 32.0]]),
+        labels=torch.tensor([0]),
+        image_index=torch.tensor([1]),
+        paths=("a", "b"),
+        sizes=((96, 64),) * 2,
+    )
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(50):
+        scaled = multi_scale(batch, 0.5, rng)
+        height, width = scaled.images.shape[-2:]
+        assert height % 32 == width % 32 == 0
+        share = scaled.boxes[0] / torch.tensor([width, height] * 2)
+        np.testing.assert_allclose(share, [0.25, 0.25, 0.5, 0.5], rtol=1e-6)
+        seen.add((width, height))
+    assert len(seen) > 3
+    assert multi_scale(batch, 0.0, rng) is batch

@@ -1,0 +1,179 @@
+"""Training sees the same photos whatever the number of workers, validation sees all in order."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pillow
+
+from import_param import Augmentation
+from utils.data.augment import NO_AUGMENTATION
+from utils.data.datasets import (
+    DetectionDataset,
+    EpochSampler,
+    ValidationDataset,
+    choose_workers,
+    collate,
+    training_loader,
+    validation_loader,
+)
+from utils.data.sources import Record, read_labels
+from utils.data.validation import PhotoSet, check
+from utils.structures import Batch
+
+NAMES = ("cat", "dog")
+NET = (64, 96)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> PhotoSet:
+    """Nine noisy photos of various sizes: 0 to 2 objects, half of the photos in the cache."""
+    rng = np.random.default_rng(0)
+    records: list[Record] = []
+    for index in range(9):
+        height, width = (int(side) for side in rng.integers(50, 150, 2))
+        image = rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
+        Pillow.fromarray(image).save(tmp_path / f"{index}.png")
+        lines = [f"{k} .{3 + k} .5 .2 .3\n" for k in range(index % 3)]
+        (tmp_path / f"{index}.txt").write_text("".join(lines))
+        records.append(read_labels(tmp_path / f"{index}.png", tmp_path / f"{index}.txt", NAMES))
+    found = check(records, NAMES, cache_mb=0.12, progress=False)
+    assert 0 < len(found.cache) < 9
+    return found
+
+
+def training(photos: PhotoSet, **changes: object) -> DetectionDataset:
+    options = {
+        "net": NET,
+        "letterbox": True,
+        "strengths": Augmentation(),
+        "seed": 3,
+        "mosaic_until": None,
+    }
+    return DetectionDataset(photos, **{**options, **changes})  # type: ignore[arg-type]
+
+
+def epochs(photos: PhotoSet, workers: int, first: int, last: int) -> list[Batch]:
+    sampler = EpochSampler(len(photos), seed=3)
+    loader = training_loader(training(photos), sampler, batch_size=4, workers=workers)
+    batches = []
+    for epoch in range(first, last):
+        sampler.set_epoch(epoch)
+        batches += list(loader)
+    return batches
+
+
+def assert_equal(one: list[Batch], other: list[Batch]) -> None:
+    assert [batch.paths for batch in one] == [batch.paths for batch in other]
+    for a, b in zip(one, other, strict=True):
+        for name in ("images", "boxes", "labels", "image_index"):
+            assert torch.equal(getattr(a, name), getattr(b, name))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_worker_processes_change_nothing(photos: PhotoSet, workers: int) -> None:
+    assert_equal(epochs(photos, 0, 0, 2), epochs(photos, workers, 0, 2))
+
+
+def test_a_resumed_run_sees_what_the_whole_run_saw(photos: PhotoSet) -> None:
+    whole = epochs(photos, 0, 0, 4)
+    assert_equal(whole[6:], epochs(photos, 0, 2, 4))  # three batches an epoch
+    assert not torch.equal(whole[0].images, whole[3].images)
+
+
+def test_an_epoch_shows_every_photo_once_in_a_new_order() -> None:
+    sampler = EpochSampler(20, seed=1)
+    orders = []
+    for epoch in (0, 1, 0):
+        sampler.set_epoch(epoch)
+        keys = list(sampler)
+        assert {e for e, _ in keys} == {epoch}
+        orders.append([index for _, index in keys])
+        assert sorted(orders[-1]) == list(range(20))
+    assert orders[0] == orders[2] != orders[1]
+    assert list(EpochSampler(20, seed=2)) != list(EpochSampler(20, seed=1))
+
+
+def test_the_cached_photo_is_never_written_to(photos: PhotoSet) -> None:
+    before = {index: image.copy() for index, image in photos.cache.items()}
+    epochs(photos, 0, 0, 3)
+    for index, image in photos.cache.items():
+        np.testing.assert_array_equal(image, before[index])
+
+
+def test_mosaics_end_when_they_should(photos: PhotoSet) -> None:
+    always = Augmentation(**{**vars(NO_AUGMENTATION), "mosaic": 1.0})
+    dataset = training(photos, strengths=always, mosaic_until=5)
+    plain = training(photos, strengths=NO_AUGMENTATION)
+    for index in range(len(photos)):
+        assert not np.array_equal(dataset[(4, index)].image, plain[(4, index)].image)
+        np.testing.assert_array_equal(dataset[(5, index)].image, plain[(5, index)].image)
+
+
+def test_batches_keep_boxes_with_their_photos(photos: PhotoSet) -> None:
+    dataset = training(photos, strengths=NO_AUGMENTATION)
+    samples = [dataset[(0, index)] for index in (0, 2, 1)]
+    batch = collate(samples)
+    assert batch.images.shape == (3, 3, NET[1], NET[0])
+    assert batch.images.dtype == torch.float32
+    assert batch.images.is_contiguous()
+    assert batch.image_index.tolist() == [1, 1, 2]
+    for index, sample in enumerate(samples):
+        mine = batch.image_index == index
+        np.testing.assert_array_equal(batch.boxes[mine], sample.boxes)
+        np.testing.assert_array_equal(batch.labels[mine], sample.labels)
+        pixels = (batch.images[index] * 255).round().permute(1, 2, 0).numpy()
+        np.testing.assert_array_equal(pixels, sample.image)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_validation_shows_all_photos_in_order(photos: PhotoSet, workers: int) -> None:
+    dataset = ValidationDataset(photos, NET, letterbox=False)
+    batches = list(validation_loader(dataset, batch_size=4, workers=workers))
+    assert [len(batch.paths) for batch in batches] == [4, 4, 1]
+    paths = [path for batch in batches for path in batch.paths]
+    assert paths == [str(photo.path) for photo in photos.photos]
+    start = 0
+    for batch in batches:
+        assert batch.images.shape[1:] == (3, NET[1], NET[0])
+        for index, size in enumerate(batch.sizes):
+            back = batch.boxes[batch.image_index == index] / torch.tensor(NET * 2)
+            wanted = dataset.targets[start + index].boxes / torch.tensor(size * 2)
+            torch.testing.assert_close(back, wanted)
+        start += len(batch.paths)
+
+
+def test_an_epoch_without_augmentation_is_what_validation_sees(photos: PhotoSet) -> None:
+    plain = training(photos, strengths=NO_AUGMENTATION, letterbox=False)
+    validation = ValidationDataset(photos, NET, letterbox=False)
+    mine = collate([plain[(0, index)] for index in range(len(photos))])
+    theirs = validation.collate([validation[index] for index in range(len(photos))])
+    assert (mine.images - theirs.images).abs().mean() < 0.01  # of noise, the hardest picture
+    torch.testing.assert_close(mine.boxes, theirs.boxes)
+    assert torch.equal(mine.image_index, theirs.image_index)
+
+
+def test_ignored_objects_are_targets_but_not_trained_on(tmp_path: Path) -> None:
+    Pillow.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    box = "<bndbox><xmin>5</xmin><ymin>5</ymin><xmax>{}</xmax><ymax>25</ymax></bndbox></object>"
+    (tmp_path / "a.xml").write_text(
+        f"<annotation><object><name>cat</name><difficult>1</difficult>{box.format(30)}"
+        f"<object><name>dog</name>{box.format(20)}</annotation>"
+    )
+    record = read_labels(tmp_path / "a.png", tmp_path / "a.xml", NAMES)
+    found = check([record], NAMES, progress=False)
+    assert training(found, strengths=NO_AUGMENTATION)[(0, 0)].labels.tolist() == [1]
+    validation = ValidationDataset(found, NET, letterbox=False)
+    assert validation.targets[0].ignore.tolist() == [True, False]
+    batch = validation.collate([validation[0]])
+    assert batch.labels.tolist() == [1]
+    assert batch.boxes.shape == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("asked", "cores", "workers"),
+    [(-1, 1, 0), (-1, 2, 0), (-1, 8, 4), (-1, 64, 8), (3, 2, 3), (0, 8, 0)],
+)
+def test_small_machines_load_photos_without_workers(asked: int, cores: int, workers: int) -> None:
+    assert choose_workers(asked, cores) == workers

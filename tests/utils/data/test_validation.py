@@ -1,0 +1,250 @@
+"""Every kind of bad photo and label is found, told with its place, and left out."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from utils.data.definition import read_data
+from utils.data.sources import read_labels, read_source
+from utils.data.validation import BAD, PhotoSet, check, load_split, shared_photos
+from utils.errors import InputError
+from utils.images import ORIENTATION
+
+NAMES = ("cat", "dog")
+
+
+def photo(path: Path, mode: str = "RGB", size: tuple[int, int] = (100, 50)) -> Path:
+    Pillow.new(mode, size).save(path)
+    return path
+
+
+def checked(folder: Path, cache_mb: float = 0) -> PhotoSet:
+    return check(read_source(folder, NAMES, progress=False), NAMES, "x", cache_mb, progress=False)
+
+
+def kinds(found: PhotoSet) -> list[str]:
+    return [problem.kind for problem in found.report.problems]
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("0 .5 .5 0 .1", "zero area"),
+        ("0 .5 .5 -.1 .1", "zero area"),
+        ("2 .5 .5 .1 .1", "class out of range"),
+        ("-1 .5 .5 .1 .1", "class out of range"),
+        ("0 nan .5 .1 .1", "not a finite number"),
+        ("0 .5 .5 inf .1", "not a finite number"),
+        ("0 1.5 .5 .1 .1", "outside the photo"),
+        ("0 1e300 .5 .1 .1", "outside the photo"),
+        ("0 1e308 1e308 1e308 1e308", "outside the photo"),
+        ("0 -1e308 .5 1e308 1e308", "outside the photo"),
+        ("0 320 240 50 60", "outside the photo"),  # pixels where shares are wanted
+        ("1 .5 .5 .1 .1", "duplicate"),
+        ("1 .5 .5 .1", "malformed label"),
+    ],
+)
+def test_bad_labels_are_found_and_only_they_are_left_out(
+    tmp_path: Path, line: str, kind: str
+) -> None:
+    photo(tmp_path / "a.jpg")
+    (tmp_path / "a.txt").write_text(f"1 .5 .5 .1 .1\n{line}\n0 .2 .2 .1 .1\n")
+    found = checked(tmp_path)
+    assert kinds(found) == [kind]
+    assert found.report.problems[0].where == f"{tmp_path}/a.txt:2"
+    assert found.photos[0].labels.tolist() == [1, 0]
+    np.testing.assert_allclose(found.photos[0].boxes, [[45, 22.5, 55, 27.5], [15, 7.5, 25, 12.5]])
+    found.report.accept("drop")
+    with pytest.raises(InputError, match=rf"a\.txt:2: {kind}: ") as caught:
+        found.report.accept("refuse")
+    assert "\n" not in str(caught.value)
+
+
+def test_huge_corners_are_outside_without_a_warning(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg")
+    corners = "<xmin>-1e308</xmin><ymin>1e308</ymin><xmax>1e308</xmax><ymax>1.1e308</ymax>"
+    (tmp_path / "a.xml").write_text(
+        "<annotation><size><width>1e400</width><height>9</height></size>"
+        f"<object><name>cat</name><bndbox>{corners}</bndbox></object></annotation>"
+    )
+    assert kinds(checked(tmp_path)) == ["outside the photo"]
+
+
+def test_boxes_partly_outside_are_cut_and_told(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg")
+    (tmp_path / "a.txt").write_text("0 0 .5 .2 .2\n0 .5 .5 1.000001 1\n")
+    found = checked(tmp_path)
+    assert kinds(found) == ["partly outside"]  # the second's excess is rounding
+    np.testing.assert_allclose(found.photos[0].boxes, [[0, 20, 10, 30], [0, 0, 100, 50]])
+    np.testing.assert_allclose(found.photos[0].area, [100, 5000])
+    found.report.accept("refuse")  # it is told, but nothing bad
+
+
+def test_bad_photos_are_left_out(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Pillow.fromarray(noise).save(tmp_path / "good.jpg")
+    data = (tmp_path / "good.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(data[: len(data) // 2])
+    (tmp_path / "text.jpg").write_text("x")
+    photo(tmp_path / "broken.jpg")
+    (tmp_path / "broken.xml").write_text("<annotation>")
+    names = ("good", "cut", "text", "broken", "none")
+    (tmp_path / "list.txt").write_text("\n".join(f"{name}.jpg" for name in names))
+    found = checked(tmp_path / "list.txt")
+    assert [p.path.stem for p in found.photos] == ["good"]
+    told = {Path(problem.where).stem: problem.kind for problem in found.report.bad}
+    assert told == {
+        "cut": "unreadable photo",
+        "text": "unreadable photo",
+        "broken": "unreadable label file",
+        "none": "missing photo",
+    }
+
+
+def test_odd_photos_are_used_and_told(tmp_path: Path) -> None:
+    for name, mode in [("grey", "L"), ("clear", "RGBA"), ("deep", "I;16"), ("rgb", "RGB")]:
+        photo(tmp_path / f"{name}.png", mode)
+        (tmp_path / f"{name}.txt").write_text("0 .5 .5 .1 .1")
+    found = checked(tmp_path)
+    assert {Path(p.where).stem: p.kind for p in found.report.problems} == {
+        "grey": "grey or palette",
+        "clear": "transparent",
+        "deep": "deeper than 8 bits",
+    }
+    assert len(found) == 4
+    assert all(found.image(i).shape == (50, 100, 3) for i in range(4))
+
+
+def test_photos_without_objects_are_legal(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg")
+    (tmp_path / "a.txt").touch()
+    photo(tmp_path / "b.jpg")
+    found = checked(tmp_path)
+    assert kinds(found) == ["no label file"]
+    assert found.report.empty == len(found) == 2
+    assert found.photos[0].boxes.shape == (0, 4)
+    assert found.photos[0].targets().boxes.shape == (0, 4)
+    found.report.accept("refuse")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_labels_drawn_on_the_stored_photo_turn_with_it(tmp_path: Path, orientation: int) -> None:
+    """A white rectangle must lie in its box after the photo is set upright."""
+    pixels = np.zeros((40, 80, 3), np.uint8)
+    pixels[5:15, 10:40] = 255
+    exif = Pillow.Exif()
+    exif[ORIENTATION] = orientation
+    Pillow.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    sideways = orientation >= 5
+    if sideways:  # the size that the labels state is the stored photo's
+        box = (10, 5, 40, 15)
+    else:  # then nothing tells the stored photo from the upright one, which is assumed
+        upright = {1: (10, 5, 40, 15), 2: (40, 5, 70, 15), 3: (40, 25, 70, 35), 4: (10, 25, 40, 35)}
+        box = upright[orientation]
+    edges = ("xmin", "ymin", "xmax", "ymax")
+    values = "".join(f"<{edge}>{v}</{edge}>" for edge, v in zip(edges, box, strict=True))
+    (tmp_path / "a.xml").write_text(
+        "<annotation><size><width>80</width><height>40</height></size>"
+        f"<object><name>cat</name><bndbox>{values}</bndbox></object></annotation>"
+    )
+    found = checked(tmp_path)
+    assert kinds(found) == (["turned by EXIF"] if orientation > 1 else [])
+    rows, columns = np.nonzero(found.image(0)[..., 0] == 255)
+    seen = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    np.testing.assert_array_equal(found.photos[0].boxes[0], seen)
+
+
+def test_another_size_than_stated_is_told(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg")
+    (tmp_path / "a.xml").write_text(
+        "<annotation><size><width>50</width><height>25</height></size></annotation>"
+    )
+    assert kinds(checked(tmp_path)) == ["other size than stated"]
+
+
+def test_the_cache_keeps_to_its_budget(tmp_path: Path) -> None:
+    for index in range(5):
+        photo(tmp_path / f"{index}.png", size=(256, 128))
+    of_one = 256 * 128 * 3 / 2**20
+    found = checked(tmp_path, cache_mb=2.5 * of_one)
+    assert sorted(found.cache) == [0, 1]
+    assert found.report.cached_bytes <= 2.5 * of_one * 2**20
+    assert found.image(0) is found.image(0)
+    np.testing.assert_array_equal(found.image(0), found.image(4))
+
+
+def test_the_report_shows_the_first_few_places(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg")
+    (tmp_path / "a.txt").write_text("0 .5 .5 .1 .1\n" + "7 .5 .5 .1 .1\n" * 5)
+    text = checked(tmp_path).report.text()
+    assert "x: 1 photos, 1 objects" in text
+    assert "cat 1, dog 0" in text
+    assert "5 × class out of range: labels left out" in text
+    assert f"{tmp_path}/a.txt:4" in text
+    assert f"{tmp_path}/a.txt:5" not in text
+    assert "… and 2 more" in text
+
+
+def test_the_report_can_be_printed_whatever_files_are_called(tmp_path: Path) -> None:
+    photo(tmp_path / os.fsdecode(b"caf\xe9.jpg"))
+    text = checked(tmp_path).report.text()
+    assert r"caf\udce9.jpg" in text
+    text.encode("utf-8")
+
+
+def test_a_photo_listed_twice_is_told_and_counts_twice(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg")
+    (tmp_path / "a.txt").write_text("0 .5 .5 .1 .1")
+    (tmp_path / "list.txt").write_text("a.jpg\na.jpg\n")
+    found = checked(tmp_path / "list.txt")
+    assert kinds(found) == ["listed again"]
+    assert len(found) == 2
+
+
+def test_photos_of_both_splits_are_found(tmp_path: Path) -> None:
+    for name in "abc":
+        photo(tmp_path / f"{name}.jpg")
+    records = [read_labels(tmp_path / f"{name}.jpg", None, NAMES) for name in "abc"]
+    train, valid = (check(part, NAMES, progress=False) for part in (records[:2], records[1:]))
+    assert [path.name for path in shared_photos(train, valid)] == ["b.jpg"]
+
+
+def test_training_without_a_label_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    photo(tmp_path / "photos" / "a.jpg")
+    (tmp_path / "a.names").write_text("cat\ndog\n")
+    (tmp_path / "a.data").write_text("names=a.names\ntrain=photos\nvalid=photos")
+    data = read_data(tmp_path / "a.data")
+    with pytest.raises(InputError, match=r"no sound label in the 1 photos .*1 × no label file"):
+        load_split(data, "train", progress=False)
+    assert len(load_split(data, "valid", progress=False)) == 1
+
+
+def test_photos_that_are_all_missing_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.names").write_text("cat\n")
+    (tmp_path / "valid.txt").write_text("a.jpg\nb.jpg\n")
+    (tmp_path / "a.data").write_text("names=a.names\nvalid=valid.txt")
+    with pytest.raises(InputError, match=r"none of 2 photos can be used; 2 × missing photo"):
+        load_split(read_data(tmp_path / "a.data"), "valid", progress=False)
+
+
+def test_object_sizes_are_in_pixels_of_the_input(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg")
+    (tmp_path / "a.txt").write_text("0 .5 .5 .5 .5")
+    found = checked(tmp_path)
+    np.testing.assert_allclose(found.sizes((64, 64), letterbox=False), [[32, 32]])
+    np.testing.assert_allclose(found.sizes((64, 64), letterbox=True), [[32, 16]])
+
+
+def test_bccd_is_sound_but_for_two_boxes(shared: Path, tmp_path: Path) -> None:
+    root = os.path.relpath(shared / "data/bccd/ImageSets/Main", tmp_path)
+    (tmp_path / "a.names").write_text("RBC\nWBC\nPlatelets\n")
+    (tmp_path / "a.data").write_text(f"names=a.names\ntrain={root}/train.txt,{root}/val.txt\n")
+    found = load_split(read_data(tmp_path / "a.data"), "train", progress=False)
+    assert kinds(found) == ["zero area"] * 2
+    assert set(kinds(found)) <= set(BAD)
+    assert len(found) == 292
+    assert sum(found.report.objects) == 3941

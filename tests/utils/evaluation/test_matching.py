@@ -1,0 +1,119 @@
+"""Matching all at once against asking one detection after the other."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from utils.errors import InputError
+from utils.evaluation.matching import Found, Rule, Truths, choices, match
+from utils.structures import Detections, Targets
+
+CLASSES = 2
+
+
+def scene(seed: int, photos: int = 2) -> tuple[list[Targets], list[Detections]]:
+    """A few crowded photos, on a coarse grid so that overlaps and scores are often equal."""
+    random = np.random.default_rng(seed)
+    targets, detections = [], []
+    for _ in range(photos):
+        n, k = random.integers(0, 6), random.integers(0, 9)
+        corner, size = random.integers(0, 4, (n + k, 2)), random.integers(1, 5, (n + k, 2))
+        boxes = torch.tensor(np.hstack([corner, corner + size]), dtype=torch.float32)
+        labels = torch.tensor(random.integers(0, CLASSES, n + k))
+        ignore = torch.tensor(random.random(n) < 0.25)
+        area = (boxes[:n, 2:] - boxes[:n, :2]).prod(1)
+        scores = torch.tensor(random.integers(1, 6, k) / 8, dtype=torch.float32)
+        targets.append(Targets(boxes[:n], labels[:n], ignore, area))
+        detections.append(Detections(boxes[n:], scores, labels[n:]))
+    return targets, detections
+
+
+def overlap(a: list[float], b: list[float], crowd: bool, one: int) -> float:
+    width = max(0, min(a[2], b[2]) - max(a[0], b[0]) + one)
+    height = max(0, min(a[3], b[3]) - max(a[1], b[1]) + one)
+    area_a = (a[2] - a[0] + one) * (a[3] - a[1] + one)
+    area_b = (b[2] - b[0] + one) * (b[3] - b[1] + one)
+    return width * height / (area_a if crowd else area_a + area_b - width * height)
+
+
+def one_by_one(
+    truths: Truths, found: Found, iou_thres: float, rule: Rule, by_class: bool
+) -> tuple[list[int], list[bool]]:
+    """(object or -1, dropped) of each detection: VOC's and pycocotools' loops, in plain words."""
+    free = [True] * len(truths.labels)
+    claimed, dropped = [], []
+    for d in range(len(found.labels)):
+        near = []
+        for t in range(len(truths.labels)):
+            same = not by_class or truths.labels[t] == found.labels[d]
+            if truths.photo[t] == found.photo[d] and same:
+                crowd = rule.crowds and bool(truths.ignore[t])
+                a, b = found.boxes[d].tolist(), truths.boxes[t].tolist()
+                near.append((overlap(a, b, crowd, int(rule.plus_one)), t))
+        if rule.second_choice:
+            near = [(iou, t) for iou, t in near if free[t] or truths.ignore[t]]
+            near.sort(key=lambda pair: (truths.ignore[pair[1]], -pair[0], -pair[1]))
+            near = [n for n in near if (n[0] > iou_thres if rule.strict else n[0] >= iou_thres)]
+        else:
+            near.sort(key=lambda pair: (-pair[0], pair[1]))
+            near = [n for n in near[:1] if (n[0] > iou_thres if rule.strict else n[0] >= iou_thres)]
+            near = [n for n in near if free[n[1]] or truths.ignore[n[1]]]
+        claimed.append(near[0][1] if near else -1)
+        dropped.append(bool(near) and bool(truths.ignore[near[0][1]]))
+        if near:
+            free[near[0][1]] = False
+    return claimed, dropped
+
+
+@given(
+    seed=st.integers(0, 2**20),
+    rule=st.builds(Rule, st.booleans(), st.booleans(), st.booleans(), st.booleans()),
+    iou_thres=st.sampled_from([0.1, 0.25, 0.5, 0.75, 1.0]),
+    by_class=st.booleans(),
+)
+@settings(max_examples=300, deadline=None)
+def test_all_at_once_equals_one_by_one(
+    seed: int, rule: Rule, iou_thres: float, by_class: bool
+) -> None:
+    targets, detections = scene(seed)
+    truths, found = Truths.of(targets, CLASSES), Found.of(detections, CLASSES)
+    pairs = choices(found, truths, rule, CLASSES if by_class else None)
+    verdict = match(pairs, found, truths, iou_thres, rule)
+    claimed, dropped = one_by_one(truths, found, iou_thres, rule, by_class)
+    assert verdict.truth.tolist() == claimed
+    assert verdict.dropped.tolist() == dropped
+    assert verdict.hit.tolist() == [t >= 0 and not d for t, d in zip(claimed, dropped, strict=True)]
+
+
+def test_equal_scores_keep_their_order() -> None:
+    box, label = torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([0])
+    same = [Detections(box + photo, torch.tensor([0.5]), label) for photo in range(3)]
+    assert Found.of(same, 1).photo.tolist() == [0, 1, 2]
+
+
+def test_limit_keeps_the_best_of_each_class_and_photo() -> None:
+    scores = torch.tensor([0.9, 0.8, 0.7, 0.6])
+    one = Detections(torch.zeros(4, 4), scores, torch.tensor([0, 0, 0, 1]))
+    left = Found.of([one, one], CLASSES).limit(CLASSES, 2)
+    assert left.photo.tolist() == [0, 1, 0, 1, 0, 1]
+    assert left.labels.tolist() == [0, 0, 0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("box", "label", "score", "message"),
+    [
+        ([0.0, 0, 1, 1], 2, 0.5, "detections of photo 1: label 2: expected 0 to 1"),
+        ([0.0, 0, float("inf"), 1], 0, 0.5, "detections of photo 1: box .* finite"),
+        ([3.0, 0, 1, 1], 0, 0.5, "detections of photo 1: box .* left <= right"),
+        ([0.0, 0, 1, 1], 0, float("nan"), "detections of photo 1: score nan"),
+    ],
+)
+def test_what_is_no_detection_is_refused(
+    box: list[float], label: int, score: float, message: str
+) -> None:
+    good = Detections(torch.zeros(1, 4), torch.tensor([0.5]), torch.tensor([0]))
+    bad = Detections(torch.tensor([box]), torch.tensor([score]), torch.tensor([label]))
+    with pytest.raises(InputError, match=message):
+        Found.of([good, bad], CLASSES)

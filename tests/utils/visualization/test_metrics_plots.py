@@ -1,0 +1,81 @@
+"""The pictures of metrics: made for any number of classes and any names, whole or not at all."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from utils.errors import InputError
+from utils.evaluation.metrics import Curve, Metrics, compute_metrics
+from utils.structures import Detections, Targets
+from utils.visualization.metrics_plots import _short, _steps, plot_confusion, plot_precision_recall
+
+Plot = Callable[[Metrics, Sequence[str], str | Path], None]
+PLOTS = pytest.mark.parametrize("plot", [plot_precision_recall, plot_confusion])
+
+
+def measured(classes: int, objects: int = 60, found: int = 60) -> Metrics:
+    """One photo full of random boxes, most of them found."""
+    random = np.random.default_rng(classes)
+    corners = random.uniform(0, 500, (objects, 2))
+    boxes = torch.tensor(np.hstack([corners, corners + 40]))
+    labels = torch.tensor(random.integers(0, classes, objects))
+    ignore = torch.zeros(objects, dtype=torch.bool)
+    targets = Targets(boxes, labels, ignore, torch.full((objects,), 1600.0))
+    scores = torch.tensor(random.random(found))
+    detections = Detections(boxes[:found] + 3, scores, labels[:found].roll(found // 4))
+    return compute_metrics([targets], [detections], classes)
+
+
+@PLOTS
+@pytest.mark.parametrize("classes", [1, 3, 30])
+@pytest.mark.filterwarnings("error")
+def test_a_picture_for_any_number_of_classes(plot: Plot, classes: int, tmp_path: Path) -> None:
+    plot(measured(classes), [f"class {i}" for i in range(classes)], tmp_path / "new" / "a.png")
+    picture = cv2.imread(str(tmp_path / "new" / "a.png"))
+    assert picture is not None
+    assert min(picture.shape[:2]) >= 500
+    assert picture.std() > 5  # something is drawn
+
+
+@PLOTS
+@pytest.mark.filterwarnings("error")
+def test_names_are_not_formulas(plot: Plot, tmp_path: Path) -> None:
+    plot(measured(3), ["$a_{", "_hidden", "x" * 200], tmp_path / "a.png")
+
+
+@PLOTS
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("objects", "found"), [(0, 0), (5, 0)])
+def test_nothing_to_draw(plot: Plot, objects: int, found: int, tmp_path: Path) -> None:
+    plot(measured(2, objects, found), ["a", "b"], tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+@PLOTS
+def test_nothing_is_left_behind_by_a_failure(plot: Plot, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="2 class names: expected 3"):
+        plot(measured(3), ["a", "b"], tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"a\.txt: expected a name that ends in \.png"):
+        plot(measured(2), ["a", "b"], tmp_path / "a.txt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_drawn_curve_has_the_area_of_ap() -> None:
+    random = np.random.default_rng(0)
+    hits = np.cumsum(random.random(200) < 0.5)
+    curve = Curve(hits / 150, hits / np.arange(1, 201), np.linspace(1, 0, 200))
+    recall, precision = _steps(curve, to_zero=True)
+    drawn = np.diff(recall) @ precision[1:]  # where="pre": a step has the height of its end
+    envelope = np.maximum.accumulate(curve.precision[::-1])[::-1]
+    assert drawn == pytest.approx(np.diff(curve.recall, prepend=0) @ envelope)
+    assert precision[-1] == 0
+
+
+def test_counts_stay_short() -> None:
+    counts = [7, 999, 1000, 1234, 9949, 9950, 48_123, 999_499, 999_500, 12_000_000]
+    short = ["7", "999", "1.0k", "1.2k", "9.9k", "10k", "48k", "999k", "1M", "12M"]
+    assert [_short(count) for count in counts] == short

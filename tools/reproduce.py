@@ -1,0 +1,204 @@
+"""Rerun the reference experiment of pruning: how much can go, and what does it cost?
+
+    python -m tools.reproduce --data bccd.data --cfg config/yolov3-tiny.cfg --weights yolov3-tiny.weights
+
+From the same pretrained weights: a dense network, trained for as many epochs as all stages of the
+pruned ones together; sparse training; cuts of several sizes and by several strategies; fine-tuning
+without and with the dense network as teacher; pruning while training; and two controls that are
+trained from random weights for all those epochs: the network that a cut left, and one that is as
+small but thinned alike in every layer.
+
+Each training is a run of train.py, each cut one of prune.py, in runs/ and weights/ of the folder
+that this is started in. What is done is not done again, so it can be stopped at any time and goes
+on where it was. It ends with table.md, table.csv and sizes.png in runs/<name>.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from import_param import TORCH, BelowOne, Count, NotNegative, Positive, RunName, Speedup, Whole
+from models import netdef as cfg_files
+from pruning.latency.table import timer
+from pruning.plots import Place, plot_sizes
+from pruning.report import Size, measure_latencies, size_of
+from tools.experiment import Recipe, Row, Step, in_order, plan_rows, run_steps
+from utils import errors
+from utils.checkpoint import load_network
+from utils.data.demo_data import make_if_demo
+from utils.errors import InputError
+from utils.files import write_text
+from utils.monitoring.monitor import CSV_NAME, read_history
+from utils.settings import load
+
+LATENCY_ROUNDS = 30
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a row came to. cut: mAP@.5 before fine-tuning by stage, of the first seed. trained,
+    taught: mAP@.5 of the last epoch, by seed."""
+
+    label: str
+    size: Size
+    cut: dict[str, float]
+    trained: tuple[float, ...]
+    taught: tuple[float, ...]
+
+    @property
+    def place(self) -> Place:
+        mean_ap = statistics.mean(self.trained)
+        return Place(self.size.parameters / 1e6, self.size.latency, mean_ap, bool(self.cut))
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """The reference experiment of pruning."""
+
+    name: RunName = ""  # with which its runs' names begin; empty = from the .data and .cfg
+    cfg: str = "config/yolov3-tiny.cfg"  # the network
+    weights: str = "yolov3-tiny.weights"  # what it starts from, as train.py's `weights`
+    data: str = "data/custom.data"  # the photos
+    img_size: Count = 320  # input width and height, pixels
+    dense_epochs: Whole = 0  # of training before the sparse one
+    sparse_epochs: Count = 20  # of sparse training
+    tune_epochs: Count = 40  # of fine-tuning; others train for the sum of these three
+    lr: Positive = 3e-3  # learning rate up to a cut
+    tune_lr: Positive = 3e-3  # learning rate from a cut, and of its controls
+    sparse_rate: NotNegative = 2.5e-4  # as train.py's
+    channels: tuple[BelowOne, ...] = (0.5, 0.7, 0.85, 0.95)  # shares of them that slim cuts
+    # times faster, by latency and by its rivals
+    speedups: tuple[Speedup, ...] = (1.5, 2.0, 3.0, 4.0)
+    only: tuple[str, ...] = ()  # rows whose label has one of these words, and "dense"; none = all
+    eval_every: Count = 4  # epochs between evaluations
+    seeds: Count = 3  # of the main rows; the others are run once
+    jobs: Count = 2  # runs at once, each with its share of the cores
+
+
+@dataclass(frozen=True)
+class ReproduceSettings:
+    """Rerun the reference experiment of pruning; see README.md."""
+
+    reproduce: Reproduce = Reproduce()
+
+
+def main(argv: list[str] | None = None) -> None:
+    p = load(ReproduceSettings, argv).reproduce
+    values = dataclasses.asdict(p)
+    jobs, only = values.pop("jobs"), values.pop("only")
+    name = p.name or f"{Path(p.data).stem}-{Path(p.cfg).stem}"
+    rows = chosen(plan_rows(Recipe(**values | {"name": name}), cfg_files.load(p.cfg)), only)
+    make_if_demo(p.data)  # not by two runs at once
+    folder = Path("runs") / name
+    run_steps(in_order(rows), Path(__file__).parents[1], folder / "logs", jobs)
+
+    results, method = measure(rows)
+    write_text(folder / "table.md", f"{markdown(results)}\n\n{method}\n")
+    write_text(folder / "table.csv", comma_separated(results))
+    plot_sizes(
+        {r.label: r.place for r in results},
+        f"{name}: mAP@.5 of the last epoch",
+        folder / "sizes.png",
+    )
+    print(f"{markdown(results)}\n{method}\n{folder}: table.md, table.csv, sizes.png")
+
+
+def chosen(rows: Sequence[Row], words: Sequence[str]) -> list[Row]:
+    """The first row, which all are compared with, and those whose label has one of the words."""
+
+    def wanted(row: Row) -> bool:
+        return not words or any(word in row.label for word in words)
+
+    found = [row for row in rows[1:] if wanted(row)]
+    if not found and not wanted(rows[0]):
+        labels = "; ".join(row.label for row in rows)
+        raise InputError(f"only={' '.join(words)}: expected a word of one of these rows: {labels}")
+    return [rows[0], *found]
+
+
+def measure(rows: Sequence[Row]) -> tuple[list[Result], str]:
+    """What each row came to, and how latency was measured: all networks taking turns."""
+    networks = [load_network(str(row.trained[0].result), device="cpu") for row in rows]
+    models, size = [n.model for n in networks], networks[0].size
+    engine = timer(models[0], size, dataclasses.asdict(TORCH))
+    latencies, method = measure_latencies(models, size, LATENCY_ROUNDS, engine)
+    results = [
+        Result(
+            row.label,
+            size_of(network.model, size, latency),
+            stages(row.cut[0]) if row.cut else {},
+            tuple(map(last_map, row.trained)),
+            tuple(map(last_map, row.taught)),
+        )
+        for row, network, latency in zip(rows, networks, latencies, strict=True)
+    ]
+    return results, method
+
+
+def stages(cut: Step) -> dict[str, float]:
+    report = json.loads((cut.run.folder / "report.json").read_text(encoding="utf-8"))
+    return {stage: quality["mean_ap"] for stage, quality in report["found"].items()}
+
+
+def last_map(step: Step) -> float:
+    history = read_history(step.run.folder / CSV_NAME)
+    return history[max(history)]["mAP/mAP@.5"]
+
+
+def markdown(results: Sequence[Result]) -> str:
+    dense = results[0].size
+    lines = [
+        "| network | parameters | operations | ms | cut, not tuned: before → cut → BN | mAP@.5 | "
+        "with teacher |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for r in results:
+        cells = [
+            r.label,
+            f"{r.size.parameters / 1e6:.3f} M ({share(r.size.parameters, dense.parameters)})",
+            f"{r.size.operations / 1e9:.3f} G ({share(r.size.operations, dense.operations)})",
+            f"{r.size.latency:.2f} ({dense.latency / r.size.latency:.1f}×)",
+            " → ".join(f"{value:.3f}" for value in r.cut.values()),
+            seeds(r.trained),
+            seeds(r.taught),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def share(now: int, whole: int) -> str:
+    return "all" if now == whole else f"{now / whole - 1:+.1%}".replace("-", "−")
+
+
+def seeds(values: Sequence[float]) -> str:
+    """The mean, and beside it each seed's value where there are several."""
+    if not values:
+        return ""
+    text = f"{statistics.mean(values):.3f}"
+    each = ", ".join(f"{value:.3f}" for value in values)
+    return text if len(values) == 1 else f"{text} ({each})"
+
+
+def comma_separated(results: Sequence[Result]) -> str:
+    """The same, a line a trained network."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["network", "parameters", "operations", "ms", "teacher", "seed", "mAP@.5"])
+    for r in results:
+        size = [r.size.parameters, r.size.operations, f"{r.size.latency:.3f}"]
+        for teacher, values in (("no", r.trained), ("yes", r.taught)):
+            for seed, value in enumerate(values):
+                writer.writerow([r.label, *size, teacher, seed, f"{value:.4f}"])
+    return text.getvalue()
+
+
+if __name__ == "__main__":
+    sys.exit(errors.run(main))

@@ -1,0 +1,71 @@
+"""What mAP do networks reach on each engine, in each precision?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+from utils.backends.base import Engine
+from utils.benchmark.latency import Candidate, Key, Row, Run, key_of
+from utils.benchmark.peers import PEERS
+from utils.data.datasets import ValidationDataset, validation_loader
+from utils.data.definition import check_classes, read_data
+from utils.data.demo_data import make_if_demo
+from utils.data.validation import PhotoSet, expect_objects, load_split
+from utils.errors import InputError
+from utils.evaluation.evaluate import evaluate
+
+
+def validation_photos(candidates: Sequence[Candidate], data: str) -> PhotoSet:
+    """The photos that networks are measured on: a .data file's `valid`.
+
+    Raises InputError where no network is trained, one has not as many classes, or no photo shows an
+    object.
+    """
+    make_if_demo(data)
+    definition = read_data(data)
+    trained = [candidate for candidate in candidates if candidate.trained]
+    if not trained:
+        raise InputError(f"data={data}: expected a trained network; a .cfg has random weights")
+    for candidate in trained:
+        check_classes(definition, candidate.model.heads[0].classes)
+    photos = load_split(definition, "valid")
+    expect_objects(photos, data)
+    return photos
+
+
+def with_mean_ap(
+    candidates: Sequence[Candidate],
+    found: Sequence[Row],
+    opened: Mapping[Key, Run],
+    photos: PhotoSet,
+    evaluation: Mapping[str, Any],
+) -> list[Row]:
+    """The rows with their mAP@.5, measured through each engine.
+
+    evaluation: the thresholds and rules that `utils.evaluation.evaluate.evaluate` takes. Networks with random
+    weights and peers have none.
+    """
+    trained = {candidate.name: candidate for candidate in candidates if candidate.trained}
+    measured: dict[tuple[str, ...], float] = {}  # another batch changes nothing
+    for row in found:
+        known = kind_of(row) in measured or row.engine in PEERS
+        if row.network in trained and not known:
+            candidate = trained[row.network]
+            validation = ValidationDataset(photos, candidate.size, candidate.letterbox)
+            metrics, _ = evaluate(
+                candidate.model,
+                validation_loader(validation, row.batch, workers=0),
+                validation.targets,
+                letterbox=candidate.letterbox,
+                run=cast(Engine, opened[key_of(row)]),
+                **evaluation,
+            )
+            measured[kind_of(row)] = metrics.mean_ap
+    return [replace(row, mean_ap=measured.get(kind_of(row), math.nan)) for row in found]
+
+
+def kind_of(row: Row) -> tuple[str, ...]:
+    return row.network, row.engine, row.precision

@@ -1,0 +1,261 @@
+"""Where do frames come from, and where do they go: files, cameras and streams in, a file out.
+
+OpenCV fails quietly here: a frame of another size is not written, and a codec that is missing or
+a full disk leaves a file that does not play. This module makes each of these an error or a line
+of text.
+"""
+
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import urlsplit
+
+import cv2
+import numpy as np
+
+from utils.detection.writer import same_file
+from utils.errors import InputError
+from utils.files import atomic
+from utils.structures import Image
+
+# Read once by OpenCV, at its first use of FFmpeg: what goes wrong is told by our own one line.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "8")
+
+CODECS = ((".mp4", "mp4v"), (".avi", "XVID"), (".avi", "MJPG"), (".webm", "VP80"))
+USUAL_RATE = 25.0  # frames per second, where a source does not say or cannot be believed
+RATES = (1.0, 240.0)  # frames per second that are believed
+STREAM_TIMEOUT = 10_000  # milliseconds to wait for a stream to open, or for its next frame
+STALL = 30  # seconds; a longer gap between a camera's frames is not filled in the written video
+
+
+class Source:
+    """The frames of a video file, a camera (its number or device file) or a stream (its address).
+
+    live: frames come in their own time and are lost if not taken. rate: frames per second.
+    frames: how many the file's header promises, 0 where it does not say.
+    name: what to call it in text, without the password of an address. stem: in file names.
+    Iterate over it for the frames, uint8 [H, W, 3], RGB; afterwards `read` is how many there were.
+    Raises InputError for what cannot be opened.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.read = 0
+        self.name, self.stem = _names(address)
+        path = Path(address).expanduser()
+        with quiet():
+            self._capture = _open(address, path)
+            opened = self._capture.isOpened()
+        if not opened:
+            raise InputError(_why_not(address, self.name, path))
+        self.frames = _count(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        camera = _camera_number(address) is not None or path.is_char_device()
+        self.live = camera or ("://" in address and not self.frames)
+        self.rate = believable_rate(self._capture.get(cv2.CAP_PROP_FPS))
+
+    def __iter__(self) -> Iterator[Image]:
+        while True:
+            good, frame = self._capture.read()
+            if not good or frame is None:
+                return
+            self.read += 1
+            yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+    def close(self) -> None:
+        self._capture.release()
+
+    def ending(self) -> str:
+        """Why no more frames came, where that needs a word."""
+        if self.live:
+            return f"{self.name}: no more frames after {self.read}; it was closed or lost"
+        if self.read < self.frames:
+            return (
+                f"{self.name}: ended after {self.read} of the {self.frames} frames that it "
+                "promises; it may be damaged or cut off"
+            )
+        return ""
+
+
+class VideoFile:
+    """A video that is written frame by frame, and appears under its name once it is complete.
+
+    stem: the path without a suffix; the suffix follows from the codec (`path`, after the first
+    frame). Leaving the `with`, for whatever reason, completes the file with the frames until then.
+    """
+
+    def __init__(
+        self, stem: Path, rate: float, say: Callable[[str], None], protect: Path | None = None
+    ) -> None:
+        self.frames = 0
+        self.path: Path | None = None
+        self._stem, self._rate, self._say, self._protect = stem, rate, say, protect
+        self._stack = ExitStack()
+        self._size = (0, 0)
+        self._writer: cv2.VideoWriter | None = None
+        self._temporary = Path()
+
+    def __enter__(self) -> "VideoFile":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._writer is None:
+            return
+        self._writer.release()
+        self._writer = None
+        if _playable(self._temporary):
+            self._stack.close()  # without the error, so that what is done stays
+        else:
+            problem = InputError(f"{self.path}: could not be written whole; is the disk full?")
+            self._stack.__exit__(InputError, problem, None)
+            if error is None:
+                raise problem
+
+    def write(self, image: Image, copies: int = 1) -> None:
+        """Add a frame, uint8 [H, W, 3] RGB, or several that look the same.
+
+        The first frame gives the video's size; others are stretched to it.
+        """
+        if self._writer is None:
+            self._open((image.shape[1], image.shape[0]))
+        assert self._writer is not None
+        frame = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        if (image.shape[1], image.shape[0]) != self._size:
+            frame = cv2.resize(frame, self._size, interpolation=cv2.INTER_AREA)
+        for _ in range(copies):
+            self._writer.write(frame)
+        self.frames += copies
+
+    def _open(self, size: tuple[int, int]) -> None:
+        suffix, codec = choose_codec(size)
+        if (suffix, codec) != CODECS[0]:
+            self._say(f"OpenCV has no {CODECS[0][1]} codec here: writing {codec} in {suffix}")
+        self.path = self._stem.with_name(self._stem.name + suffix)
+        if self._protect is not None and same_file(self.path, self._protect):
+            raise InputError(f"{self.path}: is the source; choose another output folder")
+        self._temporary = self._stack.enter_context(atomic(self.path))
+        fourcc = cv2.VideoWriter.fourcc(*codec)
+        self._writer = cv2.VideoWriter(str(self._temporary), fourcc, self._rate, size)
+        self._size = size
+
+
+class RealTime:
+    """How often a live source's frame must be written, for a video that runs as time did.
+
+    A camera's frames come irregularly, or are dropped while the network works; a video's have a
+    fixed rate. So each is written as often as frames are due by the time it was taken.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._start: float | None = None
+        self._last = 0.0
+        self._written = 0
+
+    def copies(self, seconds: float) -> int:
+        """For a frame taken at `seconds`, on any clock that only goes forward."""
+        if self._start is None:
+            self._start = seconds
+        elif seconds - self._last > STALL:
+            self._start += seconds - self._last - 1 / self._rate
+        self._last = seconds
+        due = int((seconds - self._start) * self._rate + 1e-6) + 1
+        copies = max(0, due - self._written)
+        self._written += copies
+        return copies
+
+
+def believable_rate(rate: float) -> float:
+    """Frames per second as a header says, or a usual value where that is 0, NaN or 1000."""
+    return rate if RATES[0] <= rate <= RATES[1] else USUAL_RATE
+
+
+def choose_codec(size: tuple[int, int]) -> tuple[str, str]:
+    """The first (suffix, codec) of the table that OpenCV can write here.
+
+    Raises InputError where it can write none.
+    """
+    for suffix, codec in CODECS:
+        with tempfile.TemporaryDirectory() as folder, quiet():
+            trial = Path(folder) / f"trial{suffix}"
+            writer = cv2.VideoWriter(str(trial), cv2.VideoWriter.fourcc(*codec), 25.0, size)
+            opened = writer.isOpened()
+            writer.release()
+        if opened:
+            return suffix, codec
+    tried = ", ".join(f"{codec} in {suffix}" for suffix, codec in CODECS)
+    raise InputError(f"cannot write a video of {size[0]}x{size[1]} pixels; tried {tried}")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without OpenCV's own lines on the terminal."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
+def _open(address: str, path: Path) -> cv2.VideoCapture:
+    camera = _camera_number(address)
+    if camera is not None:
+        return cv2.VideoCapture(camera)
+    if "://" in address:
+        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, STREAM_TIMEOUT]
+        limits += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, STREAM_TIMEOUT]
+        return cv2.VideoCapture(address, cv2.CAP_FFMPEG, limits)
+    return (
+        cv2.VideoCapture(str(path)) if path.exists() and not path.is_dir() else cv2.VideoCapture()
+    )
+
+
+def _camera_number(address: str) -> int | None:
+    return int(address) if address.isdecimal() and not Path(address).exists() else None
+
+
+def _names(address: str) -> tuple[str, str]:
+    """A source's name in text, and in file names."""
+    camera = _camera_number(address)
+    if camera is not None:
+        return f"camera {camera}", f"camera{camera}"
+    if "://" not in address:
+        return address, Path(address).stem
+    parts = urlsplit(address)
+    host = parts.netloc.rpartition("@")[2]  # without user and password
+    stem = re.sub(r"[^\w.-]+", "_", host + parts.path).strip("_.") or "stream"
+    return f"{parts.scheme}://{host}{parts.path}", stem
+
+
+def _why_not(address: str, name: str, path: Path) -> str:
+    if _camera_number(address) is not None:
+        return f"{name}: no such camera, or it is in use"
+    if "://" in address:
+        return f"{name}: cannot be opened as a stream"
+    if not path.exists():
+        return f"{name}: no such file, camera number or stream address"
+    if path.is_dir():
+        return f"{name}: is a folder: expected a video (detect_img.py takes folders of photos)"
+    return f"{name}: not a video that OpenCV can read, or it is cut off"
+
+
+def _count(value: float) -> int:
+    """A header's number of frames; what cannot be one is 0."""
+    return int(value) if 0 < value < 2**40 else 0
+
+
+def _playable(path: Path) -> bool:
+    """Does a written video hold a frame that can be read?"""
+    with quiet():
+        capture = cv2.VideoCapture(str(path))
+        good, _ = capture.read()
+        capture.release()
+    return good
