@@ -131,10 +131,10 @@ def test_one_photo_to_train_on_is_none_for_bn(
     ("more", "line"),
     [
         (["--pruned_id", "6", "--target_ms", "3", "--target_speedup", "2"], "one of them above 0"),
-        (["--target_speedup", "0.5"], "target_speedup=0.5: expected a number, at least 1"),
-        (["--target_speedup", "inf"], "target_speedup=inf: expected a number, at least 1"),
-        (["--target_ms", "inf"], "target_ms=inf: expected a number, at least 0"),
-        (["--pruned_id", "slimm"], "perhaps 'slim'"),
+        (["--target_speedup", "0.5"], "target_speedup=0.5: expected 0, or at least 1"),
+        (["--target_speedup", "inf"], "target_speedup=inf: expected a finite number"),
+        (["--target_ms", "inf"], "target_ms=inf: expected a finite number"),
+        (["--pruned_id", "slimm"], "'slim', 'shortcut'"),
         (["--percent", "1"], "percent=1.0: expected from 0 to below 1"),
     ],
 )

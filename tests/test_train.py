@@ -63,7 +63,7 @@ def test_a_run_leaves_what_it_promises(project: Path, capsys: pytest.CaptureFixt
     assert [float(row["epoch"]) for row in rows] == [1, 2]
     assert float(rows[1]["loss/box"]) > 0 and "AP/7" in rows[1]
     settings = json.loads((project / "runs/first/settings.json").read_text())
-    assert settings["train"]["epochs"] == 2
+    assert settings["training"]["epochs"] == 2
 
 
 def test_the_pair_is_the_checkpoint_and_opens_elsewhere(project: Path) -> None:

@@ -1,7 +1,7 @@
 """From flags, files and edited defaults to settings, and back to a file.
 
-The groups themselves stand in import_param.py; tools define theirs where they use them. A bad value is refused here,
-wherever it comes from, with one line.
+The groups themselves stand in import_param.py; tools define theirs where they use them. A bad
+value is refused here, wherever it comes from, with one line.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def load(settings: type[S], argv: Sequence[str] | None = None, default: S | None
         default: what the flags change; None for the defaults as import_param.py has them.
 
     Raises:
-        InputError: a flag is unknown or renamed, or a value is not of its kind or out of range; an edited default, too.
+        InputError: a flag is unknown or renamed, or a value (of a flag or an edited default) is
+            not of its kind or out of range.
     """
     start = settings() if default is None else default
     _check_kinds(start)
@@ -71,8 +72,8 @@ def load_pruning(argv: Sequence[str] | None = None, strategy: str = "") -> Prune
     settings = load(PruneSettings, argv, PruneSettings(pruning=own))
     if settings.pruning.strategy != strategy:
         raise InputError(
-            f"pruned_id={settings.pruning.pruned_id!r}: expected {strategy!r}, which this script is for; "
-            "prune.py takes any"
+            f"pruned_id={settings.pruning.pruned_id!r}: expected {strategy!r}, which this script "
+            "is for; prune.py takes any"
         )
     return settings
 
@@ -91,7 +92,11 @@ def given(argv: Sequence[str] | None = None) -> frozenset[str]:
 
 
 def check(settings: object) -> None:
-    """Refuse values of a wrong kind, out of range, or that contradict each other, with an InputError."""
+    """Check kinds and ranges of all values, and that they do not contradict each other.
+
+    Raises:
+        InputError: for the first value that is wrong.
+    """
     _check_kinds(settings)
     for group in _groups(settings):
         for name, value, kind in _values(group):
@@ -113,8 +118,8 @@ def save(settings: Any, path: str | Path) -> None:
 def restore(settings: type[S], values: Mapping[str, Any]) -> S:
     """The settings that `save` wrote or a checkpoint holds; what they lack has its default.
 
-    A setting's name is its own in all groups of a script, so one that an older version had in another group, or under
-    another name, is found.
+    A setting's name is its own in all groups of a script, so one that an older version had in
+    another group, or under another name, is found.
     """
     stored = {
         RENAMED.get(name, name): tuple(value)
@@ -229,7 +234,7 @@ def _refuse_renamed(names: frozenset[str]) -> None:
 
 
 def _one_line(box: str) -> str:
-    """What tyro says in a box, of a title and parts between rules: its first part, and the flags that it proposes."""
+    """The first part of tyro's boxed message, and the flags that it proposes, in one line."""
     lines = [line.strip("╭╮╰╯│ ") for line in box.splitlines()[1:]]
     parts = [
         list(part)

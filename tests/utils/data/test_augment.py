@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from import_param import Augmentation
+from import_param import Augmentation, TrainSettings
 from utils.boxes import Fit, fit_image
 from utils.data.augment import (
     GREY,
@@ -24,6 +24,7 @@ from utils.data.augment import (
     scale_translate,
 )
 from utils.errors import InputError
+from utils.settings import check
 from utils.structures import Batch, Sample
 
 seeds = st.integers(0, 2**32)
@@ -191,7 +192,7 @@ def test_what_no_photo_covers_is_grey() -> None:
 def test_strengths_out_of_range_are_refused_by_name(field: str) -> None:
     for value in (-0.1, 1.1, float("nan")):
         with pytest.raises(InputError, match=f"{field}="):
-            Augmentation(**{field: value})
+            check(TrainSettings(augmentation=Augmentation(**{field: value})))
 
 
 def test_multi_scale_keeps_boxes_in_place_and_sides_divisible() -> None:
