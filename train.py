@@ -15,7 +15,8 @@ from terminaltables import AsciiTable
 
 from import_param import TrainSettings
 from models import netdef as cfg_files
-from models.darknet import Darknet, count_operations, count_parameters, stride
+from models.costs import count_operations, count_parameters
+from models.darknet import Darknet, stride
 from models.distillation import Distillation, check_teacher
 from models.loss import Loss
 from models.netdef import NetDef

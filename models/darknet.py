@@ -250,26 +250,3 @@ class Darknet(nn.Module):
 def _slice(index: int, x: Tensor, groups: int, group_id: int) -> Tensor:
     width = x.shape[1] // groups
     return x[:, group_id * width : (group_id + 1) * width]
-
-
-def count_parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def count_operations(netdef: NetDef, size: tuple[int, int] | None = None) -> int:
-    """Operations of the convolutions for one image: two a multiply-add, as Darknet counts."""
-    return sum(layer_operations(netdef, size).values())
-
-
-def layer_operations(netdef: NetDef, size: tuple[int, int] | None = None) -> dict[int, int]:
-    """The operations of each convolution, by layer."""
-    outputs = shapes(netdef, size)
-    found = {}
-    for index, section in enumerate(netdef.layers):
-        if section.kind == "convolutional":
-            source = netdef.sources(index)[0]
-            inputs = netdef.channels if source < 0 else outputs[source][0]
-            kernel = section.integer("size", 1) ** 2 * inputs // section.integer("groups", 1)
-            filters, height, width = outputs[index]
-            found[index] = 2 * kernel * filters * height * width
-    return found

@@ -11,7 +11,8 @@ from typing import Any
 
 from terminaltables import AsciiTable
 
-from models.darknet import Darknet, count_operations, count_parameters, layer_operations, shapes
+from models.costs import count_operations, count_parameters, layer_operations
+from models.darknet import Darknet, shapes
 from models.netdef import NetDef
 from pruning.latency.search import Timing
 from pruning.latency.table import Timer, picture, take_turns

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from terminaltables import AsciiTable
 
-from models.darknet import Darknet, count_operations, count_parameters
+from models.costs import count_operations, count_parameters
+from models.darknet import Darknet
 from pruning.batch_norm import reestimate_bn_
 from pruning.importance import gamma
 from pruning.strategies import STRATEGIES, Target

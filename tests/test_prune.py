@@ -15,7 +15,7 @@ import prune
 import slim_prune
 import train
 from import_param import PruneSettings, Pruning, Runtime
-from models.darknet import count_parameters
+from models.costs import count_parameters
 from pruning.latency.table import timer
 from pruning.report import measure_latencies
 from pruning.strategies import STRATEGIES

@@ -10,7 +10,8 @@ import torch
 
 import train
 from import_param import TrainSettings
-from models.darknet import Darknet, count_operations, count_parameters
+from models.costs import count_operations, count_parameters
+from models.darknet import Darknet
 from models.netdef import parse
 from pruning.sparsity import find_bundles, read, size
 from tests.pruning.clocks import stop_clocks

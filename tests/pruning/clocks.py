@@ -12,7 +12,8 @@ import pruning.iterative.targets
 import pruning.latency.search
 import pruning.latency.table
 import pruning.report
-from models.darknet import Darknet, count_operations
+from models.costs import count_operations
+from models.darknet import Darknet
 from models.netdef import NetDef
 from pruning.latency.search_space import LayerCost
 from pruning.latency.table import Floats, read_shapes

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.darknet import Darknet, count_operations, count_parameters
+from models.costs import count_operations, count_parameters
+from models.darknet import Darknet
 from models.loss import Loss
 from models.netdef import NetDef
 from pruning.channels import find_channels

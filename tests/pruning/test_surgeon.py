@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from models import netdef as cfg_files
-from models.darknet import Darknet, count_parameters
+from models.costs import count_parameters
+from models.darknet import Darknet
 from models.head import decode
 from models.netdef import NetDef, parse
 from pruning.channels import Bools, find_channels

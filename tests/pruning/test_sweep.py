@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from models.darknet import Darknet, count_parameters
+from models.costs import count_parameters
+from models.darknet import Darknet
 from pruning.plots import plot_bearing, plot_scales
 from pruning.strategies import Target
 from pruning.sweep import LOSS, Point, bearing, bearing_line, bearing_table, borne

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from models.blocks import Convolution
-from models.darknet import Darknet, layer_operations
+from models.costs import layer_operations
+from models.darknet import Darknet
 from utils.backends.fold import folded
 
 PHOTOS = 4  # that are looked at

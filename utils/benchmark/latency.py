@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from terminaltables import AsciiTable
 from torch import Tensor
 
-from models.darknet import Darknet, count_operations, count_parameters
+from models.costs import count_operations, count_parameters
+from models.darknet import Darknet
 from models.weights import to_bytes
 from utils.backends import open_engine
 from utils.benchmark.peers import PEERS, PeerNetwork, open_peer

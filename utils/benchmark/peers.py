@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.darknet import Darknet, count_parameters
+from models.costs import count_parameters
+from models.darknet import Darknet
 from models.weights import to_bytes
 from utils.errors import InputError
 

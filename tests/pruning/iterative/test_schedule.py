@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.darknet import Darknet, count_parameters
+from models.costs import count_parameters
+from models.darknet import Darknet
 from models.netdef import NetDef, parse
 from pruning.importance import Scores, gamma
 from pruning.iterative.schedule import LAST, WORTH, Gradual, check_cut_epochs, cut_trainer, last_cut

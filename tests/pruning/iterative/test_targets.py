@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from models.darknet import Darknet, count_operations
+from models.costs import count_operations
+from models.darknet import Darknet
 from models.netdef import NetDef, parse
 from pruning.importance import gamma
 from pruning.iterative.schedule import Gradual

@@ -6,7 +6,8 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from models.darknet import Darknet, count_operations
+from models.costs import count_operations
+from models.darknet import Darknet
 from models.netdef import parse
 from pruning.importance import gamma
 from pruning.latency.search import (

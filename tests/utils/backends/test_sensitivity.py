@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.blocks import Convolution
-from models.darknet import layer_operations
+from models.costs import layer_operations
 from tests.utils.backends.test_backends import trained
 from utils.backends.quantization import head_convolutions, in_batches
 from utils.backends.sensitivity import (

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from models import netdef as cfg_files
-from models.darknet import Darknet, count_operations, count_parameters
+from models.costs import count_operations, count_parameters
+from models.darknet import Darknet
 from models.head import decode
 from tests.conftest import ROOT
 from utils.benchmark import peers

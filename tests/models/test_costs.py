@@ -1,0 +1,104 @@
+"""Are parameters and operations those of the modules, at any widths?"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from models import netdef
+from models.costs import (
+    count_operations,
+    count_parameters,
+    layer_costs,
+    layer_operations,
+    layer_parameters,
+)
+from models.darknet import Darknet
+from models.netdef import NetDef, parse
+from tests.conftest import ROOT
+
+
+def conv(filters: int, **options: object) -> str:
+    lines = {"filters": filters, "activation": "leaky", **options}
+    return "[convolutional]\n" + "".join(f"{key}={value}\n" for key, value in lines.items())
+
+
+def every_kind(wide: int = 8, narrow: int = 4, group: int = 2) -> NetDef:
+    """Convolutions of all kinds, of `wide` and `narrow` channels, and weighted shortcuts."""
+    pair = conv(narrow) + conv(wide, batch_normalize=1)
+    return parse(
+        "[net]\nwidth=32\nheight=16\nchannels=3\n"
+        + conv(wide, size=3, pad=1, batch_normalize=1)
+        + conv(wide, size=3, pad=1, stride=2, groups=wide, batch_normalize=1)
+        + conv(wide, size=3, pad=1, groups=wide // group)
+        + pair
+        + "[shortcut]\nfrom=-3\nweights_type=per_channel\n"
+        + pair
+        + "[shortcut]\nfrom=-3,-6\nweights_type=per_feature\n"
+        + "[maxpool]\nsize=2\nstride=2\n"
+        + conv(7, size=1)
+        + "[yolo]\nanchors=8,8\nclasses=2\n"
+    )
+
+
+def parameters_by_module(model: Darknet) -> dict[int, int]:
+    counts = {n: count_parameters(layer) for n, layer in enumerate(model.layers)}
+    return {n: count for n, count in counts.items() if count}
+
+
+def test_the_parameters_of_any_module_are_counted() -> None:
+    assert count_parameters(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 1, bias=False))) == 20
+
+
+def test_the_parameters_of_every_kind_of_layer_are_its_modules() -> None:
+    definition = every_kind()
+    assert layer_parameters(definition) == parameters_by_module(Darknet(definition))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.cfg")), ids=lambda p: p.stem)
+def test_the_parameters_of_every_layer_are_its_modules(path: Path) -> None:
+    definition = netdef.load(path)
+    with torch.device("meta"):
+        model = Darknet(definition)
+    assert layer_parameters(definition) == parameters_by_module(model)
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        every_kind(),
+        netdef.load(ROOT / "config/yolov3-mobilenetv2-trimmed.cfg").with_net_options(
+            width=64, height=96
+        ),
+    ],
+    ids=["every kind", "yolov3-mobilenetv2-trimmed"],
+)
+def test_operations_are_what_torch_counts(definition: NetDef) -> None:
+    model = Darknet(definition).eval()
+    width, height = definition.size
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, height, width))
+    assert count_operations(definition) == counter.get_total_flops()
+
+
+def test_operations_grow_with_the_map_and_parameters_do_not() -> None:
+    small, large = layer_costs(every_kind(), (32, 32)), layer_costs(every_kind(), (64, 96))
+    widths = small.inputs, small.outputs
+    assert (large.operations(*widths) == 6 * small.operations(*widths)).all()
+    assert (large.parameters(*widths) == small.parameters(*widths)).all()
+    assert layer_operations(every_kind(), (64, 96)).keys() == {0, 1, 2, 3, 4, 6, 7, 10}
+
+
+def test_costs_at_other_widths_are_those_of_a_network_with_these_widths() -> None:
+    """Both at once, [2, L]: the terms were taken from neither network."""
+    widths = [(8, 4), (6, 2)]
+    others = [layer_costs(every_kind(*pair)) for pair in widths]
+    inputs = np.stack([other.inputs for other in others])
+    outputs = np.stack([other.outputs for other in others])
+    costs = layer_costs(every_kind(16, 8))
+    for measure in ("parameters", "operations"):
+        expected = [getattr(other, measure)(other.inputs, other.outputs) for other in others]
+        np.testing.assert_array_equal(getattr(costs, measure)(inputs, outputs), expected)
