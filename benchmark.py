@@ -56,8 +56,8 @@ def main(argv: list[str] | None = None) -> None:
     if p.benchmark.threads:
         torch.set_num_threads(p.benchmark.threads)
     engines, precisions = choose(p.benchmark)
-    candidates = open_networks(p.benchmark)
-    photos = validation_photos(candidates, p.benchmark.data) if p.benchmark.data else None
+    candidates = open_networks(p)
+    photos = validation_photos(candidates, p.data) if p.data.data else None
     folder = output_folder(p.benchmark.output)
     opened = open_all(candidates, engines, precisions, p.benchmark.batches, p.benchmark.threads)
     found = measure(candidates, opened, p.benchmark.rounds, p.benchmark.seconds)
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     if p.benchmark.memory:
         opened.clear()
         found = with_memory(candidates, found, p.benchmark.threads)
-    text = about(p.benchmark, engines)
+    text = about(p, engines)
     print(f"{terminal_table(found)}\n{text}")
     save(p, folder / "settings.json")
     write_text(folder / "benchmark.md", markdown_table(found, text))
@@ -99,18 +99,19 @@ def choose(asked: Benchmark) -> tuple[list[str], list[str]]:
     return [*engines, *(PEERS if asked.peers else ())], list(asked.precisions)
 
 
-def open_networks(asked: Benchmark) -> list[Candidate]:
+def open_networks(p: BenchmarkSettings) -> list[Candidate]:
     """The networks, with photos to calibrate on where int8 is asked for."""
+    asked = p.benchmark
     found = [open_one(path, short(path, asked.weights), asked.img_size) for path in asked.weights]
     if "int8" in asked.precisions:
-        found = [dataclasses.replace(one, calibration=photos_for(one, asked)) for one in found]
+        found = [dataclasses.replace(one, calibration=photos_for(one, p)) for one in found]
     return found
 
 
-def photos_for(candidate: Candidate, asked: Benchmark) -> torch.Tensor:
+def photos_for(candidate: Candidate, p: BenchmarkSettings) -> torch.Tensor:
     """What int8 is calibrated on."""
-    if source := asked.calibration or asked.data:
-        count = asked.calibration_photos
+    if path := p.benchmark.calibration or p.data.data:
+        source, count = dataclasses.replace(p.data, data=path), p.benchmark.calibration_photos
         return sample_images(source, candidate.size, candidate.letterbox, count)
     return torch.rand(RANDOM_PHOTOS, 3, *reversed(candidate.size))
 
@@ -146,8 +147,9 @@ def short(path: str, others: tuple[str, ...]) -> str:
     raise InputError(f"weights={path!r}: expected each network once")
 
 
-def about(asked: Benchmark, engines: list[str]) -> str:
+def about(p: BenchmarkSettings, engines: list[str]) -> str:
     """How it was measured, in words."""
+    asked, data = p.benchmark, p.data.data
     packages = dict.fromkeys(
         ENGINES[name].packages[0] if name in ENGINES else name
         for name in ("torch", *engines)
@@ -156,11 +158,11 @@ def about(asked: Benchmark, engines: list[str]) -> str:
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
     size = f"{asked.img_size}x{asked.img_size} px" if asked.img_size else "each network's own size"
     int8 = ""
-    if "int8" in asked.precisions and not (asked.calibration or asked.data):
+    if "int8" in asked.precisions and not (asked.calibration or data):
         int8 = " int8 was calibrated on noise: for its speed alone."
     peers = f" Peers decode boxes, too; vs {UPSTREAM}: times its speed." if asked.peers else ""
     memory = f" Memory: {MEMORY}." if asked.memory else ""
-    mean_ap = f" mAP: of the validation photos of {asked.data}." if asked.data else ""
+    mean_ap = f" mAP: of the validation photos of {data}." if data else ""
     return (
         f"{machine()}; {versions}. {size}; from images in memory to raw maps, median and quartiles "
         f"of up to {asked.rounds} rounds in which all took turns; speed-up against the first "

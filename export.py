@@ -18,13 +18,13 @@ from typing import Any
 
 from torch import Tensor
 
-from import_param import ExportSettings
+from import_param import DataSet, ExportSettings
 from utils.backends.export import Exported, Options, check, export
 from utils.checkpoint import Network, load_network, newest_weights
 from utils.data.calibration import sample_images
 from utils.data.datasets import ValidationDataset, validation_loader
-from utils.data.definition import read_data
-from utils.data.validation import load_split
+from utils.data.splits import open_split
+from utils.data.validation import PhotoSet
 from utils.detection.writer import output_folder
 from utils.errors import InputError, run
 from utils.evaluation.evaluate import evaluate
@@ -37,12 +37,15 @@ def main(argv: list[str] | None = None) -> None:
     network = load_network(**{**dataclasses.asdict(p.network), "device": "cpu"})
     options = options_of(p, None)
     if p.export.precision == "int8":
-        if not p.export.data:
+        if not p.data.data:
             raise InputError("data='': expected a data set to calibrate int8 on, and to measure it")
         options = options_of(p, calibration(p, network))
     for kind in p.export.format:
         check(kind, options)
-    source = p.export.source or p.export.data or "data/demo.data"
+    measured = None
+    if p.export.precision == "int8":
+        measured = open_split(p.data, "valid", [len(network.names)], expect_objects=True)
+    source = dataclasses.replace(p.data, data=p.export.source or p.data.data or DataSet().data)
     photos = sample_images(source, network.size, network.letterbox, p.export.photos, "valid")
     stem = stem_of(p)
     report: dict[str, Any] = {}
@@ -55,15 +58,15 @@ def main(argv: list[str] | None = None) -> None:
             "difference": done.difference,
             "largest": done.largest,
         }
-        if done.run is not None and p.export.precision == "int8":
-            report[kind] |= quality(p, network, done.run)
+        if done.run is not None and measured:
+            report[kind] |= quality(network, measured, done.run)
     save(p, stem.parent / "export_settings.json")
     write_text(stem.parent / "export.json", json.dumps(report, indent=2) + "\n")
 
 
 def calibration(p: ExportSettings, network: Network) -> Tensor:
     count = p.export.calibration_photos
-    return sample_images(p.export.data, network.size, network.letterbox, count)
+    return sample_images(p.data, network.size, network.letterbox, count)
 
 
 def options_of(p: ExportSettings, photos: Tensor | None) -> Options:
@@ -103,12 +106,10 @@ def said(done: Exported, options: Options, photos: int) -> str:
 
 
 def quality(
-    p: ExportSettings, network: Network, reloaded: Callable[[Tensor], list[Tensor]]
+    network: Network, measured: PhotoSet, reloaded: Callable[[Tensor], list[Tensor]]
 ) -> dict[str, float]:
     """mAP@.5 by COCO's rule before and after, on the validation photos."""
-    photos = ValidationDataset(
-        load_split(read_data(p.export.data), "valid"), network.size, network.letterbox
-    )
+    photos = ValidationDataset(measured, network.size, network.letterbox)
     found = {}
     for when, compute in (("mAP in float32", network.model), ("mAP in int8", reloaded)):
         metrics, _ = evaluate(

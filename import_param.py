@@ -30,13 +30,18 @@ COCO_IOUS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)  # the overl
 # --- what train.py, test.py, prune.py and the detect scripts share ---
 
 @dataclass(frozen=True)
-class Data:
+class DataSet:
     """The photos and their labels."""
     data: str = "data/demo.data"  # the data set, a .data file
     bad_labels: Literal["drop", "refuse"] = "drop"  # what to do with labels that cannot be right
+    cache_mb: Whole = 2048  # memory for decoded photos, MB
+
+
+@dataclass(frozen=True)
+class Data(DataSet):
+    """The photos and their labels, and how they are loaded."""
     batch_size: Count = 8  # photos a step of training, or at once
     workers: Annotated[int, Ge(-1)] = -1  # processes that load photos; 0 = none; -1 = none on two cores, else some
-    cache_mb: Whole = 2048  # memory for decoded photos, MB
 
 
 @dataclass(frozen=True)
@@ -258,7 +263,6 @@ class Export:
     precision: Literal["fp32", "int8"] = "fp32"  # int8: onnx and openvino
     dynamic: bool = False  # onnx for any number of images and any size
     nms: bool = False  # onnx with decoding and NMS in the graph
-    data: str = ""  # a .data file: photos to compare and measure on, and to calibrate int8 on
     source: str = ""  # photos to compare on; empty = the data set's, or the demo set's
     photos: Count = 8  # how many to compare on
     calibration_photos: Count = 200  # at most so many training photos to calibrate int8 on
@@ -277,7 +281,6 @@ class Benchmark:
     precisions: tuple[Literal["fp32", "fp16", "bf16", "int8"], ...] = ("fp32", "bf16")  # of the arithmetic
     peers: bool = False  # time pytorchyolo's and ultralytics' networks too, where installed
     memory: bool = False  # measure memory as well, each in a process of its own; takes a while
-    data: str = ""  # measure mAP as well, on the validation photos of this data set
     batches: tuple[Count, ...] = (1,)  # images at once
     img_size: Whole = 320  # input width and height, pixels; 0 = each network's own
     rounds: Count = 30  # in which everything is timed once
@@ -349,6 +352,7 @@ class ExportSettings:
     """Write a network in other programs' formats; see README.md."""
     network: TrainedNetwork = TrainedNetwork()
     export: Export = Export()
+    data: DataSet = DataSet(data="")  # to compare and measure on, and to calibrate int8 on
     nms: Nms = Nms()  # in the graph, with `nms`; max_detections is a class's and photo's there
 
 
@@ -356,6 +360,7 @@ class ExportSettings:
 class BenchmarkSettings:
     """Compare networks, engines and precisions in speed; see README.md."""
     benchmark: Benchmark = Benchmark()
+    data: DataSet = DataSet(data="")  # measure mAP as well, on its validation photos
     evaluation: Evaluation = Evaluation()
     nms: Nms = EVALUATION_NMS
 

@@ -20,9 +20,8 @@ from import_param import TestSettings
 from utils.backends.runtime import open_runtime
 from utils.checkpoint import Network, load_network
 from utils.data.datasets import ValidationDataset, validation_loader
-from utils.data.definition import DataDefinition, check_classes, read_data
-from utils.data.demo_data import make_if_demo
-from utils.data.validation import PhotoSet, expect_objects, load_split
+from utils.data.splits import open_split
+from utils.data.validation import PhotoSet
 from utils.detection.writer import output_folder
 from utils.errors import run
 from utils.evaluation import coco_files
@@ -37,14 +36,8 @@ from utils.visualization.metrics_plots import plot_confusion, plot_precision_rec
 def main(argv: list[str] | None = None) -> None:
     p = load(TestSettings, argv)
     network = load_network(**dataclasses.asdict(p.network))
-    make_if_demo(p.data.data)
-    definition = read_data(p.data.data)
-    check_classes(definition, len(network.names))
-    tell_names(network, definition)
-    photos = load_split(definition, p.test.split, p.data.cache_mb)
-    print(photos.report.text())
-    photos.report.accept(p.data.bad_labels)
-    expect_objects(photos, p.data.data)
+    photos = open_split(p.data, p.test.split, [len(network.names)], expect_objects=True)
+    tell_names(network, photos)
 
     folder = output_folder(p.test.output)
     validation = ValidationDataset(photos, network.size, network.letterbox)
@@ -58,16 +51,16 @@ def main(argv: list[str] | None = None) -> None:
         **dataclasses.asdict(p.evaluation),
         **dataclasses.asdict(p.nms),
     )
-    table = format_metrics(metrics, definition.names)
+    table = format_metrics(metrics, photos.names)
     print(table)
-    write(folder, p, definition, photos, metrics, found, table)
+    write(folder, p, photos, metrics, found, table)
 
 
-def tell_names(network: Network, definition: DataDefinition) -> None:
+def tell_names(network: Network, photos: PhotoSet) -> None:
     """Say so where the network calls its classes otherwise than the data set."""
     named = network.names != tuple(str(number) for number in range(len(network.names)))
-    if named and network.names != definition.names:
-        pairs = zip(network.names, definition.names, strict=True)
+    if named and network.names != photos.names:
+        pairs = zip(network.names, photos.names, strict=True)
         ours, theirs = next(pair for pair in pairs if pair[0] != pair[1])
         print(f"note: the network's {ours!r} is the data set's {theirs!r}; its names are used")
 
@@ -75,14 +68,13 @@ def tell_names(network: Network, definition: DataDefinition) -> None:
 def write(
     folder: Path,
     p: TestSettings,
-    definition: DataDefinition,
     photos: PhotoSet,
     metrics: Metrics,
     found: list[Detections],
     table: str,
 ) -> None:
     """Everything that was measured, into `folder`; files of an earlier test are replaced."""
-    names = definition.names
+    names = photos.names
     ids = coco_files.ids_of(photos.photos, len(names))
     detections = coco_json(found, ids.images, ids.categories)
     truth = coco_files.ground_truth(photos.photos, names, ids)

@@ -50,9 +50,8 @@ from utils.data.datasets import (
     training_loader,
     validation_loader,
 )
-from utils.data.definition import DataDefinition, read_data
-from utils.data.demo_data import make_if_demo
-from utils.data.validation import PhotoSet, expect_objects, load_split, shared_photos
+from utils.data.splits import open_splits
+from utils.data.validation import PhotoSet
 from utils.errors import InputError
 from utils.evaluation.evaluate import evaluate
 from utils.evaluation.metrics import Metrics, format_metrics
@@ -96,7 +95,7 @@ def main(argv: list[str] | None = None) -> None:
     device = choose_device(p.model.device)
     torch.manual_seed(p.training.seed)
 
-    definition, train_photos, valid_photos = load_photos(p)
+    train_photos, valid_photos = open_splits(p.data)
     names = train_photos.names
     model = build_network(p, train_photos, checkpoint)
     netdef = model.netdef
@@ -112,7 +111,7 @@ def main(argv: list[str] | None = None) -> None:
         train_photos,
         netdef.size,
         netdef.letterbox,
-        p.augmentation if definition.mirror else without_flips(p.augmentation),
+        p.augmentation if train_photos.mirror else without_flips(p.augmentation),
         p.training.seed,
         mosaic_until=p.training.epochs - p.training.close_mosaic,
     )
@@ -222,22 +221,6 @@ def open_run(p: TrainSettings, checkpoint: dict[str, Any] | None) -> Run:
     run = new_run(p.training.name, f"{Path(p.model.cfg).stem}-{Path(p.data.data).stem}")
     save_settings(p, run.folder / "settings.json")
     return run
-
-
-def load_photos(p: TrainSettings) -> tuple[DataDefinition, PhotoSet, PhotoSet]:
-    """The photos to train and to validate on, checked; what is wrong with them is printed."""
-    make_if_demo(p.data.data)
-    definition = read_data(p.data.data)
-    train_photos = load_split(definition, "train", p.data.cache_mb)
-    left = p.data.cache_mb - train_photos.report.cached_bytes / 2**20
-    valid_photos = load_split(definition, "valid", left)
-    for photos in (train_photos, valid_photos):
-        print(photos.report.text())
-        photos.report.accept(p.data.bad_labels)
-    expect_objects(valid_photos, p.data.data)
-    if both := shared_photos(train_photos, valid_photos):
-        print(f"note: {len(both)} photos to validate on are trained on too, such as {both[0]}")
-    return definition, train_photos, valid_photos
 
 
 def build_network(p: TrainSettings, photos: PhotoSet, checkpoint: dict[str, Any] | None) -> Darknet:

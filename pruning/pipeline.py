@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,7 @@ from utils.data.datasets import (
     training_loader,
     validation_loader,
 )
-from utils.data.definition import check_classes, read_data
-from utils.data.demo_data import make_if_demo
-from utils.data.validation import expect_objects, load_split
+from utils.data.splits import open_split
 from utils.evaluation.evaluate import evaluate
 from utils.settings import save as save_settings
 from utils.structures import Batch
@@ -120,21 +118,14 @@ def _name(weights: str) -> str:
 
 def _photos(network: Network, settings: Data) -> Photos:
     """The data set's two splits, checked; what is wrong with them is printed."""
-    make_if_demo(settings.data)
-    definition = read_data(settings.data)
-    check_classes(definition, len(network.names))
-    splits = {
-        split: load_split(definition, split, settings.cache_mb / 2) for split in ("train", "valid")
-    }
-    for photos in splits.values():
-        print(photos.report.text())
-        photos.report.accept(settings.bad_labels)
-    expect_objects(splits["valid"], settings.data)
+    half, classes = replace(settings, cache_mb=settings.cache_mb // 2), [len(network.names)]
+    train_photos = open_split(half, "train", classes)
+    valid_photos = open_split(half, "valid", classes, expect_objects=True)
     training = DetectionDataset(
-        splits["train"], network.size, network.letterbox, NO_AUGMENTATION, seed=0
+        train_photos, network.size, network.letterbox, NO_AUGMENTATION, seed=0
     )
     sampler = EpochSampler(len(training), seed=0)
-    valid = ValidationDataset(splits["valid"], network.size, network.letterbox)
+    valid = ValidationDataset(valid_photos, network.size, network.letterbox)
     return Photos(
         training_loader(training, sampler, max(SHORTEST, settings.batch_size), settings.workers),
         valid,

@@ -32,9 +32,8 @@ from utils.benchmark.peers import PEERS
 from utils.checkpoint import check_for_photos, check_size
 from utils.data.augment import without_flips
 from utils.data.datasets import DetectionDataset, EpochSampler, training_loader
-from utils.data.definition import DataDefinition, read_data
-from utils.data.demo_data import make_if_demo
-from utils.data.validation import PhotoSet, load_split
+from utils.data.splits import open_split
+from utils.data.validation import PhotoSet
 from utils.errors import InputError, run
 from utils.evaluation.metrics import compute_metrics
 from utils.settings import load
@@ -74,17 +73,14 @@ def main(argv: list[str] | None = None) -> None:
     p = load(TrainingSpeedSettings, argv)
     threads = p.speed.threads or torch.get_num_threads()
     torch.set_num_threads(threads)
-    make_if_demo(p.data.data)
-    definition = read_data(p.data.data)
-    netdef = network(p, len(definition.names))
-    photos = load_split(definition, "train", p.data.cache_mb)
+    netdef = network(p)
+    photos = open_split(p.data, "train")
+    netdef = netdef.with_classes(len(photos.names))
     with TemporaryDirectory() as folder:
         turns = {
-            "train.py": training(p, definition, photos, netdef, Path(folder)),
-            "its loader": loading(p, definition, photos, netdef),
-            "its loader, from files": loading(
-                p, definition, dataclasses.replace(photos, cache={}), netdef
-            ),
+            "train.py": training(p, photos, netdef, Path(folder)),
+            "its loader": loading(p, photos, netdef),
+            "its loader, from files": loading(p, dataclasses.replace(photos, cache={}), netdef),
             **(peers(p, photos, netdef, Path(folder) / "photos") if p.speed.peers else {}),
         }
         torch.set_num_threads(threads)  # ultralytics changes it
@@ -97,8 +93,8 @@ def main(argv: list[str] | None = None) -> None:
         )
 
 
-def network(p: TrainingSpeedSettings, classes: int) -> NetDef:
-    netdef = cfg_files.load(p.model.cfg).with_classes(classes)
+def network(p: TrainingSpeedSettings) -> NetDef:
+    netdef = cfg_files.load(p.model.cfg)
     check_for_photos(netdef)
     if p.model.img_size:
         netdef = netdef.with_net_options(width=p.model.img_size, height=p.model.img_size)
@@ -106,15 +102,13 @@ def network(p: TrainingSpeedSettings, classes: int) -> NetDef:
     return netdef
 
 
-def loader(
-    p: TrainingSpeedSettings, definition: DataDefinition, photos: PhotoSet, netdef: NetDef
-) -> Iterator[Batch]:
+def loader(p: TrainingSpeedSettings, photos: PhotoSet, netdef: NetDef) -> Iterator[Batch]:
     """Batches as train.py gets them, without end."""
     dataset = DetectionDataset(
         photos,
         netdef.size,
         netdef.letterbox,
-        p.augmentation if definition.mirror else without_flips(p.augmentation),
+        p.augmentation if photos.mirror else without_flips(p.augmentation),
         p.training.seed,
     )
     sampler = EpochSampler(len(dataset), p.training.seed)
@@ -123,7 +117,6 @@ def loader(
 
 def training(
     p: TrainingSpeedSettings,
-    definition: DataDefinition,
     photos: PhotoSet,
     netdef: NetDef,
     folder: Path,
@@ -138,15 +131,13 @@ def training(
         dataclasses.asdict(p.training),
         dataclasses.asdict(p.loss),
     )
-    batches = loader(p, definition, photos, netdef)
+    batches = loader(p, photos, netdef)
     return lambda: train_one_epoch(trainer, islice(batches, p.speed.turn), p.speed.turn, "training")
 
 
-def loading(
-    p: TrainingSpeedSettings, definition: DataDefinition, photos: PhotoSet, netdef: NetDef
-) -> Turn:
+def loading(p: TrainingSpeedSettings, photos: PhotoSet, netdef: NetDef) -> Turn:
     """Its loader alone."""
-    batches = loader(p, definition, photos, netdef)
+    batches = loader(p, photos, netdef)
     return turn_of(lambda: next(batches), p.speed.turn)
 
 

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from import_param import DataSet
 from models.darknet import Darknet, shapes
 from models.netdef import KEYS, NetDef, parse
 from utils.backends import ENGINES, open_engine
@@ -432,7 +433,7 @@ def timer(model: Darknet, size: tuple[int, int], runtime: Mapping[str, Any]) -> 
     backend, precision, threads = (runtime[key] for key in ("backend", "precision", "threads"))
     photos = None
     if precision == "int8":
-        photos = [sample_images(runtime["calibration"], size, False, PHOTOS)]
+        photos = [sample_images(DataSet(data=runtime["calibration"]), size, False, PHOTOS)]
 
     def open_as(name: str, model: Darknet, inputs: tuple[int, int]) -> Engine:
         return open_engine(

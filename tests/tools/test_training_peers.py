@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 from tools.training_peers import STEPS, Task, endless, peer_step, write_yolo
 from utils.data.definition import read_data
 from utils.data.demo_data import DemoSettings, make_demo
-from utils.data.validation import load_split
+from utils.data.splits import load_split
 from utils.errors import InputError
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from import_param import DataSet
 from utils.backends import open_engine
 from utils.backends.base import Engine
 from utils.checkpoint import Network
@@ -23,7 +24,9 @@ def open_runtime(
     """Open a network on an engine; the settings are those of `import_param.Runtime`."""
     photos = None
     if precision == "int8":
-        photos = sample_images(calibration, network.size, network.letterbox, calibration_photos)
+        photos = sample_images(
+            DataSet(data=calibration), network.size, network.letterbox, calibration_photos
+        )
     return open_engine(
         backend,
         network.model,

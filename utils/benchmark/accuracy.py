@@ -7,33 +7,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
+from import_param import DataSet
 from utils.backends.base import Engine
 from utils.benchmark.latency import Candidate, Key, Row, Run, key_of
 from utils.benchmark.peers import PEERS
 from utils.data.datasets import ValidationDataset, validation_loader
-from utils.data.definition import check_classes, read_data
-from utils.data.demo_data import make_if_demo
-from utils.data.validation import PhotoSet, expect_objects, load_split
+from utils.data.splits import open_split
+from utils.data.validation import PhotoSet
 from utils.errors import InputError
 from utils.evaluation.evaluate import evaluate
 
 
-def validation_photos(candidates: Sequence[Candidate], data: str) -> PhotoSet:
+def validation_photos(candidates: Sequence[Candidate], data: DataSet) -> PhotoSet:
     """The photos that networks are measured on: a .data file's `valid`.
 
     Raises InputError where no network is trained, one has not as many classes, or no photo shows an
     object.
     """
-    make_if_demo(data)
-    definition = read_data(data)
     trained = [candidate for candidate in candidates if candidate.trained]
     if not trained:
-        raise InputError(f"data={data}: expected a trained network; a .cfg has random weights")
-    for candidate in trained:
-        check_classes(definition, candidate.model.heads[0].classes)
-    photos = load_split(definition, "valid")
-    expect_objects(photos, data)
-    return photos
+        raise InputError(f"data={data.data}: expected a trained network; a .cfg has random weights")
+    classes = [candidate.model.heads[0].classes for candidate in trained]
+    return open_split(data, "valid", classes, expect_objects=True)
 
 
 def with_mean_ap(

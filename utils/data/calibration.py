@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from import_param import DataSet
 from utils.boxes import fit_image
-from utils.data.definition import read_data
-from utils.data.demo_data import make_if_demo
-from utils.data.validation import load_split
+from utils.data.splits import Split, open_split
 from utils.images import find_images, read_image
 
 
 def sample_images(
-    source: str, size: tuple[int, int], letterbox: bool, count: int, split: str = "train"
+    source: DataSet, size: tuple[int, int], letterbox: bool, count: int, split: Split = "train"
 ) -> Tensor:
     """At most `count` photos, evenly spread over those there are, as a network's input.
 
-    source: a `.data` file, whose `split` is taken, or a file, a folder or a glob of photos.
-    size: (width, height) of the input in pixels. Returns float32 [N, 3, H, W], 0 to 1. Raises
-    InputError where there are none, or one cannot be read.
+    Args:
+        source: its `data` is a `.data` file, whose `split` is taken, or a file, a folder or a glob
+            of photos.
+        size: (width, height) of the input in pixels.
+        letterbox: whether photos keep their aspect.
+        count: at most so many photos.
+        split: which photos of a `.data` file.
+
+    Returns:
+        float32 [N, 3, H, W], 0 to 1.
+
+    Raises:
+        InputError: there are no photos, or one cannot be read.
     """
-    if source.endswith(".data"):
-        make_if_demo(source)
-        photos = load_split(read_data(source), split)
+    if source.data.endswith(".data"):
+        photos = open_split(replace(source, cache_mb=0), split)
         images = [photos.image(index) for index in _spread(len(photos), count)]
     else:
-        paths = find_images(source)
+        paths = find_images(source.data)
         images = [read_image(paths[index]) for index in _spread(len(paths), count)]
     return torch.stack([fit_image(image, size, letterbox) for image in images])
 

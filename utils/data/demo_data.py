@@ -22,7 +22,7 @@ from utils.structures import Image
 MARKER = "finished.json"  # written last; says what the folder was made from
 HELD_OUT = 0.2  # the share of glyphs that only validation shows
 
-DEMO = Path(__file__).resolve().parent.parent / "data" / "demo.data"
+DEMO = Path(__file__).resolve().parents[2] / "data" / "demo.data"
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from utils.boxes import Fit
-from utils.data.definition import DataDefinition
-from utils.data.sources import Problem, Record, read_source
+from utils.data.sources import Problem, Record
 from utils.errors import InputError
 from utils.files import is_file
 from utils.images import SIDEWAYS, read_photo
@@ -130,12 +129,16 @@ class Report:
 
 @dataclass(frozen=True)
 class PhotoSet:
-    """The sound photos of one split, and those of them that fitted into memory, decoded."""
+    """The sound photos of one split, and those of them that fitted into memory, decoded.
+
+    mirror: whether a mirrored object is still the same object; not so for digits and signs.
+    """
 
     names: tuple[str, ...]
     photos: tuple[Photo, ...]
     cache: dict[int, Image]
     report: Report
+    mirror: bool = True
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -153,39 +156,6 @@ class PhotoSet:
             size = (photo.boxes[:, 2:] - photo.boxes[:, :2])[~photo.ignore]
             found.append(size * np.array([fit.scale_x, fit.scale_y]))
         return np.concatenate(found)
-
-
-def load_split(
-    definition: DataDefinition, split: str, cache_mb: float = 0, progress: bool = True
-) -> PhotoSet:
-    """Read and check "train" or "valid". Print `.report.text()`, then `.report.accept(…)`.
-
-    Raises InputError where no photo is left, or none with an object to train on.
-    """
-    records: list[Record] = []
-    for source in definition.sources(split):
-        records += read_source(
-            source, definition.names, definition.images, definition.format, progress
-        )
-    found = check(records, definition.names, split, cache_mb, progress)
-    if split == "train" and not sum(found.report.objects):
-        first = records[0].image
-        raise InputError(
-            f"{definition.path}: no sound label in the {len(records)} photos to train on, of which"
-            f" the first is {first}" + _problem_hint(found.report)
-        )
-    if not len(found):
-        raise InputError(
-            f"{definition.path}: {split}: none of {len(records)} photos can be used"
-            + _problem_hint(found.report)
-        )
-    return found
-
-
-def expect_objects(photos: PhotoSet, where: str) -> None:
-    """Refuse photos to measure on that show no object. where: the .data file."""
-    if not sum(photos.report.objects):
-        raise InputError(f"{where}: no object in the photos to measure: there is no mAP")
 
 
 def check(
@@ -388,11 +358,3 @@ def _report(
         cached_bytes=sum(image.nbytes for image in cache.values()),
         problems=tuple(problems),
     )
-
-
-def _problem_hint(report: Report) -> str:
-    if not report.problems:
-        return ""
-    kind, count = Counter(problem.kind for problem in report.problems).most_common(1)[0]
-    one = next(problem for problem in report.problems if problem.kind == kind)
-    return f"; {count} × {kind}, such as {one.where}: {one.what}"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.conftest import ROOT
 from utils.boxes import clip
 from utils.data import demo_data
 from utils.data.demo_data import DemoSettings, make_demo
@@ -118,3 +119,8 @@ def test_digits_stand_out_and_leave_the_photo_as_it_is() -> None:
             assert (far >= SMALL.contrast - 1).mean() > 0.1
             assert (far < 1).mean() > 0.05
         assert (image[outside] == 120).all()
+
+
+def test_the_demo_set_is_that_of_the_file_in_the_repository() -> None:
+    assert demo_data.DEMO == ROOT / "data" / "demo.data"
+    assert demo_data.DEMO.is_file()

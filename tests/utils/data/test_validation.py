@@ -9,7 +9,8 @@ from PIL import Image as Pillow
 
 from utils.data.definition import read_data
 from utils.data.sources import read_labels, read_source
-from utils.data.validation import BAD, PhotoSet, check, load_split, shared_photos
+from utils.data.splits import load_split
+from utils.data.validation import BAD, PhotoSet, check, shared_photos
 from utils.errors import InputError
 from utils.images import ORIENTATION
 

@@ -1,0 +1,93 @@
+"""How does a data set become the photos of a split, checked and told about?"""
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Literal
+
+from import_param import DataSet
+from utils.data.definition import DataDefinition, check_classes, read_data
+from utils.data.demo_data import make_if_demo
+from utils.data.sources import Record, read_source
+from utils.data.validation import PhotoSet, Report, check, shared_photos
+from utils.errors import InputError
+
+Split = Literal["train", "valid"]
+
+
+def open_split(
+    settings: DataSet, split: Split, classes: Collection[int] = (), expect_objects: bool = False
+) -> PhotoSet:
+    """Read one split of a data set, check it, and print the report.
+
+    The demo set is made where it is asked for and missing.
+
+    Args:
+        settings: the `.data` file, and whether bad labels are left out or refused.
+        split: which of its photos.
+        classes: the numbers of classes of the networks that are to see the photos.
+        expect_objects: refuse photos that show no object, since there would be no mAP.
+
+    Raises:
+        InputError: the data set has not as many classes as a network, no photo can be used, there
+            is nothing to train on or to measure, or labels are bad and to be refused.
+    """
+    make_if_demo(settings.data)
+    definition = read_data(settings.data)
+    for count in classes:
+        check_classes(definition, count)
+    photos = load_split(definition, split, settings.cache_mb)
+    print(photos.report.text())
+    photos.report.accept(settings.bad_labels)
+    if expect_objects and not sum(photos.report.objects):
+        raise InputError(f"{settings.data}: no object in the photos to measure: there is no mAP")
+    return photos
+
+
+def open_splits(settings: DataSet) -> tuple[PhotoSet, PhotoSet]:
+    """The photos to train and to validate on, as `open_split` gives them.
+
+    They share the memory for decoded photos, which the first fill first; photos that are in both
+    are told.
+    """
+    train = open_split(settings, "train")
+    left = settings.cache_mb - train.report.cached_bytes / 2**20
+    valid = open_split(replace(settings, cache_mb=max(0, int(left))), "valid", expect_objects=True)
+    if both := shared_photos(train, valid):
+        print(f"note: {len(both)} photos to validate on are trained on too, such as {both[0]}")
+    return train, valid
+
+
+def load_split(
+    definition: DataDefinition, split: Split, cache_mb: float = 0, progress: bool = True
+) -> PhotoSet:
+    """Read and check one split, without a word.
+
+    Raises:
+        InputError: no photo is left, or none with an object to train on.
+    """
+    records: list[Record] = []
+    for source in definition.sources(split):
+        records += read_source(
+            source, definition.names, definition.images, definition.format, progress
+        )
+    photos = check(records, definition.names, split, cache_mb, progress)
+    if split == "train" and not sum(photos.report.objects):
+        raise InputError(
+            f"{definition.path}: no sound label in the {len(records)} photos to train on, of which"
+            f" the first is {records[0].image}" + _problem_hint(photos.report)
+        )
+    if not len(photos):
+        raise InputError(
+            f"{definition.path}: {split}: none of {len(records)} photos can be used"
+            + _problem_hint(photos.report)
+        )
+    return replace(photos, mirror=definition.mirror)
+
+
+def _problem_hint(report: Report) -> str:
+    if not report.problems:
+        return ""
+    kind, count = Counter(problem.kind for problem in report.problems).most_common(1)[0]
+    example = next(problem for problem in report.problems if problem.kind == kind)
+    return f"; {count} × {kind}, such as {example.where}: {example.what}"
