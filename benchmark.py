@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from import_param import Benchmark, BenchmarkSettings
+from import_param import Benchmark, BenchmarkSettings, TrainedNetwork
 from models import netdef as cfg_files
 from models.darknet import Darknet
 from utils.backends import ENGINES, PRECISIONS, installed
@@ -119,7 +119,7 @@ def photos_for(candidate: Candidate, p: BenchmarkSettings) -> torch.Tensor:
 def open_one(path: str, name: str, img_size: int) -> Candidate:
     """A trained network, or a .cfg with random weights; on the CPU."""
     if Path(path).suffix != ".cfg":
-        network = load_network(path, device="cpu", img_size=img_size)
+        network = load_network(TrainedNetwork(weights=path, device="cpu", img_size=img_size))
         own, used = ("x".join(map(str, s)) for s in (network.model.netdef.size, network.size))
         if own != used:
             print(f"note: {name}: made for {own} px, measured at {used} (--img_size 0: at its own)")

@@ -34,7 +34,7 @@ from utils.settings import load, save
 
 def main(argv: list[str] | None = None) -> None:
     p = load(ExportSettings, argv)
-    network = load_network(**{**dataclasses.asdict(p.network), "device": "cpu"})
+    network = load_network(dataclasses.replace(p.network, device="cpu"))
     options = options_of(p, None)
     if p.export.precision == "int8":
         if not p.data.data:

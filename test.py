@@ -35,7 +35,7 @@ from utils.visualization.metrics_plots import plot_confusion, plot_precision_rec
 
 def main(argv: list[str] | None = None) -> None:
     p = load(TestSettings, argv)
-    network = load_network(**dataclasses.asdict(p.network))
+    network = load_network(p.network)
     photos = open_split(p.data, p.test.split, [len(network.names)], expect_objects=True)
     tell_names(network, photos)
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from terminaltables import AsciiTable
 
-from import_param import TrainSettings
+from import_param import TrainedNetwork, TrainSettings
 from models import netdef as cfg_files
 from models.costs import count_operations, count_parameters
 from models.darknet import Darknet, stride
@@ -31,6 +31,7 @@ from pruning.strategies import LATENCY, target_of
 from pruning.sweep import bearing, bearing_line, bearing_table
 from utils import errors
 from utils.checkpoint import (
+    Checkpoint,
     check_for_photos,
     check_size,
     choose_device,
@@ -171,7 +172,7 @@ def main(argv: list[str] | None = None) -> None:
         show_bearing(run, p, validation, valid_loader, unchanged)
 
 
-def resumed(p: TrainSettings, flags: Set[str]) -> tuple[TrainSettings, dict[str, Any] | None]:
+def resumed(p: TrainSettings, flags: Set[str]) -> tuple[TrainSettings, Checkpoint | None]:
     """With `resume`, the settings of that run and its checkpoint.
 
     What belongs to the machine and not to the run is taken from today's settings.
@@ -179,11 +180,11 @@ def resumed(p: TrainSettings, flags: Set[str]) -> tuple[TrainSettings, dict[str,
     if not p.training.resume:
         return p, None
     checkpoint = read_checkpoint(p.training.resume)
-    if "optimizer" not in checkpoint["training"]:
+    if "optimizer" not in checkpoint.training:
         raise InputError(
             f"resume={p.training.resume!r}: expected a last.pt or best.pt of a training"
         )
-    old = restore_settings(TrainSettings, checkpoint["settings"])
+    old = restore_settings(TrainSettings, checkpoint.settings)
     used = dataclasses.replace(
         old,
         model=dataclasses.replace(old.model, device=p.model.device),
@@ -196,7 +197,7 @@ def resumed(p: TrainSettings, flags: Set[str]) -> tuple[TrainSettings, dict[str,
     )
     expect_no_other(p, used, flags)
     print(
-        f"resume {p.training.resume} after epoch {checkpoint['training']['epoch']}, its settings used"
+        f"resume {p.training.resume} after epoch {checkpoint.training['epoch']}, its settings used"
     )
     return used, checkpoint
 
@@ -214,19 +215,19 @@ def expect_no_other(p: TrainSettings, used: TrainSettings, flags: Set[str]) -> N
                 )
 
 
-def open_run(p: TrainSettings, checkpoint: dict[str, Any] | None) -> Run:
+def open_run(p: TrainSettings, checkpoint: Checkpoint | None) -> Run:
     """The folders of this run: new ones, or with `resume` those of the run that goes on."""
     if checkpoint:
-        return Run(checkpoint["training"]["run"])
+        return Run(checkpoint.training["run"])
     run = new_run(p.training.name, f"{Path(p.model.cfg).stem}-{Path(p.data.data).stem}")
     save_settings(p, run.folder / "settings.json")
     return run
 
 
-def build_network(p: TrainSettings, photos: PhotoSet, checkpoint: dict[str, Any] | None) -> Darknet:
+def build_network(p: TrainSettings, photos: PhotoSet, checkpoint: Checkpoint | None) -> Darknet:
     """The network to train: from the checkpoint that is resumed, from `weights`, or at random."""
     if checkpoint:
-        netdef = cfg_files.parse(checkpoint["cfg"], f"{p.training.resume} (its cfg)")
+        netdef = checkpoint.netdef
         return Darknet(netdef)
     netdef = cfg_files.load(p.model.cfg)
     for note in netdef.notes:
@@ -289,7 +290,9 @@ def load_teacher(p: TrainSettings, netdef: NetDef) -> Darknet | None:
     if not p.distillation.teacher:
         return None
     network = load_network(
-        p.distillation.teacher, p.distillation.teacher_cfg, device=p.model.device
+        TrainedNetwork(
+            cfg=p.distillation.teacher_cfg, weights=p.distillation.teacher, device=p.model.device
+        )
     )
     check_teacher(network.model.netdef, netdef, p.distillation.teacher)
     print(f"teacher {p.distillation.teacher}: {describe(network.model)}")
@@ -301,9 +304,7 @@ def load_teacher(p: TrainSettings, netdef: NetDef) -> Darknet | None:
     return network.model
 
 
-def make_gradual(
-    p: TrainSettings, netdef: NetDef, checkpoint: dict[str, Any] | None
-) -> Gradual | None:
+def make_gradual(p: TrainSettings, netdef: NetDef, checkpoint: Checkpoint | None) -> Gradual | None:
     """The cuts on the way, as far as they have come; None where there are to be none."""
     if not p.sparsity.prune_while_training:
         refuse_times(p, "prune_while_training=True, or latency_prune.py after the training")
@@ -311,7 +312,7 @@ def make_gradual(
     if p.training.freeze:
         raise InputError(f"freeze={p.training.freeze}: expected 0 with prune_while_training=True")
     check_cut_epochs(p.sparsity.cut_epochs, p.training.epochs)
-    state = checkpoint["training"]["gradual"] if checkpoint else None
+    state = checkpoint.training["gradual"] if checkpoint else None
     whole = cfg_files.parse(state["cfg"], netdef.net.path) if state else netdef
     aim = make_aim(p, whole, state["aim"] if state else None)
     gradual = Gradual(aim, p.training.epochs, p.sparsity.cut_epochs, Gone.nothing(whole))
@@ -442,22 +443,21 @@ def save(
         "averaged": int(trainer.mean.n_averaged),
         "gradual": gradual.state() if gradual else None,
     }
-    settings = dataclasses.asdict(p)
     paths = [run.weights / "last.pt"]
     if better:
         paths.append(run.weights / "best.pt")
         write_pair(run.weights / "best", mean, netdef, names)
     for path in paths:
-        save_checkpoint(path, netdef, names, mean.state_dict(), settings, training)
+        save_checkpoint(path, netdef, names, mean.state_dict(), p, training)
 
 
-def restore(trainer: Trainer, checkpoint: dict[str, Any] | None) -> Progress:
+def restore(trainer: Trainer, checkpoint: Checkpoint | None) -> Progress:
     """Put a checkpoint's state into the trainer; how far it had come."""
     if not checkpoint:
         return Progress()
-    training = checkpoint["training"]
+    training = checkpoint.training
     trainer.model.load_state_dict(training["model"])
-    trainer.averaged.load_state_dict(checkpoint["model"])
+    trainer.averaged.load_state_dict(checkpoint.model)
     trainer.mean.n_averaged.fill_(training["averaged"])
     trainer.optimizer.load_state_dict(training["optimizer"])
     trainer.schedule.load_state_dict(training["schedule"])
@@ -544,7 +544,9 @@ def finish(
     run: Run, p: TrainSettings, validation: ValidationDataset, loader: Iterable[Batch]
 ) -> None:
     """Measure the best network once more, as saved, and draw what it does."""
-    network = load_network(str(run.weights / "best.pt"), device=p.model.device)
+    network = load_network(
+        TrainedNetwork(weights=str(run.weights / "best.pt"), device=p.model.device)
+    )
     metrics, found = measure(p, network.model, loader, validation)
     plot_precision_recall(metrics, network.names, run.folder / "precision_recall.png")
     plot_confusion(metrics, network.names, run.folder / "confusion.png")
@@ -556,14 +558,14 @@ def finish(
 
 def show_scales(run: Run) -> None:
     """Draw how the scales came to zero."""
-    network = load_network(str(run.weights / "best.pt"), device="cpu")
+    network = load_network(TrainedNetwork(weights=str(run.weights / "best.pt"), device="cpu"))
     dead = near_zero(network.model)
     plot_scales(read_history(run.folder / CSV_NAME), dead, run.folder / "scales.png")
 
 
 def show_time(run: Run, aim: TimeAim) -> None:
     """Say what the network takes that came of the cuts, beside the one before them."""
-    network = load_network(str(run.weights / "best.pt"), device="cpu")
+    network = load_network(TrainedNetwork(weights=str(run.weights / "best.pt"), device="cpu"))
     cuts = [f"cut {n}: {timing.line()}" for n, timing in enumerate(aim.timings, 1)]
     last = aim.measure(network.model)
     text = "\n".join([*cuts, f"at the end: {last.outcome()}"])
@@ -579,7 +581,9 @@ def show_bearing(
     calibration: Iterable[Batch],
 ) -> None:
     """Say how much of the sparse network could be cut."""
-    network = load_network(str(run.weights / "best.pt"), device=p.model.device)
+    network = load_network(
+        TrainedNetwork(weights=str(run.weights / "best.pt"), device=p.model.device)
+    )
     # A time is no share of a network; slim cuts the same channels by shares.
     strategy = "slim" if p.pruning.strategy == LATENCY else p.pruning.strategy
     points = bearing(

@@ -66,7 +66,7 @@ def prune(settings: PruneSettings) -> Report:
     latency_rounds = run_settings.latency_rounds
     evaluation = asdict(settings.evaluation) | asdict(settings.nms)
     goal = _goal(settings.pruning)
-    opened = load_network(**asdict(settings.network))
+    opened = load_network(settings.network)
     photos = _photos(opened, settings.data)
     model = opened.model
     loss = Loss(model.heads)
@@ -194,7 +194,7 @@ def _save(
         netdef,
         network.names,
         small.state_dict(),
-        asdict(settings),
+        settings,
         {"pruned": {"strategy": report.strategy, "shares": asdict(report.shares)}},
     )
     save_settings(settings, run.folder / "settings.json")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import export as script
+from import_param import TrainedNetwork
 from tests.utils.backends.test_backends import CFG, trained
 from utils.backends import export, installed
 from utils.backends.export import FORMATS, NEEDS, Options
@@ -60,7 +61,7 @@ def test_a_darknet_pair_has_the_name_size_and_shape_that_it_is_used_with(
     assert [file.name for file in done.files] == [
         "net-1.1.cfg", "net-1.1.weights", "net-1.1.names",
     ]  # fmt: skip
-    opened = load_network(str(done.files[1]), device="cpu")
+    opened = load_network(TrainedNetwork(weights=str(done.files[1]), device="cpu"))
     assert (opened.size, opened.letterbox) == (used.size, used.letterbox)
 
 

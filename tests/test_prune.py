@@ -14,7 +14,7 @@ import latency_prune
 import prune
 import slim_prune
 import train
-from import_param import PruneSettings, Pruning, Runtime
+from import_param import PruneSettings, Pruning, Runtime, TrainedNetwork
 from models.costs import count_parameters
 from pruning.latency.table import timer
 from pruning.report import measure_latencies
@@ -56,9 +56,9 @@ def test_a_cut_leaves_what_it_promises(weights: str, capsys: pytest.CaptureFixtu
         "settings.json", "report.txt", "report.json", "channels.png",
     }  # fmt: skip
     report = json.loads(Path("runs/small/report.json").read_text())
-    pair = load_network("weights/small/pruned.weights", device="cpu")
-    ours = load_network("weights/small/pruned.pt", device="cpu")
-    whole = load_network(weights, device="cpu")
+    pair = load_network(TrainedNetwork(weights="weights/small/pruned.weights", device="cpu"))
+    ours = load_network(TrainedNetwork(weights="weights/small/pruned.pt", device="cpu"))
+    whole = load_network(TrainedNetwork(weights=weights, device="cpu"))
     assert ours.names == pair.names == NAMES
     assert report["after"]["parameters"] == count_parameters(pair.model)
     assert report["before"]["parameters"] == count_parameters(whole.model)
@@ -122,8 +122,10 @@ def test_one_photo_to_train_on_is_none_for_bn(
     prune.main(flags(weights, "--name", "small", "--percent", "0.3"))
     said = capsys.readouterr().out
     assert "BN is not re-estimated" in said and "after BN re-estimation" not in said
-    before, after = (load_network(path, device="cpu").model.state_dict()["layers.0.bn.running_var"]
-                     for path in (weights, "weights/small/pruned.pt"))  # fmt: skip
+    before, after = (
+        load_network(TrainedNetwork(weights=path, device="cpu")).model.layers[0].bn.running_var
+        for path in (weights, "weights/small/pruned.pt")
+    )
     assert set(after.tolist()) <= set(before.tolist())
 
 

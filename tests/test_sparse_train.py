@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import train
-from import_param import TrainSettings
+from import_param import TrainedNetwork, TrainSettings
 from models.costs import count_operations, count_parameters
 from models.darknet import Darknet
 from models.netdef import parse
@@ -61,14 +61,14 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
 def expect_same_run(names: tuple[str, str]) -> None:
     """The same weights, state and figures, to the bit."""
     one, other = (read_checkpoint(f"weights/{name}/last.pt") for name in names)
-    assert one["cfg"] == other["cfg"]
-    for part in (("model",), ("training", "model")):
-        first, second = one, other
-        for key in part:
-            first, second = first[key], second[key]
+    assert one.netdef == other.netdef
+    for first, second in (
+        (one.model, other.model),
+        (one.training["model"], other.training["model"]),
+    ):
         for name, tensor in first.items():
             assert torch.equal(tensor, second[name]), name
-    states = [c["training"]["optimizer"]["state"] for c in (one, other)]
+    states = [c.training["optimizer"]["state"] for c in (one, other)]
     for number, state in states[0].items():
         for key, value in state.items():
             assert torch.equal(torch.as_tensor(value), torch.as_tensor(states[1][number][key]))
@@ -92,12 +92,12 @@ def test_a_sparse_run_ends_with_zeros_pictures_and_a_percent(
     rows = figures("runs/sparse/metrics.csv")
     assert 0 <= float(rows[0]["sparsity/below 0.01"]) <= float(rows[-1]["sparsity/below 0.01"])
     assert float(rows[-1]["scales/10 %"]) < float(rows[0]["scales/10 %"])
-    saved = load_network("weights/sparse/best.pt", device="cpu").model
+    saved = load_network(TrainedNetwork(weights="weights/sparse/best.pt", device="cpu")).model
     sizes = torch.cat([size(read(saved, b.drawn)) for b in find_bundles(saved.netdef, "slim")])
     zeros = float((sizes == 0).float().mean())
     assert zeros > 0 and zeros <= float(rows[-1]["sparsity/below 0.01"]) + 1e-6
     last, best = (read_checkpoint(f"weights/sparse/{name}.pt") for name in ("last", "best"))
-    assert last["training"]["epoch"] == best["training"]["epoch"] == 4  # the sparsest, not mAP's
+    assert last.training["epoch"] == best.training["epoch"] == 4  # the sparsest, not mAP's
 
 
 @pytest.mark.parametrize("step", ["proximal", "subgradient"])
@@ -122,13 +122,13 @@ def test_a_run_that_is_cut_on_the_way_ends_at_the_target_and_resumes_exactly(
     said = capsys.readouterr().out
     assert said.count("cut after epoch") == 2 and " uncut" not in said
     last = read_checkpoint("weights/whole/last.pt")
-    small, whole = parse(last["cfg"]), parse(NET).with_net_options(width=64, height=64)
+    small, whole = last.netdef, parse(NET).with_net_options(width=64, height=64)
     counts = [
         sum(layer.integer("filters") for layer in net.layers if layer.kind == "convolutional") - 15
         for net in (small, whole)
     ]
     assert counts[0] / counts[1] == pytest.approx(0.5, abs=0.08)
-    opened = load_network("weights/whole/best.weights", device="cpu").model
+    opened = load_network(TrainedNetwork(weights="weights/whole/best.weights", device="cpu")).model
     assert count_parameters(opened) == count_parameters(Darknet(small))
     for epochs in (1, 2, 3, 4):  # before, between and after the cuts
         name = f"halved{epochs}"
@@ -152,7 +152,7 @@ def test_a_run_is_cut_to_a_time_on_the_way_and_resumes_exactly(
     left = Path("runs/whole/latency.txt").read_text().splitlines()
     assert [line.partition(":")[0] for line in left] == ["cut 1", "cut 2", "at the end"]
     assert left[-1] in said
-    small = parse(read_checkpoint("weights/whole/best.pt")["cfg"])
+    small = read_checkpoint("weights/whole/best.pt").netdef
     assert f"measured {0.5 + count_operations(small) / 1e6:.2f} ms" in left[-1]
     for epochs in (2, 3):  # between and after the cuts
         name = f"halved{epochs}"
@@ -168,7 +168,7 @@ def test_a_run_is_cut_to_a_time_on_the_way_and_resumes_exactly(
 def test_blocks_are_cut_on_the_way_too(project: Path) -> None:
     cut = ["--prune_while_training", "--cut_epochs", "1", "--percent", "0.9", "--pruned_id", "2"]
     train.main(flags("--name", "layers", *SPARSE, *cut, epochs=2))
-    small = parse(read_checkpoint("weights/layers/last.pt")["cfg"])
+    small = read_checkpoint("weights/layers/last.pt").netdef
     assert not any(layer.kind == "shortcut" for layer in small.layers)
 
 

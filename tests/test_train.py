@@ -12,8 +12,9 @@ import torch
 
 import test as measure
 import train
+from import_param import TrainedNetwork
 from models import netdef
-from models.netdef import head_anchors, parse
+from models.netdef import head_anchors
 from models.weights import read_weights
 from tests.models.test_darknet import RESIDUAL
 from utils.checkpoint import load_network, read_checkpoint
@@ -69,8 +70,8 @@ def test_a_run_leaves_what_it_promises(project: Path, capsys: pytest.CaptureFixt
 def test_the_pair_is_the_checkpoint_and_opens_elsewhere(project: Path) -> None:
     train.main(flags("--name", "first", epochs=1))
     folder = project / "weights/first"
-    ours = load_network(str(folder / "best.pt"), device="cpu")
-    pair = load_network(str(folder / "best.weights"), device="cpu")
+    ours = load_network(TrainedNetwork(weights=str(folder / "best.pt"), device="cpu"))
+    pair = load_network(TrainedNetwork(weights=str(folder / "best.weights"), device="cpu"))
     assert ours.names == pair.names == tuple("0123456789")
     assert ours.size == pair.size == (64, 64)
     x = torch.rand(1, 3, 64, 64)
@@ -105,8 +106,8 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     train.main([*again, "--epochs", "3"])
 
     whole, cut = (read_checkpoint(f"weights/{name}/last.pt") for name in ("whole", "cut"))
-    for name, tensor in whole["model"].items():
-        assert torch.equal(tensor, cut["model"][name]), name
+    for name, tensor in whole.model.items():
+        assert torch.equal(tensor, cut.model[name]), name
     rows = [figures(f"runs/{name}/metrics.csv") for name in ("whole", "cut")]
     timed = "speed/images_per_second"
     for row in (*rows[0], *rows[1]):
@@ -162,7 +163,7 @@ def test_a_loss_that_is_no_number_names_the_files(project: Path) -> None:
 def test_best_is_an_epoch_that_was_measured(project: Path) -> None:
     train.main(flags("--name", "rare", "--eval_every", "2", epochs=3))
     measured = [float(row["mAP/mAP@.5"]) for row in figures("runs/rare/metrics.csv")[1:]]
-    best = read_checkpoint("weights/rare/best.pt")["training"]
+    best = read_checkpoint("weights/rare/best.pt").training
     assert best["epoch"] == 2 + measured.index(max(measured))
     assert best["best"] == pytest.approx(max(measured))
 
@@ -171,7 +172,7 @@ def test_boxes_thinner_than_a_tenth_of_a_pixel_make_no_anchor_of_width_0(project
     for label in (project / "demo/labels").rglob("*.txt"):
         label.write_text("0 0.5 0.5 0.0002 0.5\n")
     train.main(flags("--name", "thin", epochs=1))
-    netdef = parse(read_checkpoint("weights/thin/last.pt")["cfg"])
+    netdef = read_checkpoint("weights/thin/last.pt").netdef
     anchors = [pair for index in netdef.heads for pair in head_anchors(netdef.layers[index])]
     assert (0.1, 32.0) in anchors and all(min(pair) > 0 for pair in anchors)
 
@@ -195,9 +196,9 @@ def test_the_cfg_says_whether_photos_keep_their_aspect(project: Path) -> None:
     text = (project / "tiny.cfg").read_text().replace("width=32", "letter_box=1\nwidth=32")
     (project / "tiny.cfg").write_text(text)
     train.main(flags("--name", "boxed", epochs=1))
-    assert load_network("weights/boxed/best.pt", device="cpu").letterbox
+    assert load_network(TrainedNetwork(weights="weights/boxed/best.pt", device="cpu")).letterbox
     train.main(flags("--name", "plain", "--letterbox", "no", epochs=1))
-    assert not load_network("weights/plain/best.pt", device="cpu").letterbox
+    assert not load_network(TrainedNetwork(weights="weights/plain/best.pt", device="cpu")).letterbox
 
 
 def test_early_stop_freezing_and_accumulation(
@@ -206,12 +207,12 @@ def test_early_stop_freezing_and_accumulation(
     more = ["--freeze", "2", "--accumulate", "2", "--patience", "1", "--lr", "1e-12"]
     train.main(flags("--name", "calm", *more, epochs=9))
     assert "stopped: no better mAP in 1 evaluations" in capsys.readouterr().out
-    first = parse(read_checkpoint("weights/calm/best.pt")["cfg"])
+    first = read_checkpoint("weights/calm/best.pt").netdef
     assert len(first.layers) == 7
     last = read_checkpoint("weights/calm/last.pt")
-    assert last["training"]["epoch"] < 9
+    assert last.training["epoch"] < 9
     bn = "layers.1.bn.num_batches_tracked"
-    assert last["training"]["model"][bn] == 0  # frozen layers take no statistics
+    assert last.training["model"][bn] == 0  # frozen layers take no statistics
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ class Step:
     def done(self) -> bool:
         if not self.result.is_file():
             return False
-        return not self.epochs or read_checkpoint(self.result)["training"]["epoch"] == self.epochs
+        return not self.epochs or read_checkpoint(self.result).training["epoch"] == self.epochs
 
     def command(self) -> list[str]:
         """What to run: from the start, or where a training was stopped, on from there."""

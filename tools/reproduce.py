@@ -25,7 +25,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from import_param import TORCH, BelowOne, Count, NotNegative, Positive, RunName, Speedup, Whole
+from import_param import (
+    TORCH,
+    BelowOne,
+    Count,
+    NotNegative,
+    Positive,
+    RunName,
+    Speedup,
+    TrainedNetwork,
+    Whole,
+)
 from models import netdef as cfg_files
 from pruning.latency.table import timer
 from pruning.plots import Place, plot_sizes
@@ -126,7 +136,10 @@ def chosen(rows: Sequence[Row], words: Sequence[str]) -> list[Row]:
 
 def measure(rows: Sequence[Row]) -> tuple[list[Result], str]:
     """What each row came to, and how latency was measured: all networks taking turns."""
-    networks = [load_network(str(row.trained[0].result), device="cpu") for row in rows]
+    networks = [
+        load_network(TrainedNetwork(weights=str(row.trained[0].result), device="cpu"))
+        for row in rows
+    ]
     models, size = [n.model for n in networks], networks[0].size
     engine = timer(models[0], size, dataclasses.asdict(TORCH))
     latencies, method = measure_latencies(models, size, LATENCY_ROUNDS, engine)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from import_param import PruneSettings, TrainedNetwork, TrainSettings
 from models import netdef as cfg_files
 from models.darknet import Darknet, shapes, stride
 from models.netdef import NetDef
@@ -18,9 +19,10 @@ from models.weights import fill_, read_weights, torchvision_trunk, write_weights
 from utils.data.definition import read_names
 from utils.errors import InputError
 from utils.files import atomic, write_text
+from utils.version import VERSION
 
 FORMAT = 1
-OURS = (".pt", ".pth")  # the suffixes of what torch.save wrote
+CHECKPOINT_SUFFIXES = (".pt", ".pth")  # of what torch.save wrote
 PARTS = {"cfg": str, "names": list, "model": dict, "settings": dict, "training": dict}
 
 
@@ -28,7 +30,11 @@ PARTS = {"cfg": str, "names": list, "model": dict, "settings": dict, "training":
 class Network:
     """A network ready to use: in eval mode, on its device.
 
-    size: (width, height) of its input in pixels. letterbox: whether photos keep their aspect.
+    Attributes:
+        model: in channels-last memory format.
+        names: of its classes.
+        size: (width, height) of its input in pixels.
+        letterbox: whether photos keep their aspect.
     """
 
     model: Darknet
@@ -37,8 +43,34 @@ class Network:
     letterbox: bool
 
 
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """What `save_checkpoint` wrote, on the CPU.
+
+    Attributes:
+        netdef: the network's definition.
+        names: of its classes.
+        model: the weights to use, a state dict.
+        settings: what the run was started with, by group; `utils.settings.restore` makes settings
+            of them, also of those that older versions wrote.
+        training: what going on with the training needs: tensors and plain values.
+        version: of the project that wrote it; empty before 0.2.0.
+    """
+
+    netdef: NetDef
+    names: tuple[str, ...]
+    model: Mapping[str, Tensor]
+    settings: Mapping[str, Any]
+    training: Mapping[str, Any]
+    version: str
+
+
 def choose_device(name: str) -> torch.device:
-    """`auto` is the graphics card where there is one. Raises InputError for what torch lacks."""
+    """The device of a name such as `cuda:1`; `auto` is the graphics card where there is one.
+
+    Raises:
+        InputError: torch has no such device here.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -55,21 +87,21 @@ def save_checkpoint(
     netdef: NetDef,
     names: Sequence[str],
     model: Mapping[str, Tensor],
-    settings: Mapping[str, Any],
+    settings: TrainSettings | PruneSettings,
     training: Mapping[str, Any],
 ) -> None:
-    """Write a checkpoint that opens alone.
+    """Write a checkpoint that opens alone; `Checkpoint` tells its parts.
 
-    model: the weights to use. settings: what the run was started with. training: what going on
-    needs (epoch, optimizer, running mean, ...), tensors and plain values only.
-    Raises InputError where it cannot be written.
+    Raises:
+        InputError: it cannot be written.
     """
     content = {
         "format": FORMAT,
+        "version": VERSION,
         "cfg": netdef.text(),
         "names": list(names),
         "model": dict(model),
-        "settings": dict(settings),
+        "settings": asdict(settings),
         "training": dict(training),
     }
     with atomic(path) as temporary:
@@ -81,8 +113,12 @@ def save_checkpoint(
             raise InputError(f"{path}: cannot be written; is the disk full?") from error
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of ours, onto the CPU. Raises InputError for any other file."""
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint of ours, onto the CPU.
+
+    Raises:
+        InputError: the file cannot be read, or is any other file.
+    """
     content = _torch_load(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path}: expected a checkpoint of this project (format {FORMAT})")
@@ -91,7 +127,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             raise InputError(f"{path}: expected {name!r} to be a {kind.__name__}")
     if not all(isinstance(value, Tensor) for value in content["model"].values()):
         raise InputError(f"{path}: expected 'model' to hold tensors")
-    return content
+    return Checkpoint(
+        cfg_files.parse(content["cfg"], f"{path} (its cfg)"),
+        tuple(content["names"]),
+        content["model"],
+        content["settings"],
+        content["training"],
+        content.get("version", ""),
+    )
 
 
 def _torch_load(path: str | Path) -> Any:
@@ -106,18 +149,26 @@ def _torch_load(path: str | Path) -> Any:
 
 
 def read_pretrained(path: str | Path, netdef: NetDef) -> tuple[dict[str, Tensor], NetDef]:
-    """Weights to start `netdef` from: a checkpoint of ours, Darknet's file (whole or cut off), or
-    torchvision's state dict, told apart by the suffix.
+    """Weights to start `netdef` from.
 
-    Returns a state dict and `netdef`; where a checkpoint's heads belong to the weights, with the
-    anchors and rules of those heads.
+    Args:
+        path: a checkpoint of ours, Darknet's file (whole or cut off), or torchvision's state dict,
+            told apart by the suffix.
+        netdef: the network to start.
+
+    Returns:
+        A state dict, and `netdef`; where a checkpoint's heads belong to the weights, with the
+        anchors and rules of those heads.
+
+    Raises:
+        InputError: the file cannot be read, or nothing in it is of use to the network.
     """
-    if Path(path).suffix not in OURS:
+    if Path(path).suffix not in CHECKPOINT_SUFFIXES:
         return read_weights(path, netdef)[0], netdef
     content = _torch_load(path)
     if isinstance(content, dict) and "format" in content:
         checkpoint = read_checkpoint(path)
-        return checkpoint["model"], _with_heads_of(netdef, cfg_files.parse(checkpoint["cfg"]))
+        return dict(checkpoint.model), _with_heads_of(netdef, checkpoint.netdef)
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         raise InputError(f"{path}: expected a checkpoint, or a state dict of names with tensors")
     with torch.device("meta"):
@@ -156,65 +207,64 @@ def write_pair(
 
 
 def newest_weights(folder: Path = Path("weights")) -> Path:
-    """The best.pt that was written last. Raises InputError where there is none."""
-    found = sorted(folder.glob("*/best.pt"), key=lambda path: path.stat().st_mtime)
-    if not found:
+    """The best.pt in the run folders of `folder` that was written last.
+
+    Raises:
+        InputError: there is none.
+    """
+    paths = sorted(folder.glob("*/best.pt"), key=lambda path: path.stat().st_mtime)
+    if not paths:
         raise InputError(f"weights='': found no {folder}/*/best.pt; run train.py or name a file")
-    return found[-1]
+    return paths[-1]
 
 
-def load_network(
-    weights: str = "",
-    cfg: str = "",
-    names: str = "",
-    device: str = "auto",
-    img_size: int = 0,
-    letterbox: str = "auto",
-) -> Network:
+def load_network(settings: TrainedNetwork) -> Network:
     """Open a trained network: a checkpoint of ours, or Darknet's .weights with its .cfg.
 
-    weights: empty for the newest weights/*/best.pt. cfg: of .weights; empty for the file beside it
-    with the same name. names: a file of class names; empty for the network's own: those in the
-    checkpoint, or the one .names file beside the .weights, or else the classes' numbers.
-    img_size: input width and height in pixels; 0 for the network's own.
-    letterbox: `yes`, `no`, or `auto` for what the network was trained with.
+    Without `settings.names`, its classes are called as the checkpoint says, or the one .names file
+    beside the .weights; else by their numbers.
 
-    Raises InputError where a file is missing or does not fit.
+    Raises:
+        InputError: a file is missing or does not fit.
     """
-    path = Path(weights) if weights else newest_weights()
-    if path.suffix not in (".weights", *OURS):
-        raise InputError(
-            f"weights={str(path)!r}: expected a .pt of this project, or a .weights file"
-        )
-    if path.suffix == ".weights":
-        cfg_path = Path(cfg) if cfg else path.with_suffix(".cfg")
-        netdef = cfg_files.load(cfg_path)
-        model = Darknet(netdef)
-        state, _ = read_weights(path, netdef)
-        names = names or _names_beside(path)
-        own_names = None
-    else:
-        if cfg:
-            raise InputError(f"cfg={cfg!r}: expected none: {path} holds its own")
-        checkpoint = read_checkpoint(path)
-        netdef = cfg_files.parse(checkpoint["cfg"], f"{path} (its cfg)")
-        model = Darknet(netdef)
-        state = checkpoint["model"]
-        own_names = tuple(checkpoint["names"])
+    path = Path(settings.weights) if settings.weights else newest_weights()
+    netdef, state, own_names = _read_trained(path, settings.cfg)
     for note in netdef.notes:
         print(f"note: {note}", file=sys.stderr)
     check_for_photos(netdef)
+    model = Darknet(netdef)
     filled = fill_(model, state)
     if filled.missing:
         raise InputError(f"{path}: holds only a part of the network: {filled}")
-    size = (img_size, img_size) if img_size else netdef.size
+    size = (settings.img_size, settings.img_size) if settings.img_size else netdef.size
     check_size(netdef, size)
+    names_file = settings.names or (_names_beside(path) if path.suffix == ".weights" else "")
+    names = read_names(names_file) if names_file else own_names
+    letterbox = settings.letterbox
     return Network(
-        model.to(choose_device(device)).to(memory_format=torch.channels_last).eval(),
-        _class_names(model, read_names(names) if names else own_names, names or str(path)),
+        model.to(choose_device(settings.device)).to(memory_format=torch.channels_last).eval(),
+        _class_names(model, names, names_file or str(path)),
         size,
         netdef.letterbox if letterbox == "auto" else letterbox == "yes",
     )
+
+
+def _read_trained(
+    path: Path, cfg: str
+) -> tuple[NetDef, Mapping[str, Tensor], tuple[str, ...] | None]:
+    """A network's definition, its state dict, and the names of its classes that the file holds."""
+    if path.suffix in CHECKPOINT_SUFFIXES:
+        if cfg:
+            raise InputError(f"cfg={cfg!r}: expected none: {path} holds its own")
+        checkpoint = read_checkpoint(path)
+        return checkpoint.netdef, checkpoint.model, checkpoint.names
+    if path.suffix != ".weights":
+        raise InputError(
+            f"weights={str(path)!r}: expected a .pt of this project, or a .weights file"
+        )
+    netdef = cfg_files.load(Path(cfg) if cfg else path.with_suffix(".cfg"))
+    state, _ = read_weights(path, netdef)
+    return netdef, state, None
 
 
 def check_for_photos(netdef: NetDef) -> None:

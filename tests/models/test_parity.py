@@ -9,6 +9,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
+from import_param import TrainedNetwork
 from utils.boxes import clip, cxcywh_to_xyxy, fit_image
 from utils.checkpoint import Network, load_network
 from utils.evaluation.evaluate import predict
@@ -26,7 +27,9 @@ CONF, NMS = 0.25, 0.45  # what Darknet's golden detections were made with
 
 
 def opened(shared: Path, folder: str, name: str) -> Network:
-    return load_network(str(shared / f"weights/{folder}/{name}.weights"), device="cpu")
+    return load_network(
+        TrainedNetwork(weights=str(shared / f"weights/{folder}/{name}.weights"), device="cpu")
+    )
 
 
 @pytest.mark.parametrize("folder", OPENCV)

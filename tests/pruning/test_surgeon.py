@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from import_param import TrainedNetwork
 from models import netdef as cfg_files
 from models.costs import count_parameters
 from models.darknet import Darknet
@@ -318,7 +319,7 @@ def test_opencv_reads_the_cut_pair(name: str, classes: int, tmp_path: Path) -> N
     small = cut(model, STRATEGIES[strategy](netdef, gamma(model), Target(0.5)))
     cfg, weights = write_pair(tmp_path / "pruned", small, small.netdef, ("a", "b")[:classes])
     images = photos(netdef, 1)
-    opened = load_network(str(weights), device="cpu").model
+    opened = load_network(TrainedNetwork(weights=str(weights), device="cpu")).model
     assert opened.netdef == small.netdef
     with torch.no_grad():
         assert error(opencv_maps(cfg, weights, images), opened(images)) < 1e-4
@@ -330,7 +331,7 @@ def test_opencv_finds_the_same_with_a_cut_real_network(
 ) -> None:
     """Boxes, scores and classes on the shared photos, whatever the cut has made of them."""
     weights = next((shared / "weights" / name).glob("*.weights"))
-    network = load_network(str(weights), device="cpu")
+    network = load_network(TrainedNetwork(weights=str(weights), device="cpu"))
     model = network.model
     plan = STRATEGIES["slim"](model.netdef, gamma(model), Target(0.1))
     small = cut(model, plan)
@@ -359,7 +360,9 @@ NETS = (
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("name", NETS)
 def test_shared_networks_are_cut_as_they_are_masked(name: str, strategy: str, shared: Path) -> None:
-    model = load_network(str(shared / f"weights/{name}.weights"), device="cpu").model
+    model = load_network(
+        TrainedNetwork(weights=str(shared / f"weights/{name}.weights"), device="cpu")
+    ).model
     if "layer" in strategy and not residual_blocks(model.netdef):
         pytest.skip("it has no residual block")
     plan = STRATEGIES[strategy](model.netdef, gamma(model), Target(0.4))

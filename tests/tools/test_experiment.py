@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from import_param import TrainSettings
 from models.netdef import NetDef
 from tests.pruning.nets import config
 from tools.experiment import SMALL, Recipe, Step, in_order, plan_rows, run_steps
@@ -35,7 +36,9 @@ def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def checkpoint(path: Path, epoch: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_checkpoint(path, config("yolov3-lite"), ("a",), {}, {}, {"epoch": torch.tensor(epoch)})
+    save_checkpoint(
+        path, config("yolov3-lite"), ("a",), {}, TrainSettings(), {"epoch": torch.tensor(epoch)}
+    )
 
 
 def recipe(seeds: int = 2, dense_epochs: int = 0) -> Recipe:

@@ -1,11 +1,13 @@
 """Does a network on disk open again, alone, and is anything else refused?"""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from import_param import Pruning, TrainedNetwork, Training, TrainSettings
 from models.darknet import Darknet
 from models.netdef import parse
 from models.weights import write_weights
@@ -21,6 +23,8 @@ from utils.checkpoint import (
     write_pair,
 )
 from utils.errors import InputError
+from utils.settings import restore
+from utils.version import VERSION
 
 
 def model(classes: int = 2) -> Darknet:
@@ -28,13 +32,15 @@ def model(classes: int = 2) -> Darknet:
 
 
 def save(path: Path, network: Darknet, names: tuple[str, ...] = ("a", "b")) -> Path:
-    save_checkpoint(path, network.netdef, names, network.state_dict(), {}, {})
+    save_checkpoint(path, network.netdef, names, network.state_dict(), TrainSettings(), {})
     return path
 
 
 def test_a_checkpoint_opens_alone(tmp_path: Path) -> None:
     ours = model().eval()
-    opened = load_network(str(save(tmp_path / "best.pt", ours)), device="cpu")
+    opened = load_network(
+        TrainedNetwork(weights=str(save(tmp_path / "best.pt", ours)), device="cpu")
+    )
     assert opened.names == ("a", "b") and opened.size == (32, 32) and not opened.letterbox
     x = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
@@ -45,7 +51,13 @@ def test_size_letterbox_and_names_can_be_chosen(tmp_path: Path) -> None:
     path = str(save(tmp_path / "best.pt", model()))
     (tmp_path / "other.names").write_text("cat\ndog\n")
     opened = load_network(
-        path, names=str(tmp_path / "other.names"), img_size=64, letterbox="yes", device="cpu"
+        TrainedNetwork(
+            weights=path,
+            names=str(tmp_path / "other.names"),
+            img_size=64,
+            letterbox="yes",
+            device="cpu",
+        )
     )
     assert opened.names == ("cat", "dog") and opened.size == (64, 64) and opened.letterbox
 
@@ -53,11 +65,17 @@ def test_size_letterbox_and_names_can_be_chosen(tmp_path: Path) -> None:
 def test_a_pair_takes_the_names_beside_it(tmp_path: Path) -> None:
     write_weights(tmp_path / "x.weights", model())
     model().netdef.write(tmp_path / "x.cfg")
-    assert load_network(str(tmp_path / "x.weights"), device="cpu").names == ("0", "1")
+    assert load_network(
+        TrainedNetwork(weights=str(tmp_path / "x.weights"), device="cpu")
+    ).names == ("0", "1")
     (tmp_path / "coco.names").write_text("cat\ndog\n")
-    assert load_network(str(tmp_path / "x.weights"), device="cpu").names == ("cat", "dog")
+    assert load_network(
+        TrainedNetwork(weights=str(tmp_path / "x.weights"), device="cpu")
+    ).names == ("cat", "dog")
     write_pair(tmp_path / "x", model(), model().netdef, ("own", "names"))
-    assert load_network(str(tmp_path / "x.weights"), device="cpu").names == ("own", "names")
+    assert load_network(
+        TrainedNetwork(weights=str(tmp_path / "x.weights"), device="cpu")
+    ).names == ("own", "names")
 
 
 def test_the_newest_weights_are_found(tmp_path: Path) -> None:
@@ -109,10 +127,44 @@ def test_a_checkpoint_of_other_types_is_refused(
         read_checkpoint(path)
 
 
+def test_a_checkpoint_says_which_version_wrote_it_with_which_settings(tmp_path: Path) -> None:
+    settings = TrainSettings(training=Training(lr=0.5), pruning=Pruning(target_ms=3.0))
+    network = model()
+    training = {"epoch": 3, "momentum": torch.ones(2)}
+    path = tmp_path / "x.pt"
+    save_checkpoint(path, network.netdef, ("a", "b"), network.state_dict(), settings, training)
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.version == VERSION
+    assert restore(TrainSettings, checkpoint.settings) == settings
+    assert checkpoint.netdef == network.netdef and checkpoint.names == ("a", "b")
+    assert checkpoint.training["epoch"] == 3
+    assert checkpoint.training["momentum"].tolist() == [1, 1]
+
+
+def test_a_checkpoint_of_an_older_version_opens(tmp_path: Path) -> None:
+    """It holds no version, and its settings are in groups of other names."""
+    network = model()
+    content = {
+        "format": 1,
+        "cfg": network.netdef.text(),
+        "names": ["a", "b"],
+        "model": network.state_dict(),
+        "settings": {"train": {"lr": 0.5, "epochs": 7}, "prune": {"cost_table": "x.csv"}},
+        "training": {},
+    }
+    torch.save(content, tmp_path / "x.pt")
+    checkpoint = read_checkpoint(tmp_path / "x.pt")
+    assert checkpoint.version == ""
+    settings = restore(TrainSettings, checkpoint.settings)
+    assert (settings.training.lr, settings.training.epochs) == (0.5, 7)
+    assert settings.pruning.latency_table == "x.csv"
+    assert load_network(TrainedNetwork(weights=str(tmp_path / "x.pt"))).names == ("a", "b")
+
+
 def test_a_foreign_state_dict_is_refused_as_a_checkpoint(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(1)}, tmp_path / "x.pt")
     with pytest.raises(InputError, match="expected a checkpoint of this project"):
-        load_network(str(tmp_path / "x.pt"))
+        load_network(TrainedNetwork(weights=str(tmp_path / "x.pt")))
 
 
 @pytest.mark.parametrize(
@@ -134,7 +186,7 @@ def test_arguments_that_do_not_fit(
     strided = RESIDUAL.replace("size=3\npad=1", "size=3\nstride=2\npad=1", 1)
     save(Path("best.pt"), Darknet(parse(strided)))
     with pytest.raises(InputError) as error:
-        load_network(**{"weights": "best.pt", **arguments})
+        load_network(replace(TrainedNetwork(weights="best.pt"), **arguments))
     assert message in str(error.value)
 
 
@@ -142,7 +194,7 @@ def test_a_part_of_a_network_is_not_used(tmp_path: Path) -> None:
     write_weights(tmp_path / "x.weights", model(), layers=1)
     model().netdef.write(tmp_path / "x.cfg")
     with pytest.raises(InputError, match="holds only a part of the network: filled 1 of 3"):
-        load_network(str(tmp_path / "x.weights"))
+        load_network(TrainedNetwork(weights=str(tmp_path / "x.weights")))
 
 
 def test_pretrained_heads_keep_their_anchors(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from import_param import TrainSettings
 from models.netdef import parse
 from utils.checkpoint import save_checkpoint
 from utils.errors import InputError, run, stoppable
@@ -65,7 +66,9 @@ def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path: Path) -> None:
 def test_a_full_disk_is_told_of_checkpoints(tmp_path: Path) -> None:
     netdef = parse("[net]\nwidth=32\nheight=32\n[convolutional]\nfilters=8\n", "a.cfg")
     with full_disk(), pytest.raises(InputError, match=r"a.pt: cannot be written; is the disk"):
-        save_checkpoint(tmp_path / "a.pt", netdef, (), {"x": torch.zeros(20_000)}, {}, {})
+        save_checkpoint(
+            tmp_path / "a.pt", netdef, (), {"x": torch.zeros(20_000)}, TrainSettings(), {}
+        )
     assert not list(tmp_path.iterdir())
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from import_param import TrainedNetwork
 from models.darknet import Darknet
 from models.head import decode
 from utils.backends import ENGINES, installed
@@ -112,7 +113,7 @@ def _darknet(network: Network, stem: Path, images: Tensor, options: Options) -> 
     )
     write_pair(stem, network.model, netdef, network.names)
     files = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".cfg", ".weights", ".names")]
-    opened = load_network(str(files[1]), device="cpu").model
+    opened = load_network(TrainedNetwork(weights=str(files[1]), device="cpu")).model
     return files, torch.inference_mode()(opened)
 
 

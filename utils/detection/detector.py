@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from import_param import TrainedNetwork
 from utils.backends.runtime import open_runtime
 from utils.boxes import fit_image
 from utils.checkpoint import Network, load_network
@@ -22,7 +23,7 @@ def open_detector(
     """Open what a user asked for. batch: pictures at once. settings: the groups `network`,
     `runtime`, `detection` and `nms` of `import_param.DetectSettings`, as dicts."""
     network, detect = (
-        load_network(**settings["network"]),
+        load_network(TrainedNetwork(**settings["network"])),
         {**settings["detection"], **settings["nms"]},
     )
     if hidden := undrawable(network.names):
