@@ -63,7 +63,7 @@ from utils.settings import restore as restore_settings
 from utils.settings import save as save_settings
 from utils.structures import Batch, Detections, Image
 from utils.training.loop import Trainer, freeze_, plain_trainer, train_one_epoch
-from utils.training.lr_schedule import scale_lr, warmup_cosine_factor
+from utils.training.lr_schedule import scale_lr
 from utils.training.runs import Run, new_run
 from utils.visualization.draw import draw_boxes, draw_detections, grid, write_image
 from utils.visualization.metrics_plots import plot_confusion, plot_precision_recall
@@ -143,14 +143,14 @@ def main(argv: list[str] | None = None) -> None:
             title = f"epoch {epoch + 1}/{p.training.epochs}"
             figures = training_figures(train_one_epoch(trainer, batches, len(loader), title))
             progress.epoch, better = epoch + 1, False
-            if trainer.pull:
-                trainer.pull.settle_(trainer.averaged)
-                figures |= trainer.pull.figures()
-            if gradual and trainer.pull:
+            if trainer.penalty:
+                trainer.penalty.settle_(trainer.averaged)
+                figures |= trainer.penalty.figures()
+            if gradual and trainer.penalty:
                 trainer = cut_when_due(gradual, trainer, progress, make)
             if progress.epoch % p.training.eval_every == 0 or progress.epoch == p.training.epochs:
                 metrics, found = measure(p, trainer.averaged, valid_loader, validation)
-                better = progress.judge(metrics, shrinking=trainer.pull is not None)
+                better = progress.judge(metrics, shrinking=trainer.penalty is not None)
                 figures |= validation_figures(metrics, names)
                 if monitor.address:
                     pictures = examples(validation, found, names)
@@ -345,8 +345,8 @@ def cut_when_due(
     make: Callable[[Darknet], Trainer],
 ) -> Trainer:
     """The training of what is left, where the end of this epoch is a time to cut."""
-    assert trainer.pull
-    plan = gradual.plan(progress.epoch, trainer.averaged, trainer.pull.dead)
+    assert trainer.penalty
+    plan = gradual.plan(progress.epoch, trainer.averaged, trainer.penalty.dead)
     if plan is None:
         return trainer
     trainer = cut_trainer(trainer, plan, make)
@@ -379,25 +379,22 @@ def make_trainer(
         model,
         epoch_steps,
         folder,
-        dataclasses.asdict(p.training),
-        dataclasses.asdict(p.loss),
+        p.training,
+        p.loss,
         lr_of_scales(p, epoch_steps) if p.sparsity.is_pruned else 0.0,
     )
     return dataclasses.replace(
         trainer,
-        pull=make_pull(p, trainer.model, epoch_steps * p.training.epochs) if pulled else None,
+        penalty=make_pull(p, trainer.model, epoch_steps * p.training.epochs) if pulled else None,
         distillation=make_distillation(p, teacher, trainer.loss) if teacher else None,
     )
 
 
 def lr_of_scales(p: TrainSettings, epoch_steps: int) -> float:
-    factor = warmup_cosine_factor(
-        epoch_steps, p.training.epochs, p.training.warmup_epochs, p.training.final_lr
-    )
-    drawn = p.training.epochs
+    shrinking = p.training.epochs
     if p.sparsity.prune_while_training:
-        drawn = last_cut(p.training.epochs, p.sparsity.cut_epochs)
-    return scale_lr(p.training.lr, factor, epoch_steps * drawn)
+        shrinking = last_cut(p.training.epochs, p.sparsity.cut_epochs)
+    return scale_lr(p.training, epoch_steps, epoch_steps * shrinking)
 
 
 def make_pull(p: TrainSettings, model: Darknet, steps: int) -> Sparsity:

@@ -81,7 +81,9 @@ def expect_same_run(names: tuple[str, str]) -> None:
 def test_a_sparse_run_ends_with_zeros_pictures_and_a_percent(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schedule, "HIGHEST", 0.5)  # there are only a few steps to come to zero in
+    monkeypatch.setattr(
+        schedule, "MAX_SCALE_LR", 0.5
+    )  # there are only a few steps to come to zero in
     train.main(
         flags("--name", "sparse", "--is_pruned", "--lr", "0.05", "--sparse_rate", "9", epochs=4)
     )

@@ -128,8 +128,8 @@ def training(
         model,
         -(-len(photos) // p.data.batch_size),
         folder,
-        dataclasses.asdict(p.training),
-        dataclasses.asdict(p.loss),
+        p.training,
+        p.loss,
     )
     batches = loader(p, photos, netdef)
     return lambda: train_one_epoch(trainer, islice(batches, p.speed.turn), p.speed.turn, "training")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import import_param
+from import_param import Training
 from models.blocks import Convolution
 from models.darknet import Darknet
-from models.loss import Loss
 from models.netdef import NetDef, parse
 from pruning.channels import find_channels
 from pruning.sparsity import DEAD, Sparsity, equalise_, find_bundles, near_zero, read, size
@@ -19,9 +21,7 @@ from pruning.strategies import may_cut
 from tests.pruning.nets import config, photos, trained
 from utils.errors import InputError
 from utils.structures import Batch
-from utils.training.ema import running_mean
-from utils.training.loop import Trainer, train_one_epoch
-from utils.training.lr_schedule import warmup_cosine
+from utils.training.loop import Trainer, plain_trainer, train_one_epoch
 from utils.training.optimizer import SCALES, make_optimizer
 
 # A stem, a block on it whose inside is a depthwise convolution, a plain layer, a head.
@@ -91,7 +91,8 @@ def pull(model: Darknet, strategy: str = "slim", rate: float = 1.0, **more: obje
 
 def sgd(lr: float, momentum: float = 0.0) -> torch.optim.Optimizer:
     """An optimizer whose step for a gradient of 1 is lr / (1 - momentum)."""
-    return make_optimizer("sgd", nn.BatchNorm2d(1), lr, momentum, 0.0, scale_lr=lr)
+    settings = Training(optimizer="sgd", lr=lr, momentum=momentum)
+    return make_optimizer(nn.BatchNorm2d(1), settings, scale_lr=lr)
 
 
 def set_(model: Darknet, values: dict[int, list[float]], what: str = "weight") -> None:
@@ -154,7 +155,7 @@ def test_the_threshold_is_exact_and_what_is_below_is_zero() -> None:
 def test_the_threshold_goes_as_far_as_the_optimizer_would() -> None:
     """In AdamW's metric: further where gradients are small, but never more than a whole step."""
     model = network()
-    optimizer = make_optimizer("adamw", model, 0.01, 0.9, 0.0, scale_lr=0.1)
+    optimizer = make_optimizer(model, Training(lr=0.01, momentum=0.9), scale_lr=0.1)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     set_(model, {5: [1.0] * 8})
@@ -385,26 +386,26 @@ def trainer(
     folder: Path,
     accumulate: int,
     rate: float,
-    kind: str = "sgd",
+    kind: Literal["adamw", "sgd"] = "sgd",
     model: Darknet | None = None,
     proximal: bool = True,
 ) -> Trainer:
     torch.manual_seed(0)
     model = model or Darknet(parse(BLOCK))
-    optimizer = make_optimizer(kind, model, 0.01, 0.0, 0.0, scale_lr=0.1)
-    return Trainer(
-        model=model,
-        loss=Loss(model.heads),
-        optimizer=optimizer,
-        schedule=warmup_cosine(optimizer, STEPS, 1, 0, 1.0),
-        mean=running_mean(model, 0.998),
-        device=torch.device("cpu"),
-        amp=True,
+    settings = Training(
+        epochs=1,
         accumulate=accumulate,
+        optimizer=kind,
+        lr=0.01,
+        final_lr=1.0,
+        warmup_epochs=0.0,
+        momentum=0.0,
+        weight_decay=0.0,
         clip=1e-3,
-        run_folder=folder,
-        pull=pull(model, rate=rate, proximal=proximal) if rate else None,
     )
+    trainer = plain_trainer(model, STEPS, folder, settings, import_param.Loss(), scale_lr=0.1)
+    trainer.penalty = pull(model, rate=rate, proximal=proximal) if rate else None
+    return trainer
 
 
 def batches(netdef: NetDef, count: int) -> list[Batch]:

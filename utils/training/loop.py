@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import torch
 from torch import nn
@@ -16,6 +16,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
+import import_param
+from import_param import Training
 from models.darknet import Darknet
 from models.distillation import Distillation
 from models.loss import Loss, Losses
@@ -62,14 +64,20 @@ def _train_mode(model: Darknet) -> None:
             layer.eval()
 
 
-class Pull(Protocol):
-    """What draws scales to zero, as pruning.sparsity.Sparsity does; steps count from 0."""
+class Penalty(Protocol):
+    """A penalty on scales of batch normalisation, as pruning.sparsity has; steps count from 0."""
 
-    def add_gradient_(self, step: int) -> None: ...
+    def add_gradient_(self, step: int) -> None:
+        """Before the optimizer's step, after clipping."""
+        ...
 
-    def shrink_(self, step: int, optimizer: Optimizer) -> None: ...
+    def shrink_(self, step: int, optimizer: Optimizer) -> None:
+        """After the optimizer's step."""
+        ...
 
-    def keep_zeros_(self, averaged: Darknet) -> None: ...
+    def keep_zeros_(self, averaged: Darknet) -> None:
+        """After the running mean has followed the step."""
+        ...
 
     def settle_(self, averaged: Darknet) -> None: ...
 
@@ -83,9 +91,11 @@ class Pull(Protocol):
 class Trainer:
     """What takes part in each training step.
 
-    pull: draws scales of batch normalisation to zero, which then are the optimizer's group
-    `utils.training.optimizer.SCALES`.
-    distillation: a teacher to learn from.
+    Attributes:
+        run_folder: where the photos of a batch whose loss is no number are listed.
+        penalty: shrinks scales of batch normalisation, which then are the optimizer's group
+            `utils.training.optimizer.SCALES`.
+        distillation: a teacher to learn from.
     """
 
     model: Darknet
@@ -93,13 +103,15 @@ class Trainer:
     optimizer: Optimizer
     schedule: LambdaLR
     mean: AveragedModel
-    device: torch.device
-    amp: bool
-    accumulate: int
-    clip: float
+    settings: Training
     run_folder: Path
-    pull: Pull | None = None
+    penalty: Penalty | None = None
     distillation: Distillation | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is, and its batches are to be."""
+        return next(self.model.parameters()).device
 
     @property
     def averaged(self) -> Darknet:
@@ -111,31 +123,29 @@ def plain_trainer(
     model: Darknet,
     epoch_steps: int,
     folder: Path,
-    train: Mapping[str, Any],
-    loss: Mapping[str, float],
+    settings: Training,
+    loss: import_param.Loss,
     scale_lr: float = 0.0,
 ) -> Trainer:
-    """What trains a network from its first step, without pruning or a teacher.
+    """What trains a network from its first step, without a penalty or a teacher.
 
-    epoch_steps: steps of the optimizer an epoch. train, loss: settings' groups of these names.
-    scale_lr: see `utils.training.optimizer.parameter_groups`.
+    Args:
+        model: on its device.
+        epoch_steps: steps of the optimizer in an epoch.
+        folder: the run's.
+        settings: of the training.
+        loss: the weights of the loss's parts.
+        scale_lr: see `utils.training.optimizer.parameter_groups`.
     """
     model = model.to(memory_format=torch.channels_last)
-    optimizer = make_optimizer(
-        train["optimizer"], model, train["lr"], train["momentum"], train["weight_decay"], scale_lr
-    )
+    optimizer = make_optimizer(model, settings, scale_lr)
     return Trainer(
         model=model,
-        loss=Loss(model.heads, **loss),
+        loss=Loss(model.heads, **asdict(loss)),
         optimizer=optimizer,
-        schedule=warmup_cosine(
-            optimizer, epoch_steps, train["epochs"], train["warmup_epochs"], train["final_lr"]
-        ),
-        mean=running_mean(model, train["ema_decay"]),
-        device=next(model.parameters()).device,
-        amp=train["amp"],
-        accumulate=train["accumulate"],
-        clip=train["clip"],
+        schedule=warmup_cosine(optimizer, epoch_steps, settings),
+        mean=running_mean(model, settings.ema_decay),
+        settings=settings,
         run_folder=folder,
     )
 
@@ -146,27 +156,30 @@ PARTS = tuple(field.name for field in fields(Losses))
 def train_one_epoch(
     trainer: Trainer, batches: Iterable[Batch], steps: int, title: str
 ) -> dict[str, float]:
-    """Train on `steps` batches; returns the means of the losses' parts, the learning rate at
-    the end, and images per second.
+    """Train on `steps` batches.
 
-    Raises InputError where the loss is no longer a finite number, after writing the batch's file
-    names into the run's folder.
+    Returns:
+        The means of the loss's parts, the learning rate at the end, and images per second.
+
+    Raises:
+        InputError: the loss is no longer a finite number (the batch's file names are then in the
+            run's folder), or a weight is not.
     """
     _train_mode(trainer.model)
     trainer.optimizer.zero_grad(set_to_none=True)
+    accumulate = trainer.settings.accumulate
+    device = trainer.device
     sums = torch.zeros(len(PARTS))
     images = 0
     start = time.perf_counter()
     with tqdm(batches, title, total=steps, leave=False, dynamic_ncols=True) as progress:
         for step, batch in enumerate(progress, start=1):
-            batch = batch.to(trainer.device)
-            losses = _losses(trainer, batch)
-            before = (step - 1) // trainer.accumulate * trainer.accumulate
-            (
-                losses.total / min(trainer.accumulate, steps - before)
-            ).backward()  # the last are fewer
-            if step % trainer.accumulate == 0 or step == steps:
-                _step(trainer)
+            losses = _losses(trainer, batch.to(device))
+            first = (step - 1) // accumulate * accumulate  # batches before those of this step
+            together = min(accumulate, steps - first)  # fewer at the epoch's end
+            (losses.total / together).backward()
+            if step == first + together:
+                _optimizer_step(trainer)
             sums += torch.stack([getattr(losses, part).detach().float().cpu() for part in PARTS])
             images += len(batch.paths)
             progress.set_postfix(
@@ -184,7 +197,7 @@ def train_one_epoch(
 
 def _losses(trainer: Trainer, batch: Batch) -> Losses:
     images = batch.images.contiguous(memory_format=torch.channels_last)
-    with autocast(trainer.device, trainer.amp):
+    with autocast(trainer.device, trainer.settings.amp):
         maps, features = trainer.model.maps_and_features(images)
         taught = trainer.distillation.teach(images) if trainer.distillation else None
     losses = trainer.loss(maps, batch)  # in float32
@@ -211,18 +224,18 @@ def _check_weights(trainer: Trainer) -> None:
             )
 
 
-def _step(trainer: Trainer) -> None:
+def _optimizer_step(trainer: Trainer) -> None:
     step = trainer.schedule.last_epoch
-    if trainer.clip:
+    if trainer.settings.clip:
         parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
-        nn.utils.clip_grad_norm_(parameters, trainer.clip)
-    if trainer.pull:
-        trainer.pull.add_gradient_(step)
+        nn.utils.clip_grad_norm_(parameters, trainer.settings.clip)
+    if trainer.penalty:
+        trainer.penalty.add_gradient_(step)
     trainer.optimizer.step()
-    if trainer.pull:
-        trainer.pull.shrink_(step, trainer.optimizer)
+    if trainer.penalty:
+        trainer.penalty.shrink_(step, trainer.optimizer)
     trainer.optimizer.zero_grad(set_to_none=True)
     trainer.schedule.step()
     trainer.mean.update_parameters(trainer.model)
-    if trainer.pull:
-        trainer.pull.keep_zeros_(trainer.averaged)
+    if trainer.penalty:
+        trainer.penalty.keep_zeros_(trainer.averaged)

@@ -1,4 +1,4 @@
-"""How does the learning rate change over a training?"""
+"""How does the learning rate warm up and fall over a training?"""
 
 import math
 from collections.abc import Callable
@@ -6,44 +6,48 @@ from collections.abc import Callable
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from import_param import Training
 
-def warmup_cosine_factor(
-    epoch_steps: int, epochs: int, warmup_epochs: float, final: float
-) -> Callable[[int], float]:
-    """By step, what the learning rate is multiplied by; see `warmup_cosine`."""
-    total = epoch_steps * epochs
-    warmup = min(round(epoch_steps * warmup_epochs), total // 2)
+# How far AdamW may move a BN scale in all: on BCCD as far was enough, a fifth was not.
+SCALE_TRAVEL = 12.0
+MAX_SCALE_LR = 0.1  # the highest learning rate that scales get for the sake of SCALE_TRAVEL
+
+
+def warmup_cosine(optimizer: Optimizer, epoch_steps: int, settings: Training) -> LambdaLR:
+    """A linear warm-up, then half a cosine down to `final_lr` times the learning rate.
+
+    Args:
+        optimizer: the learning rates of its groups are all multiplied by one factor.
+        epoch_steps: steps of the optimizer in an epoch.
+        settings: `epochs`, `warmup_epochs` and `final_lr` are read.
+    """
+    return LambdaLR(optimizer, warmup_cosine_factor(epoch_steps, settings))
+
+
+def warmup_cosine_factor(epoch_steps: int, settings: Training) -> Callable[[int], float]:
+    """By step, what `warmup_cosine` multiplies the learning rate by.
+
+    A warm-up longer than half the training is cut to half.
+    """
+    total = epoch_steps * settings.epochs
+    warmup = min(round(epoch_steps * settings.warmup_epochs), total // 2)
 
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / (warmup + 1)
         progress = min(1.0, (step - warmup) / max(1, total - warmup))
-        return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
+        cosine = (1 + math.cos(math.pi * progress)) / 2
+        return settings.final_lr + (1 - settings.final_lr) * cosine
 
     return factor
 
 
-def warmup_cosine(
-    optimizer: Optimizer, epoch_steps: int, epochs: int, warmup_epochs: float, final: float
-) -> LambdaLR:
-    """A linear rise from nothing, then half a cosine down to `final` times the learning rate.
-
-    Counted in optimizer steps, `epoch_steps` to an epoch. A warm-up longer than half the training
-    is cut to half.
-    """
-    return LambdaLR(optimizer, warmup_cosine_factor(epoch_steps, epochs, warmup_epochs, final))
-
-
-REACH = 12.0  # how far AdamW may move a scale in all; on BCCD as far was enough, a fifth was not
-
-HIGHEST = 0.1  # learning rate that scales get for the sake of REACH
-
-
-def scale_lr(lr: float, factor: Callable[[int], float], steps: int) -> float:
-    """The learning rate for scales that are drawn to zero in `steps` steps of a schedule.
+def scale_lr(settings: Training, epoch_steps: int, steps: int) -> float:
+    """The learning rate for BN scales that a penalty shrinks during the first `steps` steps.
 
     They start at about 1, and AdamW moves a parameter by at most the learning rate a step: so a
-    short training, or a small data set, needs a higher one to draw as many. Never below `lr`, and
-    otherwise at most a tenth, so that a scale dies over many steps and not by chance.
+    short training, or a small data set, needs a higher one to shrink as many. Never below `lr`, and
+    otherwise at most `MAX_SCALE_LR`, so that a scale dies over many steps and not by chance.
     """
-    return max(lr, min(HIGHEST, REACH / sum(map(factor, range(steps)))))
+    factor = warmup_cosine_factor(epoch_steps, settings)
+    return max(settings.lr, min(MAX_SCALE_LR, SCALE_TRAVEL / sum(map(factor, range(steps)))))

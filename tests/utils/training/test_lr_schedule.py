@@ -1,17 +1,28 @@
 """Does the learning rate rise and fall as said, and does the running mean forget as said?"""
 
+from typing import Literal
+
 import pytest
 import torch
 from torch import nn
 
+from import_param import Training
 from utils.training.ema import EMA_RAMP, running_mean
-from utils.training.lr_schedule import HIGHEST, REACH, scale_lr, warmup_cosine, warmup_cosine_factor
+from utils.training.lr_schedule import (
+    MAX_SCALE_LR,
+    SCALE_TRAVEL,
+    scale_lr,
+    warmup_cosine,
+    warmup_cosine_factor,
+)
 from utils.training.optimizer import make_optimizer, parameter_groups
 
 
 def rates(epochs: int, warmup: float, steps: int = 10) -> list[float]:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 1.0)
-    schedule = warmup_cosine(optimizer, steps, epochs, warmup, 0.05)
+    schedule = warmup_cosine(
+        optimizer, steps, Training(epochs=epochs, warmup_epochs=warmup, final_lr=0.05)
+    )
     found = []
     for _ in range(epochs * steps):
         found.append(optimizer.param_groups[0]["lr"])
@@ -34,19 +45,20 @@ def test_a_warm_up_longer_than_the_training_is_cut() -> None:
 
 
 @pytest.mark.parametrize(("epochs", "steps"), [(20, 37), (30, 15)])
-def test_scales_can_go_as_far_in_any_training(epochs: int, steps: int) -> None:
-    factor = warmup_cosine_factor(steps, epochs, 5, 0.05)
-    lr = scale_lr(1e-3, factor, epochs * steps)
-    assert sum(lr * factor(step) for step in range(epochs * steps)) == pytest.approx(REACH)
+def test_scales_can_travel_as_far_in_any_training(epochs: int, steps: int) -> None:
+    settings = Training(epochs=epochs, lr=1e-3)
+    factor = warmup_cosine_factor(steps, settings)
+    lr = scale_lr(settings, steps, epochs * steps)
+    assert sum(lr * factor(step) for step in range(epochs * steps)) == pytest.approx(SCALE_TRAVEL)
 
 
 def test_scales_never_move_slower_than_the_rest() -> None:
-    assert scale_lr(1e-3, lambda step: 1.0, 10**6) == 1e-3
-    assert scale_lr(0.2, lambda step: 1.0, 1) == 0.2
+    assert scale_lr(Training(lr=1e-3), 10**5, 40 * 10**5) == 1e-3
+    assert scale_lr(Training(lr=0.2), 1, 1) == 0.2
 
 
 def test_scales_do_not_leap_in_a_very_short_training() -> None:
-    assert scale_lr(1e-3, lambda step: 1.0, 4) == HIGHEST
+    assert scale_lr(Training(lr=1e-3), 4, 4) == MAX_SCALE_LR
 
 
 def test_only_kernels_decay() -> None:
@@ -57,10 +69,10 @@ def test_only_kernels_decay() -> None:
 
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
-def test_optimizers_leave_frozen_parameters_alone(kind: str) -> None:
+def test_optimizers_leave_frozen_parameters_alone(kind: Literal["adamw", "sgd"]) -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     model[0].requires_grad_(False)
-    optimizer = make_optimizer(kind, model, 0.1, 0.9, 1e-4)
+    optimizer = make_optimizer(model, Training(optimizer=kind))
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     assert {id(p) for p in trained} == {id(p) for p in model[1].parameters()}
 
