@@ -23,8 +23,8 @@ from utils.backends.export import Exported, Options, check, export
 from utils.checkpoint import Network, load_network, newest_weights
 from utils.data.calibration import sample_images
 from utils.data.datasets import ValidationDataset, validation_loader
+from utils.data.photos import PhotoSet
 from utils.data.splits import open_split
-from utils.data.validation import PhotoSet
 from utils.detection.writer import output_folder
 from utils.errors import InputError, run
 from utils.evaluation.evaluate import evaluate

@@ -20,8 +20,8 @@ from import_param import TestSettings
 from utils.backends.runtime import open_runtime
 from utils.checkpoint import Network, load_network
 from utils.data.datasets import ValidationDataset, validation_loader
+from utils.data.photos import PhotoSet
 from utils.data.splits import open_split
-from utils.data.validation import PhotoSet
 from utils.detection.writer import output_folder
 from utils.errors import run
 from utils.evaluation import coco_files

@@ -51,8 +51,8 @@ from utils.data.datasets import (
     training_loader,
     validation_loader,
 )
+from utils.data.photos import PhotoSet
 from utils.data.splits import open_splits
-from utils.data.validation import PhotoSet
 from utils.errors import InputError
 from utils.evaluation.evaluate import evaluate
 from utils.evaluation.metrics import Metrics, format_metrics
@@ -263,7 +263,7 @@ def with_new_heads(p: TrainSettings, netdef: NetDef, photos: PhotoSet) -> NetDef
     """Heads whose anchors and reach are chosen anew, since no weights depend on the old ones."""
     if p.model.scale_x_y:
         netdef = netdef.with_head_options(scale_x_y=f"{p.model.scale_x_y:g}")
-    sizes = photos.sizes(netdef.size, netdef.letterbox)
+    sizes = photos.object_sizes(netdef.size, netdef.letterbox)
     ratio = p.loss.anchor_ratio
     before = [
         pair for index in netdef.heads for pair in cfg_files.head_anchors(netdef.layers[index])

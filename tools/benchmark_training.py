@@ -32,8 +32,8 @@ from utils.benchmark.peers import PEERS
 from utils.checkpoint import check_for_photos, check_size
 from utils.data.augment import without_flips
 from utils.data.datasets import DetectionDataset, EpochSampler, training_loader
+from utils.data.photos import PhotoSet
 from utils.data.splits import open_split
-from utils.data.validation import PhotoSet
 from utils.errors import InputError, run
 from utils.evaluation.metrics import compute_metrics
 from utils.settings import load

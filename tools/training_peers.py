@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from models.netdef import NetDef
 from utils.benchmark.peers import PEERS
-from utils.data.validation import PhotoSet
+from utils.data.photos import PhotoSet
 from utils.errors import InputError
 
 Step = Callable[[], None]  # loads a batch and trains on it

@@ -12,8 +12,8 @@ from utils.backends.base import Engine
 from utils.benchmark.latency import Candidate, Key, Row, Run, key_of
 from utils.benchmark.peers import PEERS
 from utils.data.datasets import ValidationDataset, validation_loader
+from utils.data.photos import PhotoSet
 from utils.data.splits import open_split
-from utils.data.validation import PhotoSet
 from utils.errors import InputError
 from utils.evaluation.evaluate import evaluate
 

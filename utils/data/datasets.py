@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from import_param import Augmentation
 from utils.boxes import Fit, fit_image
 from utils.data.augment import augment, to_tensor
-from utils.data.validation import PhotoSet
+from utils.data.photos import PhotoSet
 from utils.structures import Batch, Sample, Targets
 
 SHUFFLE = 2**31  # in place of an index: the generator that shuffles an epoch

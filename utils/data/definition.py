@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from utils.data.labels import FORMATS
 from utils.errors import InputError
 from utils.files import exists, expand, read_lines
 
 KEYS = ("classes", "names", "train", "valid", "images", "format", "mirror")
-DARKNETS_OWN = ("backup", "eval", "results", "labels", "difficult", "map", "top", "test")  # unused
-FORMATS = ("auto", "yolo", "voc")
-ANSWERS = {"yes": True, "no": False}
+UNUSED_DARKNET_KEYS = ("backup", "eval", "results", "labels", "difficult", "map", "top", "test")
+YES_NO = {"yes": True, "no": False}
 COMMENT = re.compile(r"(?:^|\s)[#;].*")  # a path may hold such a character within a word
 
 
@@ -20,13 +20,15 @@ COMMENT = re.compile(r"(?:^|\s)[#;].*")  # a path may hold such a character with
 class DataDefinition:
     """A data set, with every path resolved.
 
-    path: the `.data` file itself.
-    names: the classes in order; a label is an index into them.
-    train, valid: sources that `utils.data.sources.read_source` understands.
-    images: folders to look for photos in, for sources that name them apart from their labels.
-    format: of label files beside photos: "yolo" (.txt), "voc" (.xml) or "auto" (either).
-    mirror: whether a mirrored object is still the same object; not so for digits and signs.
-    lines: the line on which each key stands.
+    Attributes:
+        path: the `.data` file itself.
+        names: the classes in order; a label is an index into them.
+        train: sources that `utils.data.sources.read_source` understands.
+        valid: the same, to validate on.
+        images: folders to look for photos in, for sources that name them apart from their labels.
+        format: of label files beside photos: a key of `utils.data.labels.FORMATS`, or "auto".
+        mirror: whether a mirrored object is still the same object; not so for digits and signs.
+        lines: the line on which each key stands.
     """
 
     path: Path
@@ -39,7 +41,11 @@ class DataDefinition:
     lines: Mapping[str, int]
 
     def sources(self, split: str) -> tuple[Path, ...]:
-        """The sources of "train" or "valid"; an InputError where there are none."""
+        """Look up the sources of "train" or "valid".
+
+        Raises:
+            InputError: there are none, or one of them does not exist.
+        """
         sources = {"train": self.train, "valid": self.valid}[split]
         if not sources:
             raise InputError(f"{self.path}: no '{split} =' line: expected the path of its photos")
@@ -50,7 +56,11 @@ class DataDefinition:
 
 
 def check_classes(definition: DataDefinition, count: int) -> None:
-    """Refuse a data set that has not as many classes as a network."""
+    """Refuse a data set that has not as many classes as a network.
+
+    Raises:
+        InputError: `count`, the network's, is another.
+    """
     if len(definition.names) != count:
         raise InputError(
             f"{definition.path}: {len(definition.names)} classes: expected the network's {count}"
@@ -68,6 +78,9 @@ def read_data(path: str | Path) -> DataDefinition:
     mirrored objects are other objects, so that training must not flip; the default is `yes`.
     Darknet's keys that mean nothing here (`backup`, `eval`, …) are accepted and ignored. Whether
     the photos are there is asked when they are wanted: detection needs no more than the names.
+
+    Raises:
+        InputError: a line cannot be understood, or the names do not fit; with file and line.
     """
     path = Path(path)
     lines = _key_values(path)
@@ -84,14 +97,18 @@ def read_data(path: str | Path) -> DataDefinition:
         path=path,
         names=names,
         **paths,
-        format=_one_of(path, lines, "format", FORMATS, "auto"),
-        mirror=ANSWERS[_one_of(path, lines, "mirror", tuple(ANSWERS), "yes")],
+        format=_one_of(path, lines, "format", ("auto", *FORMATS), "auto"),
+        mirror=YES_NO[_one_of(path, lines, "mirror", tuple(YES_NO), "yes")],
         lines={key: number for key, (number, _) in lines.items()},
     )
 
 
 def read_names(path: str | Path) -> tuple[str, ...]:
-    """The class names of a `.names` file, one a line; empty lines at the end do not count."""
+    """Read the class names of a `.names` file, one a line; empty lines at the end do not count.
+
+    Raises:
+        InputError: there are none, one is empty, or one stands there twice.
+    """
     lines = [line.strip() for line in read_lines(path)]
     while lines and not lines[-1]:
         lines.pop()
@@ -108,7 +125,7 @@ def read_names(path: str | Path) -> tuple[str, ...]:
 
 
 def resolve(text: str, folder: Path) -> Path:
-    """The path that `text` means in a file that lies in `folder`.
+    """Find the path that `text` means in a file that lies in `folder`.
 
     Beside the file first, then in the working directory; where neither exists, the first.
     """
@@ -119,7 +136,7 @@ def resolve(text: str, folder: Path) -> Path:
 
 def _key_values(path: Path) -> dict[str, tuple[int, str]]:
     """key → (line number, value)."""
-    found: dict[str, tuple[int, str]] = {}
+    values: dict[str, tuple[int, str]] = {}
     for number, line in enumerate(read_lines(path), 1):
         text = COMMENT.sub("", line).strip()
         if not text:
@@ -127,14 +144,14 @@ def _key_values(path: Path) -> dict[str, tuple[int, str]]:
         key, equals, value = (part.strip() for part in text.partition("="))
         if not equals or not value:
             raise InputError(f"{path}:{number}: {text!r}: expected 'key = value'")
-        if key not in KEYS + DARKNETS_OWN:
+        if key not in KEYS + UNUSED_DARKNET_KEYS:
             near = difflib.get_close_matches(key, KEYS, 1)
             hint = f"perhaps {near[0]!r}" if near else f"expected one of {', '.join(KEYS)}"
             raise InputError(f"{path}:{number}: unknown key {key!r}: {hint}")
-        if key in found:
-            raise InputError(f"{path}:{number}: {key!r} stands already on line {found[key][0]}")
-        found[key] = (number, value)
-    return found
+        if key in values:
+            raise InputError(f"{path}:{number}: {key!r} stands already on line {values[key][0]}")
+        values[key] = (number, value)
+    return values
 
 
 def _check_count(path: Path, lines: dict[str, tuple[int, str]], names: tuple[str, ...]) -> None:

@@ -1,6 +1,5 @@
 """How does a data set become the photos of a split, checked and told about?"""
 
-from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Literal
@@ -8,8 +7,10 @@ from typing import Literal
 from import_param import DataSet
 from utils.data.definition import DataDefinition, check_classes, read_data
 from utils.data.demo_data import make_if_demo
-from utils.data.sources import Record, read_source
-from utils.data.validation import PhotoSet, Report, check, shared_photos
+from utils.data.labels.record import Record
+from utils.data.photos import PhotoSet
+from utils.data.sources import read_source
+from utils.data.validation import check, shared_photos
 from utils.errors import InputError
 
 Split = Literal["train", "valid"]
@@ -75,19 +76,11 @@ def load_split(
     if split == "train" and not sum(photos.report.objects):
         raise InputError(
             f"{definition.path}: no sound label in the {len(records)} photos to train on, of which"
-            f" the first is {records[0].image}" + _problem_hint(photos.report)
+            f" the first is {records[0].image}" + photos.report.hint()
         )
     if not len(photos):
         raise InputError(
             f"{definition.path}: {split}: none of {len(records)} photos can be used"
-            + _problem_hint(photos.report)
+            + photos.report.hint()
         )
     return replace(photos, mirror=definition.mirror)
-
-
-def _problem_hint(report: Report) -> str:
-    if not report.problems:
-        return ""
-    kind, count = Counter(problem.kind for problem in report.problems).most_common(1)[0]
-    example = next(problem for problem in report.problems if problem.kind == kind)
-    return f"; {count} × {kind}, such as {example.where}: {example.what}"

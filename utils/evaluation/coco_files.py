@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from utils.data.validation import Photo
+from utils.data.photos import Photo
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,10 @@ from utils.data.datasets import (
     training_loader,
     validation_loader,
 )
-from utils.data.sources import Record, read_labels
-from utils.data.validation import PhotoSet, check
+from utils.data.labels import read_labels
+from utils.data.labels.record import Record
+from utils.data.photos import PhotoSet
+from utils.data.validation import check
 from utils.structures import Batch
 
 NAMES = ("cat", "dog")

@@ -8,9 +8,12 @@ import pytest
 from PIL import Image as Pillow
 
 from utils.data.definition import read_data
-from utils.data.sources import read_labels, read_source
+from utils.data.labels import read_labels
+from utils.data.photos import PhotoSet
+from utils.data.report import ERRORS
+from utils.data.sources import read_source
 from utils.data.splits import load_split
-from utils.data.validation import BAD, PhotoSet, check, shared_photos
+from utils.data.validation import check, shared_photos
 from utils.errors import InputError
 from utils.images import ORIENTATION
 
@@ -96,7 +99,7 @@ def test_bad_photos_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("\n".join(f"{name}.jpg" for name in names))
     found = checked(tmp_path / "list.txt")
     assert [p.path.stem for p in found.photos] == ["good"]
-    told = {Path(problem.where).stem: problem.kind for problem in found.report.bad}
+    told = {Path(problem.where).stem: problem.kind for problem in found.report.errors}
     assert told == {
         "cut": "unreadable photo",
         "text": "unreadable photo",
@@ -236,8 +239,8 @@ def test_object_sizes_are_in_pixels_of_the_input(tmp_path: Path) -> None:
     photo(tmp_path / "a.jpg")
     (tmp_path / "a.txt").write_text("0 .5 .5 .5 .5")
     found = checked(tmp_path)
-    np.testing.assert_allclose(found.sizes((64, 64), letterbox=False), [[32, 32]])
-    np.testing.assert_allclose(found.sizes((64, 64), letterbox=True), [[32, 16]])
+    np.testing.assert_allclose(found.object_sizes((64, 64), letterbox=False), [[32, 32]])
+    np.testing.assert_allclose(found.object_sizes((64, 64), letterbox=True), [[32, 16]])
 
 
 def test_bccd_is_sound_but_for_two_boxes(shared: Path, tmp_path: Path) -> None:
@@ -246,6 +249,6 @@ def test_bccd_is_sound_but_for_two_boxes(shared: Path, tmp_path: Path) -> None:
     (tmp_path / "a.data").write_text(f"names=a.names\ntrain={root}/train.txt,{root}/val.txt\n")
     found = load_split(read_data(tmp_path / "a.data"), "train", progress=False)
     assert kinds(found) == ["zero area"] * 2
-    assert set(kinds(found)) <= set(BAD)
+    assert set(kinds(found)) <= set(ERRORS)
     assert len(found) == 292
     assert sum(found.report.objects) == 3941

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Pillow
 
-from utils.data.sources import read_coco, read_labels
-from utils.data.validation import Photo, check
+from utils.data.labels import read_labels
+from utils.data.labels.coco import read_coco
+from utils.data.photos import Photo
+from utils.data.validation import check
 from utils.evaluation.coco_files import Ids, dumps, ground_truth, ids_of
 
 NAMES = ("cat", "dog")

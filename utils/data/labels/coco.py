@@ -1,0 +1,199 @@
+"""COCO's `.json`: one file for a whole data set, with `images`, `annotations` and `categories`."""
+
+import json
+import math
+import reprlib
+from collections.abc import Container, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from utils.data.labels.record import Label, MalformedLabel, Problem, Record, image_size
+from utils.errors import InputError
+from utils.files import exists
+
+# COCO's present spelling → that of Darknet's coco.names, whose order the known weights have
+DARKNET_SPELLING = {
+    "airplane": "aeroplane",
+    "couch": "sofa",
+    "dining table": "diningtable",
+    "motorcycle": "motorbike",
+    "potted plant": "pottedplant",
+    "tv": "tvmonitor",
+}
+LARGEST_AREA = 1e18  # pixels; it still fits into a float32
+PLACE = "{file}: annotations[{line}]"  # ids are no help, they need be neither there nor unique
+
+Id = int | str  # what COCO's entries are linked by
+
+
+def read_coco(path: Path, names: Sequence[str], images: Sequence[Path] = ()) -> list[Record]:
+    """Read the labels of all photos.
+
+    Args:
+        path: the `.json` file.
+        names: the classes, to which the categories are matched by name.
+        images: folders with photos; they are looked for there first, then beside the file and in a
+            folder `images` near it.
+
+    Raises:
+        InputError: the file is not COCO's ground truth, or an entry names one that is missing.
+    """
+    content = _load(path)
+    photos = _photos(path, content["images"])
+    class_of = _classes(path, content["categories"], names)
+    category_ids = _category_ids(class_of, len(names))
+    labels: dict[Id, list[Label]] = {number: [] for number in photos}
+    problems: dict[Id, list[Problem]] = {number: [] for number in photos}
+    for index, annotation in enumerate(content["annotations"]):
+        where = PLACE.format(file=path, line=index)
+        photo, class_index = _links(annotation, where, photos, class_of)
+        try:
+            labels[photo].append(_label(annotation, index, class_index))
+        except MalformedLabel as error:
+            problems[photo].append(Problem("malformed label", where, str(error)))
+    folders = [*images, path.parent, path.parent / "images", path.parent.parent / "images"]
+    return [
+        replace(
+            Record.of(
+                _locate(entry["file_name"], folders),
+                path,
+                labels[number],
+                problems[number],
+                stated_size=image_size(entry.get("width"), entry.get("height")),
+            ),
+            place=PLACE,
+            image_id=number if isinstance(number, int) else None,
+            category_ids=category_ids,
+        )
+        for number, entry in photos.items()
+    ]
+
+
+def _label(annotation: dict[str, Any], index: int, class_index: int) -> Label:
+    bbox, area = annotation.get("bbox"), annotation.get("area")
+    numbers = [_number(value) for value in bbox] if isinstance(bbox, list) else []
+    if len(numbers) != 4 or None in numbers:
+        raise MalformedLabel(f"bbox={reprlib.repr(bbox)}: expected four numbers")
+    left, top, width, height = (number for number in numbers if number is not None)
+    own_area = math.nan if area is None else _number(area)
+    if own_area is None or own_area < 0 or own_area > LARGEST_AREA:
+        raise MalformedLabel(f"area={reprlib.repr(area)}: expected a number of pixels")
+    for key in ("iscrowd", "ignore"):
+        if annotation.get(key) not in (0, 1, None):
+            raise MalformedLabel(f"{key}={reprlib.repr(annotation[key])}: expected 0 or 1")
+    ignore = bool(annotation.get("iscrowd") or annotation.get("ignore"))
+    return Label((left, top, left + width, top + height), class_index, index, ignore, own_area)
+
+
+def _links(
+    annotation: Any,
+    where: str,
+    photos: dict[Id, dict[str, Any]],
+    class_of: dict[Id, int | str],
+) -> tuple[Id, int]:
+    """The photo's id and the class of an annotation; an InputError where either is missing."""
+    if not isinstance(annotation, dict):
+        raise InputError(f"{where}: {reprlib.repr(annotation)}: expected an object")
+    photo, category = _id(annotation.get("image_id")), _id(annotation.get("category_id"))
+    if photo is None or photo not in photos:
+        given = reprlib.repr(annotation.get("image_id"))
+        raise InputError(f"{where}: image_id={given}: no such image")
+    if category is None or category not in class_of:
+        given = reprlib.repr(annotation.get("category_id"))
+        raise InputError(f"{where}: category_id={given}: no such category")
+    class_index = class_of[category]
+    if isinstance(class_index, str):
+        given = f"category_id={reprlib.repr(category)} ({reprlib.repr(class_index)})"
+        raise InputError(f"{where}: {given}: not among the names")
+    return photo, class_index
+
+
+def _locate(name: str, folders: Sequence[Path]) -> Path:
+    """COCO's photo in one of the folders: by its path in all of them, then by its bare name."""
+    name = name.replace("\\", "/")
+    candidates = [folder / part for part in (name, Path(name).name) for folder in folders]
+    return next((path for path in candidates if exists(path)), candidates[0])
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: no readable JSON ({error})") from error
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise InputError(f"{path}: no list {key!r}: expected COCO's ground truth format")
+    return content
+
+
+def _photos(path: Path, images: list[Any]) -> dict[Id, dict[str, Any]]:
+    """Photo id → its entry, in the file's order; each entry has an id and a file_name."""
+    photos: dict[Id, dict[str, Any]] = {}
+    for index, entry in enumerate(images):
+        number = _entry_id(entry, photos, f"{path}: images[{index}]", "file_name", str)
+        photos[number] = entry
+    if not photos:
+        raise InputError(f"{path}: no photos in it: expected some in the list 'images'")
+    return photos
+
+
+def _classes(path: Path, categories: list[Any], names: Sequence[str]) -> dict[Id, int | str]:
+    """Category id → index into `names`, or the category's name where it is not among them."""
+    classes: dict[Id, int | str] = {}
+    for index, entry in enumerate(categories):
+        number = _entry_id(entry, classes, f"{path}: categories[{index}]", "name", (str, int))
+        name = str(entry["name"])
+        name = name if name in names else DARKNET_SPELLING.get(name, name)
+        classes[number] = names.index(name) if name in names else name
+    return classes
+
+
+def _category_ids(class_of: dict[Id, int | str], classes: int) -> tuple[int, ...] | None:
+    """The one integer id of each class, None where that is not so."""
+    ids_of: list[list[Id]] = [[] for _ in range(classes)]
+    for number, class_index in class_of.items():
+        if isinstance(class_index, int):
+            ids_of[class_index].append(number)
+    ids = tuple(own[0] for own in ids_of if len(own) == 1 and isinstance(own[0], int))
+    return ids if len(ids) == classes else None
+
+
+def _entry_id(
+    entry: Any,
+    seen: Container[Id],
+    where: str,
+    name: str,
+    kinds: type | tuple[type, ...],
+) -> Id:
+    """The id of an entry of `images` or `categories` that is not in `seen` and has a `name`."""
+    if not isinstance(entry, dict):
+        raise InputError(f"{where}: {reprlib.repr(entry)}: expected an object")
+    number = _id(entry.get("id"))
+    if number is None:
+        given = reprlib.repr(entry.get("id"))
+        raise InputError(f"{where}: id={given}: expected an integer of 64 bits or a text")
+    if number in seen:
+        raise InputError(f"{where}: id={reprlib.repr(number)}: an earlier entry has it already")
+    if not isinstance(entry.get(name), kinds):
+        raise InputError(f"{where}: {name}={reprlib.repr(entry.get(name))}: expected a text")
+    return number
+
+
+def _id(value: Any) -> Id | None:
+    """What COCO's entries are linked by, None for what cannot be. Some tools write "7" or 7.0."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if abs(value) < 2**63 else None  # evaluators hold ids in 64 bits
+    return value if isinstance(value, str) else None
+
+
+def _number(value: Any) -> float | None:
+    """A JSON number, None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        return math.inf

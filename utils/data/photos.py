@@ -1,0 +1,86 @@
+"""Photos whose labels have been checked: one of them, and those of one split."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from utils.boxes import Fit
+from utils.data.report import Report
+from utils.images import read_photo
+from utils.structures import Image, Targets
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One photo and its sound labels.
+
+    Attributes:
+        path: the file.
+        size: (width, height) in pixels of the upright photo.
+        boxes: float32 [N, 4], xyxy in pixels of the upright photo.
+        labels: int64 [N], class indices.
+        ignore: bool [N], VOC's `difficult` or COCO's crowd.
+        area: float32 [N], pixels.
+        image_id: that of COCO's file, see `utils.data.labels.record.Record`.
+        category_ids: those of COCO's file.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    ignore: NDArray[np.bool_]
+    area: NDArray[np.float32]
+    image_id: int | None = None
+    category_ids: tuple[int, ...] | None = None
+
+    def targets(self) -> Targets:
+        """What is to be found on the photo."""
+        return Targets(*map(torch.from_numpy, (self.boxes, self.labels, self.ignore, self.area)))
+
+
+@dataclass(frozen=True)
+class PhotoSet:
+    """The sound photos of one split, and those of them that fitted into memory, decoded.
+
+    Attributes:
+        names: the classes in order.
+        photos: the photos in order.
+        cache: decoded photos, by their index.
+        report: what the check of the photos says.
+        mirror: whether a mirrored object is still the same object; not so for digits and signs.
+    """
+
+    names: tuple[str, ...]
+    photos: tuple[Photo, ...]
+    cache: dict[int, Image]
+    report: Report
+    mirror: bool = True
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def image(self, index: int) -> Image:
+        """Decode a photo: uint8 [H, W, 3], RGB, upright. Not to be written to: it may be cached."""
+        cached = self.cache.get(index)
+        return read_photo(self.photos[index].path)[0] if cached is None else cached
+
+    def object_sizes(self, net: tuple[int, int], letterbox: bool) -> NDArray[np.float64]:
+        """Measure all objects that are not ignored as the network will see them.
+
+        Args:
+            net: (width, height) of the network's input in pixels.
+            letterbox: whether photos keep their aspect.
+
+        Returns:
+            float64 [N, 2], (width, height) in pixels of the input.
+        """
+        sizes = [np.zeros((0, 2))]
+        for photo in self.photos:
+            fit = Fit.of(photo.size, net, letterbox)
+            size = (photo.boxes[:, 2:] - photo.boxes[:, :2])[~photo.ignore]
+            sizes.append(size * np.array([fit.scale_x, fit.scale_y]))
+        return np.concatenate(sizes)
