@@ -62,13 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     opened = open_all(candidates, engines, precisions, p.benchmark.batches, p.benchmark.threads)
     found = measure(candidates, opened, p.benchmark.rounds, p.benchmark.seconds)
     if photos:
-        found = with_mean_ap(
-            candidates,
-            found,
-            opened,
-            photos,
-            dataclasses.asdict(p.evaluation) | dataclasses.asdict(p.nms),
-        )
+        found = with_mean_ap(candidates, found, opened, photos, p.evaluation, p.nms)
     if p.benchmark.memory:
         opened.clear()
         found = with_memory(candidates, found, p.benchmark.threads)

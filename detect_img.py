@@ -4,13 +4,13 @@
 
 Annotated photos go into the output folder under their own names; of photos from several folders,
 the folders below the one that all share are kept, so that equal names do not meet. No source is
-ever overwritten. `--save_txt`, `--save_json` and `--save_crops` add what utils/detection/writer.py tells.
+ever overwritten. What `--save_txt`, `--save_json` and `--save_crops` add, utils/detection/writer.py
+tells.
 
 A photo that cannot be read costs one line on the terminal; the others are done, and the exit code
 is 2 at the end.
 """
 
-import dataclasses
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,20 +50,14 @@ class Photo:
 def main(argv: list[str] | None = None) -> None:
     p = load(DetectSettings, argv)
     watch = Stopwatch()
-    detector = open_detector(watch, p.detection.batch_size, dataclasses.asdict(p))
+    detector = open_detector(watch, p.detection.batch_size, p)
     folder = output_folder(p.detection.output)
     photos = plan(p.detection.source, folder)
     failed: list[Path] = []
     pictures = Background(read(photos, detector, watch, failed), depth=2 * p.detection.batch_size)
     found = Background(detector.stream(pictures, p.detection.batch_size))
     annotated = {photo.key: photo.annotated for photo in photos}
-    results = Results(
-        folder,
-        detector.names,
-        save_txt=p.detection.save_txt,
-        save_json=p.detection.save_json,
-        save_crops=p.detection.save_crops,
-    )
+    results = Results(folder, detector.names, p.detection)
     watch.restart()
     with found, pictures, results, tqdm(found, "detect", len(photos), dynamic_ncols=True) as items:
         for item in items:

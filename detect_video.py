@@ -14,7 +14,6 @@ no frame; 130: Ctrl-C.
 """
 
 import contextlib
-import dataclasses
 import sys
 import time
 from collections import deque
@@ -45,18 +44,12 @@ def main(argv: list[str] | None = None) -> None:
     source = Source(p.detection.source)
     # A camera's frames go through one by one: waiting for the next would make them old.
     batch_size = 1 if source.live else p.detection.batch_size
-    detector = open_detector(watch, batch_size, dataclasses.asdict(p))
+    detector = open_detector(watch, batch_size, p)
     stem = output_stem(source, folder)
     sink = Sink(
         detector.names,
         watch,
-        Results(
-            folder,
-            detector.names,
-            save_txt=p.detection.save_txt,
-            save_json=p.detection.save_json,
-            save_crops=p.detection.save_crops,
-        ),
+        Results(folder, detector.names, p.detection),
         VideoFile(stem, source.rate, tqdm.write, protect=Path(p.detection.source)),
         RealTime(source.rate) if source.live else None,
         window_where_possible(p.detection.show),

@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
-from import_param import DataSet, ExportSettings
+from import_param import EVALUATION_NMS, DataSet, Evaluation, ExportSettings
 from utils.backends.export import Exported, Options, check, export
 from utils.checkpoint import Network, load_network, newest_weights
 from utils.data.calibration import sample_images
@@ -116,12 +116,8 @@ def quality(
             network.model,
             validation_loader(photos, 1, 0),
             photos.targets,
-            rule="coco",
-            iou_thres=0.5,
-            conf_thres=0.001,
-            nms_thres=0.45,
-            max_detections=100,
-            plus_one=False,
+            Evaluation(),
+            EVALUATION_NMS,
             letterbox=network.letterbox,
             run=compute,
         )

@@ -46,10 +46,10 @@ def main(argv: list[str] | None = None) -> None:
         network.model,
         loader,
         validation.targets,
+        p.evaluation,
+        p.nms,
         letterbox=network.letterbox,
         run=open_runtime(network, p.data.batch_size, **dataclasses.asdict(p.runtime)),
-        **dataclasses.asdict(p.evaluation),
-        **dataclasses.asdict(p.nms),
     )
     table = format_metrics(metrics, photos.names)
     print(table)

@@ -477,9 +477,9 @@ def measure(
         model,
         loader,
         validation.targets,
+        p.evaluation,
+        p.nms,
         letterbox=validation.letterbox,
-        **dataclasses.asdict(p.evaluation),
-        **dataclasses.asdict(p.nms),
     )
 
 

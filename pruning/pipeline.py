@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -64,7 +63,6 @@ def prune(settings: PruneSettings) -> Report:
     run_settings = settings.run
     score_batches, bn_batches = run_settings.importance_batches, run_settings.bn_batches
     latency_rounds = run_settings.latency_rounds
-    evaluation = asdict(settings.evaluation) | asdict(settings.nms)
     goal = _goal(settings.pruning)
     opened = load_network(settings.network)
     photos = _photos(opened, settings.data)
@@ -91,14 +89,14 @@ def prune(settings: PruneSettings) -> Report:
         amount = f"{round(100 * target.percent)}"
 
     run = new_run(run_settings.name, f"{_name(settings.network.weights)}-{strategy}-{amount}")
-    found = {"before": _measure(opened, model, photos, evaluation)}
+    found = {"before": _measure(opened, model, photos, settings)}
     small = cut(model, plan).to(memory_format=torch.channels_last)
-    found["after the cut"] = _measure(opened, small, photos, evaluation)
+    found["after the cut"] = _measure(opened, small, photos, settings)
     if bn_batches:
         if why_not := settle_bn_(small, photos.training, bn_batches, score_batches):
             print(f"note: BN is not re-estimated: {why_not}")
         else:
-            found["after BN re-estimation"] = _measure(opened, small, photos, evaluation)
+            found["after BN re-estimation"] = _measure(opened, small, photos, settings)
 
     report = _report(opened, small, strategy, target, plan, found, latency_rounds, engine, timing)
     _save(run, opened, small, report, settings)
@@ -144,11 +142,14 @@ def _goal(pruning: Pruning) -> Goal | None:
     return Goal(*wanted) if pruning.strategy == LATENCY or any(wanted) else None
 
 
-def _measure(
-    network: Network, model: Darknet, photos: Photos, evaluation: Mapping[str, Any]
-) -> Quality:
+def _measure(network: Network, model: Darknet, photos: Photos, settings: PruneSettings) -> Quality:
     metrics, _ = evaluate(
-        model, photos.batches, photos.valid.targets, letterbox=network.letterbox, **evaluation
+        model,
+        photos.batches,
+        photos.valid.targets,
+        settings.evaluation,
+        settings.nms,
+        letterbox=network.letterbox,
     )
     return Quality(float(metrics.mean_ap), float(metrics.mean_ap_50_95))
 

@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 import torch
 from terminaltables import AsciiTable
 
-from import_param import Augmentation, Count, Data, Loss, Model, Training, Whole
+from import_param import Augmentation, Count, Data, Evaluation, Loss, Model, Training, Whole
 from models import netdef as cfg_files
 from models.darknet import Darknet
 from models.netdef import NetDef
@@ -216,7 +216,7 @@ def evaluation_seconds() -> float:
         scores = torch.rand(BOXES, generator=generator).sort(descending=True).values
         found.append(Detections(boxes(BOXES), scores, labels(BOXES)))
     start = time.perf_counter()
-    compute_metrics(targets, found, CLASSES)
+    compute_metrics(targets, found, CLASSES, Evaluation())
     return time.perf_counter() - start
 
 

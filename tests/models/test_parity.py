@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from import_param import TrainedNetwork
+from import_param import Nms, TrainedNetwork
 from utils.boxes import clip, cxcywh_to_xyxy, fit_image
 from utils.checkpoint import Network, load_network
 from utils.evaluation.evaluate import predict
@@ -64,9 +64,7 @@ def test_detections_are_darknets(folder: str, letterbox: bool, shared: Path) -> 
             network.model,
             fit_image(image, network.size, letterbox)[None],
             [size],
-            conf_thres=CONF,
-            nms_thres=NMS,
-            max_detections=None,
+            Nms(CONF, NMS, max_detections=0),
             letterbox=letterbox,
         )[0]
         differences += compare(ours, darknets(entry, size), entry["filename"])

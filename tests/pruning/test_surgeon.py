@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from import_param import TrainedNetwork
+from import_param import Nms, TrainedNetwork
 from models import netdef as cfg_files
 from models.costs import count_parameters
 from models.darknet import Darknet
@@ -44,7 +44,7 @@ from tests.pruning.nets import (
 )
 from utils.boxes import fit_image
 from utils.checkpoint import load_network, write_pair
-from utils.evaluation.nms import nms
+from utils.evaluation.nms import non_maximum_suppression
 from utils.images import read_image
 
 seeds = st.randoms(use_true_random=False)
@@ -342,7 +342,8 @@ def test_opencv_finds_the_same_with_a_cut_real_network(
             ours, theirs = small(images), opencv_maps(*pair, images)
         assert error(theirs, ours) < 1e-4
         (a,), (b,) = (
-            nms(decode(maps, small.heads, network.size), 0.01, 0.45, 100) for maps in (ours, theirs)
+            non_maximum_suppression(decode(maps, small.heads, network.size), Nms(0.01, 0.45, 100))
+            for maps in (ours, theirs)
         )
         assert torch.equal(a.labels, b.labels) and len(a)
         torch.testing.assert_close(a.boxes, b.boxes, rtol=0, atol=0.1)

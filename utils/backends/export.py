@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from import_param import TrainedNetwork
+from import_param import Nms, TrainedNetwork
 from models.darknet import Darknet
 from models.head import decode
 from utils.backends import ENGINES, installed
 from utils.backends.fold import folded
 from utils.checkpoint import Network, load_network, write_pair
 from utils.errors import InputError
-from utils.evaluation.nms import nms
+from utils.evaluation.nms import non_maximum_suppression
 
 FORMATS = ("darknet", "onnx", "openvino", "ncnn", "torchscript")
 NEEDS = {"darknet": "torch", "torchscript": "torch", "onnx": "onnxruntime"}  # others: as named
@@ -215,7 +215,9 @@ def _compare_detections(
     difference = 0.0
     for image in images.split(1):
         predictions = decode(model(image), model.heads, (image.shape[-1], image.shape[-2]))
-        (wanted,) = nms(predictions, options.conf_thres, options.nms_thres, None)
+        (wanted,) = non_maximum_suppression(
+            predictions, Nms(options.conf_thres, options.nms_thres, max_detections=0)
+        )
         _, labels, found, confidence = run(image)
         for label in range(predictions.classes.shape[-1]):
             theirs, ours = wanted.labels == label, labels == label

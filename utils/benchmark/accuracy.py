@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
-from import_param import DataSet
+from import_param import DataSet, Evaluation, Nms
 from utils.backends.base import Engine
 from utils.benchmark.latency import Candidate, Key, Row, Run, key_of
 from utils.benchmark.peers import PEERS
@@ -36,12 +36,12 @@ def with_mean_ap(
     found: Sequence[Row],
     opened: Mapping[Key, Run],
     photos: PhotoSet,
-    evaluation: Mapping[str, Any],
+    evaluation: Evaluation,
+    nms: Nms,
 ) -> list[Row]:
-    """The rows with their mAP@.5, measured through each engine.
+    """The rows with their mAP, measured through each engine.
 
-    evaluation: the thresholds and rules that `utils.evaluation.evaluate.evaluate` takes. Networks with random
-    weights and peers have none.
+    Networks with random weights and peers have none.
     """
     trained = {candidate.name: candidate for candidate in candidates if candidate.trained}
     measured: dict[tuple[str, ...], float] = {}  # another batch changes nothing
@@ -54,9 +54,10 @@ def with_mean_ap(
                 candidate.model,
                 validation_loader(validation, row.batch, workers=0),
                 validation.targets,
+                evaluation,
+                nms,
                 letterbox=candidate.letterbox,
                 run=cast(Engine, opened[key_of(row)]),
-                **evaluation,
             )
             measured[kind_of(row)] = metrics.mean_ap
     return [replace(row, mean_ap=measured.get(kind_of(row), math.nan)) for row in found]

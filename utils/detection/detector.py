@@ -1,12 +1,12 @@
 """From pictures to what is found on them: what the detection scripts share around a network."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
 
 import torch
 
-from import_param import TrainedNetwork
+from import_param import DetectSettings, Nms
 from utils.backends.runtime import open_runtime
 from utils.boxes import fit_image
 from utils.checkpoint import Network, load_network
@@ -17,24 +17,13 @@ from utils.structures import Image
 from utils.visualization.draw import undrawable
 
 
-def open_detector(
-    watch: Stopwatch, batch: int, settings: Mapping[str, Mapping[str, Any]]
-) -> "Detector":
-    """Open what a user asked for. batch: pictures at once. settings: the groups `network`,
-    `runtime`, `detection` and `nms` of `import_param.DetectSettings`, as dicts."""
-    network, detect = (
-        load_network(TrainedNetwork(**settings["network"])),
-        {**settings["detection"], **settings["nms"]},
-    )
+def open_detector(watch: Stopwatch, batch: int, settings: DetectSettings) -> "Detector":
+    """Open the network and the engine that a user asked for. batch: pictures at once."""
+    network = load_network(settings.network)
     if hidden := undrawable(network.names):
         print(f"no font here has the letters of {', '.join(hidden)}: pictures show their numbers")
-    wanted = ("conf_thres", "nms_thres", "max_detections", "classes")
-    return Detector(
-        network,
-        open_runtime(network, batch, **settings["runtime"]),
-        watch,
-        **{name: detect[name] for name in wanted},
-    )
+    run = open_runtime(network, batch, **asdict(settings.runtime))
+    return Detector(network, run, watch, settings.nms, settings.detection.classes)
 
 
 class Detector:
@@ -49,17 +38,15 @@ class Detector:
         network: Network,
         run: Run,
         watch: Stopwatch,
-        *,
-        conf_thres: float,
-        nms_thres: float,
-        max_detections: int,
+        nms: Nms,
         classes: Sequence[str] = (),
     ) -> None:
         self.names = network.names
         self._network, self._run, self._watch = network, run, watch
-        self._conf_thres, self._nms_thres = conf_thres, nms_thres
-        self._max_detections = max_detections
         self._classes = class_indices(classes, network.names)
+        self._max_detections = nms.max_detections or None
+        # Objects of other classes must not use up the limit.
+        self._nms = replace(nms, max_detections=0) if self._classes else nms
         self._device = next(network.model.parameters()).device
 
     def picture(self, image: Image, key: str, file: str, frame: int | None = None) -> Picture:
@@ -84,10 +71,7 @@ class Detector:
             self._network.model,
             images.to(self._device, non_blocking=True),
             [picture.size for picture in pictures],
-            conf_thres=self._conf_thres,
-            nms_thres=self._nms_thres,
-            # Objects of other classes must not use up the limit.
-            max_detections=None if self._classes else self._max_detections or None,
+            self._nms,
             letterbox=self._network.letterbox,
             run=self._run,
             on_network_done=on_network_done,

@@ -27,6 +27,7 @@ from typing import IO
 import torch
 from torch import Tensor
 
+from import_param import Detection
 from utils.boxes import xyxy_to_cxcywh
 from utils.errors import InputError
 from utils.files import atomic, write_text
@@ -73,22 +74,14 @@ class Results:
     been added until then.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        names: Sequence[str],
-        *,
-        save_txt: bool = False,
-        save_json: bool = False,
-        save_crops: bool = False,
-    ) -> None:
+    def __init__(self, folder: Path, names: Sequence[str], settings: Detection) -> None:
         self.counts: Counter[int] = Counter()
         self.pictures = 0
         self._folder, self._names = folder, names
-        self._save_txt, self._save_crops = save_txt, save_crops
+        self._save_txt, self._save_crops = settings.save_txt, settings.save_crops
         self._stack = ExitStack()
         self._json: JsonFile | None = None
-        if save_json:
+        if settings.save_json:
             temporary = self._stack.enter_context(atomic(folder / "detections.json"))
             file = self._stack.enter_context(temporary.open("w", encoding="utf-8"))
             self._json = self._stack.enter_context(JsonFile(file, names))

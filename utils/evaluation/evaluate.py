@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from import_param import Evaluation, Nms
 from models.darknet import Darknet
 from models.head import decode
 from utils.boxes import Fit, clip
 from utils.evaluation.metrics import Metrics, compute_metrics
-from utils.evaluation.nms import nms
+from utils.evaluation.nms import non_maximum_suppression
 from utils.structures import Batch, Detections, Targets
 
 Run = Callable[[Tensor], list[Tensor]]  # images [B, 3, H, W] → the raw map of each head
@@ -23,35 +24,38 @@ def predict(
     model: Darknet,
     images: Tensor,
     sizes: Sequence[tuple[int, int]],
+    nms: Nms,
     *,
-    conf_thres: float,
-    nms_thres: float,
-    max_detections: int | None,
     letterbox: bool,
     run: Run | None = None,
     on_network_done: Callable[[], None] = lambda: None,
 ) -> list[Detections]:
     """Detect on a batch.
 
-    images: float32 [B, 3, H, W], 0 to 1, fitted by `utils.boxes.fit_image`. sizes: the B original
-    photos' (width, height). run: what computes the network's maps, such as an engine of
-    `utils.backends`; None for the model itself. Returns B Detections, boxes in pixels of the
-    original photos, cut to them. on_network_done is called between the network and NMS, for those
-    who take the time.
+    Args:
+        model: the network, whose heads decode its maps.
+        images: float32 [B, 3, H, W], 0 to 1, as `utils.boxes.fit_image` makes them.
+        sizes: the B original photos' (width, height) in pixels.
+        nms: the thresholds, and how many boxes a photo may have.
+        letterbox: whether the photos were fitted with their aspect kept.
+        run: what computes the network's maps, such as an engine of `utils.backends`; None for the
+            model itself.
+        on_network_done: called between the network and NMS, by which callers time the two.
+
+    Returns:
+        B Detections, boxes in pixels of the original photos and cut to them.
     """
     net = (images.shape[-1], images.shape[-2])
     maps = (run or model)(images.contiguous(memory_format=torch.channels_last))
     on_network_done()
-    found = nms(
+    detections = non_maximum_suppression(
         decode(maps, model.heads, net),
-        conf_thres,
-        nms_thres,
-        max_detections,
+        nms,
         model.heads[-1].nms_power,  # Darknet, too, asks the last head
     )
     return [
-        _on_photo(detections, Fit.of(size, net, letterbox), size)
-        for detections, size in zip(found, sizes, strict=True)
+        _on_photo(photo_detections, Fit.of(size, net, letterbox), size)
+        for photo_detections, size in zip(detections, sizes, strict=True)
     ]
 
 
@@ -63,61 +67,45 @@ def _on_photo(detections: Detections, fit: Fit, size: tuple[int, int]) -> Detect
 def detect_all(
     model: Darknet,
     loader: Iterable[Batch],
+    nms: Nms,
     *,
-    conf_thres: float,
-    nms_thres: float,
-    max_detections: int | None,
     letterbox: bool,
     run: Run | None = None,
     title: str = "evaluate",
 ) -> list[Detections]:
     """Detect on every photo of a loader, in its order, with a progress bar."""
     device = next(model.parameters()).device
-    found: list[Detections] = []
+    detections: list[Detections] = []
     for batch in tqdm(loader, title, leave=False, dynamic_ncols=True):
-        found += predict(
-            model,
-            batch.images.to(device, non_blocking=True),
-            batch.sizes,
-            conf_thres=conf_thres,
-            nms_thres=nms_thres,
-            max_detections=max_detections,
-            letterbox=letterbox,
-            run=run,
-        )
-    return found
+        images = batch.images.to(device, non_blocking=True)
+        detections += predict(model, images, batch.sizes, nms, letterbox=letterbox, run=run)
+    return detections
 
 
 def evaluate(
     model: Darknet,
     loader: Iterable[Batch],
     targets: Sequence[Targets],
+    evaluation: Evaluation,
+    nms: Nms,
     *,
-    rule: str,
-    iou_thres: float,
-    conf_thres: float,
-    nms_thres: float,
-    max_detections: int,
-    plus_one: bool,
     letterbox: bool,
     run: Run | None = None,
 ) -> tuple[Metrics, list[Detections]]:
-    """Detect on every photo of a loader and measure it against `targets`, in the same order.
+    """Detect on every photo of a loader and measure the detections.
 
-    The thresholds and rules are those of `utils.evaluation.nms.nms` and `utils.evaluation.metrics.compute_metrics`;
-    max_detections is 0 for any number of boxes a photo; run is that of `predict`.
+    Args:
+        model: the network.
+        loader: the photos, in order.
+        targets: the ground truth of the photos, in the same order.
+        evaluation: how precision, recall and AP are taken.
+        nms: which proposals become detections.
+        letterbox: whether the photos were fitted with their aspect kept.
+        run: as in `predict`.
+
+    Returns:
+        The metrics, and the detections of each photo.
     """
-    found = detect_all(
-        model,
-        loader,
-        conf_thres=conf_thres,
-        nms_thres=nms_thres,
-        max_detections=max_detections or None,
-        letterbox=letterbox,
-        run=run,
-    )
-    classes = model.heads[0].classes
-    metrics = compute_metrics(
-        targets, found, classes, rule=rule, iou_thres=iou_thres, plus_one=plus_one
-    )
-    return metrics, found
+    detections = detect_all(model, loader, nms, letterbox=letterbox, run=run)
+    metrics = compute_metrics(targets, detections, model.heads[0].classes, evaluation)
+    return metrics, detections

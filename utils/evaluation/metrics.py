@@ -33,6 +33,7 @@ import hotcoco
 import numpy as np
 from terminaltables import AsciiTable
 
+from import_param import COCO_IOUS, Evaluation
 from utils.errors import InputError
 from utils.evaluation.matching import (
     Bools,
@@ -139,28 +140,30 @@ def compute_metrics(
     targets: Sequence[Targets],
     detections: Sequence[Detections],
     num_classes: int,
-    *,
-    rule: str = "coco",
-    iou_thres: float = 0.5,
+    evaluation: Evaluation,
     conf: float | None = None,
-    plus_one: bool = False,
 ) -> Metrics:
     """Measure the detections of photos against what is on them, both in the photos' pixels.
 
-    Give all detections down to a confidence of 0.001: a higher cut lowers AP. Of equal scores the
-    earlier photo's goes first (pycocotools orders photos by their ids).
-    rule: a key of RULES, explained at the head of this module.
-    iou_thres: the overlap that makes a hit; COCO's rule knows .50, .55, … .95.
-    conf: where to state precision, recall, F1 and confusions. None chooses the confidence at which
-        the F1 score, averaged over the classes with objects, is highest: half-way between the
-        last detection that it lets in and the next.
-    plus_one: VOC's own overlap, which takes both corners as pixels inside the box and so counts a
-        width as right - left + 1. Only for boxes that are given so: ours, where pixel i reaches
-        from i to i + 1, already have the full width.
-    Raises InputError for an unknown rule, values out of range, and labels that are no class.
+    Give all detections down to a confidence of 0.001: a higher threshold lowers AP.
+
+    Args:
+        targets: the ground truth of each photo.
+        detections: the detections of each photo, in the same order.
+        num_classes: how many classes there are; labels are below it.
+        evaluation: the rule (explained at the head of this module) and the overlap for a hit.
+            `plus_one` is VOC's own overlap, which takes both corners as pixels inside the box and
+            so counts a width as right - left + 1. It is only for boxes that are given so: ours,
+            where pixel i reaches from i to i + 1, already have the full width.
+        conf: where to state precision, recall, F1 and confusions. None chooses the confidence at
+            which the F1 score, averaged over the classes with objects, is highest: half-way between
+            the last detection that it lets in and the next.
+
+    Raises:
+        InputError: a label is no class, a box or score no number, or a photo has no detections.
     """
-    _check(rule, iou_thres, conf, plus_one)
-    claims = replace(RULES[rule], plus_one=plus_one)
+    rule, iou_thres = evaluation.rule, evaluation.iou_thres
+    claims = replace(RULES[rule], plus_one=evaluation.plus_one)
     truths = Truths.of(targets, num_classes)
     if len(detections) != len(targets):
         raise InputError(f"detections of {len(detections)} photos: expected {len(targets)}")
@@ -174,7 +177,7 @@ def compute_metrics(
     coco: dict[str, float] = {}
     if rule == "coco":
         each, coco = _coco_library(truths, found, len(targets), num_classes)
-        ap = each[np.abs(IOUS - iou_thres).argmin()]
+        ap = each[COCO_IOUS.index(iou_thres)]
     else:
         each = np.stack([_ap(pairs, found, truths, objects, iou, rule, claims) for iou in IOUS])
         ap = _average_precisions(curves, objects, rule)
@@ -199,19 +202,6 @@ def compute_metrics(
         confusion=_confusion(found.select(taken), truths, iou_thres, claims, num_classes),
         coco=coco,
     )
-
-
-def _check(rule: str, iou_thres: float, conf: float | None, plus_one: bool) -> None:
-    if rule not in RULES:
-        raise InputError(f"rule={rule!r}: expected one of {', '.join(RULES)}")
-    if not 0 < iou_thres <= 1:
-        raise InputError(f"iou_thres={iou_thres}: expected a number above 0, up to 1")
-    if rule == "coco" and not np.isclose(IOUS, iou_thres).any():
-        raise InputError(f"iou_thres={iou_thres}: COCO's rule knows only 0.50, 0.55, ... 0.95")
-    if rule == "coco" and plus_one:
-        raise InputError("plus_one=True: only VOC's rules know it, not coco")
-    if conf is not None and not 0 <= conf <= 1:
-        raise InputError(f"conf={conf}: expected a number from 0 to 1")
 
 
 def _curves(found: Found, verdict: Verdict, objects: Ints) -> tuple[Curve, ...]:

@@ -17,7 +17,7 @@ import torchvision
 from numpy.typing import NDArray
 from torch import Tensor
 
-from utils.errors import InputError
+from import_param import Nms
 from utils.evaluation.close_pairs import SMALLEST, Boxes, survivors
 from utils.structures import Detections, Predictions
 
@@ -29,35 +29,25 @@ MANY, LEAST_OVERLAP = 7e7, 0.1
 FIRST_LOOK = 2048  # candidates; about where suppressing costs as much as finding the candidates
 
 
-def nms(
-    predictions: Predictions,
-    conf_thres: float,
-    nms_thres: float,
-    max_detections: int | None,
-    distance_power: float | None = None,
+def non_maximum_suppression(
+    predictions: Predictions, settings: Nms, distance_power: float | None = None
 ) -> list[Detections]:
     """Predictions of B photos → B Detections, best first, boxes still in the input's pixels.
 
-    conf_thres: a candidate's score must be above it, 0 to 1.
-    nms_thres: IoU above which the lower score of one class is removed, 0 to 1.
-    max_detections: the best so many of a photo; None keeps all.
-    distance_power: None for IoU; else overlap is IoU - (d² / c²)^power (DIoU, Zheng et al. 2020),
-        with d the distance between centres and c the diagonal of the box around both.
-    Of equal scores, the earlier proposal (then the lower class) goes first.
-    Raises InputError for thresholds out of range.
+    Args:
+        predictions: the boxes of B photos that the network proposes.
+        settings: a candidate's score must be above `conf_thres`; the lower score of two candidates
+            of one class goes where they overlap by more than `nms_thres`; of the rest a photo keeps
+            the best `max_detections`, or all where that is 0.
+        distance_power: None for IoU; else overlap is IoU - (d² / c²)^power (DIoU, Zheng et al.,
+            AAAI 2020), with d the distance between centres and c the diagonal of the box around
+            both.
     """
-    _check(conf_thres, nms_thres, max_detections)
+    conf_thres, nms_thres = settings.conf_thres, settings.nms_thres
+    max_detections = settings.max_detections or None
     photos = zip(predictions.boxes, predictions.objectness, predictions.classes, strict=True)
     keep = partial(_keep, nms_thres=nms_thres, distance_power=distance_power)
     return [_suppress(*_candidates(*photo, conf_thres), keep, max_detections) for photo in photos]
-
-
-def _check(conf_thres: float, nms_thres: float, max_detections: int | None) -> None:
-    for name, value in {"conf_thres": conf_thres, "nms_thres": nms_thres}.items():
-        if not 0 <= value <= 1:
-            raise InputError(f"{name}={value}: expected a number from 0 to 1")
-    if max_detections is not None and max_detections < 1:
-        raise InputError(f"max_detections={max_detections}: expected at least 1, or None for all")
 
 
 def _limit(nms_thres: float) -> float:

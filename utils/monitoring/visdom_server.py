@@ -1,7 +1,7 @@
 """Which Visdom server shows the curves? One that answers, or else our own on this machine.
 
-`python -m utils.monitoring.visdom_server PORT DATA STATIC [--owned]` is what `start` runs in a process
-of its own; it is not meant to be typed.
+`start` runs `python -m utils.monitoring.visdom_server PORT DATA STATIC [--owned]` in a process of
+its own; it is not meant to be typed.
 """
 
 import importlib.metadata

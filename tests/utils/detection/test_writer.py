@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from import_param import Detection
 from utils.boxes import cxcywh_to_xyxy
 from utils.detection.writer import (
     Found,
@@ -52,7 +53,7 @@ def test_a_label_file_says_what_was_detected() -> None:
 def test_json_says_what_was_detected_also_where_that_is_nothing(tmp_path: Path) -> None:
     item = found("clip_000007", frame=7)
     nothing = Found(found("empty").picture, only_classes(item.detections, frozenset({3})))
-    with Results(tmp_path, NAMES, save_json=True) as results:
+    with Results(tmp_path, NAMES, Detection(save_json=True)) as results:
         results.add(nothing)
         results.add(item)
     content = json.loads((tmp_path / "detections.json").read_text())
@@ -71,7 +72,8 @@ def test_json_says_what_was_detected_also_where_that_is_nothing(tmp_path: Path) 
 
 
 def test_an_error_leaves_what_was_done(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), Results(tmp_path, NAMES, save_json=True) as results:
+    results = Results(tmp_path, NAMES, Detection(save_json=True))
+    with pytest.raises(KeyboardInterrupt), results:
         results.add(found())
         raise KeyboardInterrupt
     assert len(json.loads((tmp_path / "detections.json").read_text())["annotations"]) == 3
@@ -79,7 +81,7 @@ def test_an_error_leaves_what_was_done(tmp_path: Path) -> None:
 
 
 def test_crops_hold_the_boxes_in_folders_that_are_safe(tmp_path: Path) -> None:
-    with Results(tmp_path, NAMES, save_crops=True) as results:
+    with Results(tmp_path, NAMES, Detection(save_crops=True)) as results:
         results.add(found("holiday/photo"))
     files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.jpg"))
     assert files == [
@@ -91,7 +93,7 @@ def test_crops_hold_the_boxes_in_folders_that_are_safe(tmp_path: Path) -> None:
 
 
 def test_nothing_is_written_unless_asked_for_and_objects_are_counted(tmp_path: Path) -> None:
-    with Results(tmp_path, NAMES) as results:
+    with Results(tmp_path, NAMES, Detection()) as results:
         assert results.summary() == "no objects"
         results.add(found())
         results.add(found())

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from import_param import Evaluation
 from utils.errors import InputError
 from utils.evaluation.metrics import Curve, Metrics, compute_metrics
 from utils.structures import Detections, Targets
@@ -27,7 +28,7 @@ def measured(classes: int, objects: int = 60, found: int = 60) -> Metrics:
     targets = Targets(boxes, labels, ignore, torch.full((objects,), 1600.0))
     scores = torch.tensor(random.random(found))
     detections = Detections(boxes[:found] + 3, scores, labels[:found].roll(found // 4))
-    return compute_metrics([targets], [detections], classes)
+    return compute_metrics([targets], [detections], classes, Evaluation())
 
 
 @PLOTS
