@@ -23,8 +23,8 @@ from models.netdef import NetDef
 from models.weights import fill_
 from pruning.iterative.schedule import Gradual, check_cut_epochs, cut_trainer, last_cut
 from pruning.iterative.targets import Aim, Gone, ShareAim, TimeAim
-from pruning.latency.search import Goal
-from pruning.latency.table import timer
+from pruning.latency.meter import open_meter
+from pruning.latency.search import LatencyTarget
 from pruning.plots import plot_bearing, plot_scales
 from pruning.sparsity import Sparsity, equalise_, near_zero
 from pruning.strategies import LATENCY, target_of
@@ -326,10 +326,10 @@ def make_aim(p: TrainSettings, whole: NetDef, state: dict[str, Any] | None) -> A
     if p.pruning.strategy != LATENCY:
         refuse_times(p, "pruned_id=latency")
         return ShareAim(p.pruning.strategy, target_of(p.pruning))
-    goal = Goal(p.pruning.target_ms, p.pruning.target_speedup)
-    engine = timer(Darknet(whole).eval(), whole.size, dataclasses.asdict(p.runtime))
-    path = Path(p.pruning.latency_table or engine.table)
-    return TimeAim.of(whole, goal, target_of(p.pruning), engine, path, print, state)
+    goal = LatencyTarget(p.pruning.target_ms, p.pruning.target_speedup)
+    meter = open_meter(Darknet(whole).eval(), whole.size, p.runtime)
+    path = Path(p.pruning.latency_table or meter.table_path)
+    return TimeAim.of(whole, goal, target_of(p.pruning), meter, path, print, state)
 
 
 def refuse_times(p: TrainSettings, wanted: str) -> None:

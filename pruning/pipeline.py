@@ -14,9 +14,10 @@ from models.darknet import Darknet
 from models.loss import Loss
 from pruning.batch_norm import SHORTEST, mean_loss, reestimate_bn_, settle_bn_
 from pruning.importance import SCORES, Scores
-from pruning.latency.candidates import CutsToTime, least_loss
-from pruning.latency.search import Goal, Timing
-from pruning.latency.table import Timer, timer
+from pruning.latency.candidates import LatencyCandidates, choose_candidate
+from pruning.latency.meter import LatencyMeter, open_meter
+from pruning.latency.options import SearchOptions
+from pruning.latency.search import LatencyResult, LatencySearch, LatencyTarget
 from pruning.report import Quality, Report, layer_rows, measure_latencies, size_of
 from pruning.strategies import LATENCY, STRATEGIES, Target, missed, shares, target_of
 from pruning.surgeon import Plan, cut
@@ -63,27 +64,29 @@ def prune(settings: PruneSettings) -> Report:
     run_settings = settings.run
     score_batches, bn_batches = run_settings.importance_batches, run_settings.bn_batches
     latency_rounds = run_settings.latency_rounds
-    goal = _goal(settings.pruning)
+    latency_target = _latency_target(settings.pruning)
     opened = load_network(settings.network)
     photos = _photos(opened, settings.data)
     model = opened.model
     loss = Loss(model.heads)
     scores = _scores(run_settings.importance, model, loss, islice(photos.training, score_batches))
-    engine = timer(model, opened.size, asdict(settings.runtime))
-    if goal:
+    meter = open_meter(model, opened.size, settings.runtime)
+    if latency_target:
 
         def judge(plan: Plan) -> float:
             small = cut(model, plan).to(memory_format=torch.channels_last)
             reestimate_bn_(small, photos.training, bn_batches)
             return mean_loss(small, photos.training, score_batches)
 
-        cuts = CutsToTime(model, opened.size, scores, target, goal, engine, latency_rounds)
+        options = SearchOptions(timing_rounds=latency_rounds)
+        search = LatencySearch(model, opened.size, latency_target, meter, options)
+        candidates = LatencyCandidates(search, scores, target)
         if strategy == LATENCY:
-            table = Path(settings.pruning.latency_table or engine.table)
-            plan, timing = least_loss(cuts.every_way(table), judge)
+            table = Path(settings.pruning.latency_table or meter.table_path)
+            plan, timing = choose_candidate(candidates.all(table), judge)
         else:
-            plan, timing = cuts.by_share(strategy)
-        amount = goal.name
+            plan, timing = candidates.by_share(strategy)
+        amount = latency_target.name
     else:
         plan, timing = STRATEGIES[strategy](model.netdef, scores, target), None
         amount = f"{round(100 * target.percent)}"
@@ -98,7 +101,7 @@ def prune(settings: PruneSettings) -> Report:
         else:
             found["after BN re-estimation"] = _measure(opened, small, photos, settings)
 
-    report = _report(opened, small, strategy, target, plan, found, latency_rounds, engine, timing)
+    report = _report(opened, small, strategy, target, plan, found, latency_rounds, meter, timing)
     _save(run, opened, small, report, settings)
     print(report.text())
     if note := timing.note() if timing else missed(strategy, target, report.shares):
@@ -136,10 +139,10 @@ def _scores(name: str, model: Darknet, loss: Loss, batches: Iterable[Batch]) -> 
     return score(model, loss, batches) if needs_batches else score(model)
 
 
-def _goal(pruning: Pruning) -> Goal | None:
+def _latency_target(pruning: Pruning) -> LatencyTarget | None:
     """The time that is asked for; None where a share is."""
     wanted = (pruning.target_ms, pruning.target_speedup)
-    return Goal(*wanted) if pruning.strategy == LATENCY or any(wanted) else None
+    return LatencyTarget(*wanted) if pruning.strategy == LATENCY or any(wanted) else None
 
 
 def _measure(network: Network, model: Darknet, photos: Photos, settings: PruneSettings) -> Quality:
@@ -162,11 +165,11 @@ def _report(
     plan: Plan,
     found: Mapping[str, Quality],
     rounds: int,
-    engine: Timer,
-    timing: Timing | None,
+    meter: LatencyMeter,
+    timing: LatencyResult | None,
 ) -> Report:
     model = network.model
-    (before, after), method = measure_latencies((model, small), network.size, rounds, engine)
+    (before, after), method = measure_latencies((model, small), network.size, rounds, meter)
     return Report(
         strategy,
         target.percent,

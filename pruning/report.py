@@ -14,8 +14,8 @@ from terminaltables import AsciiTable
 from models.costs import count_operations, count_parameters, layer_operations
 from models.darknet import Darknet, shapes
 from models.netdef import NetDef
-from pruning.latency.search import Timing
-from pruning.latency.table import Timer, picture, take_turns
+from pruning.latency.meter import LatencyMeter
+from pruning.latency.search import LatencyResult
 from pruning.plots import plot_channels
 from pruning.residual_blocks import without_blocks
 from pruning.strategies import Shares, asked_for
@@ -63,7 +63,7 @@ class Report:
     found: Mapping[str, Quality]
     method: str
     layers: tuple[LayerRow, ...]
-    timing: Timing | None = None
+    timing: LatencyResult | None = None
 
     @property
     def reached(self) -> float:
@@ -206,7 +206,7 @@ def size_of(model: Darknet, size: tuple[int, int], latency: float) -> Size:
 
 
 def measure_latencies(
-    models: Sequence[Darknet], size: tuple[int, int], rounds: int, engine: Timer
+    models: Sequence[Darknet], size: tuple[int, int], rounds: int, meter: LatencyMeter
 ) -> tuple[list[float], str]:
     """Milliseconds that each network takes on an engine for one image of (width, height) `size`,
     and how they were measured, as a line.
@@ -214,9 +214,9 @@ def measure_latencies(
     The networks take turns, so whatever else the machine does meets them alike. The networks
     alone: no decoding, no NMS.
     """
-    times = take_turns([engine.open(model, size) for model in models], picture(size), rounds)
+    times = meter.time_networks(models, size, rounds)
     method = (
-        f"latency: the network alone, one image of {size[0]}x{size[1]}, {engine.name}, "
+        f"latency: the network alone, one image of {size[0]}x{size[1]}, {meter.name}, "
         f"{machine()}; lower quartile of {rounds} rounds in which the networks took turns"
     )
     return times.tolist(), method

@@ -1,6 +1,5 @@
 """prune.py and the scripts like it, from their flags to their files, on a handful of pictures."""
 
-import dataclasses
 import importlib
 import json
 from functools import partial
@@ -16,11 +15,11 @@ import slim_prune
 import train
 from import_param import PruneSettings, Pruning, Runtime, TrainedNetwork
 from models.costs import count_parameters
-from pruning.latency.table import timer
+from pruning.latency.meter import open_meter
 from pruning.report import measure_latencies
 from pruning.strategies import STRATEGIES
 from pruning.surgeon import Plan
-from tests.pruning.clocks import stop_clocks
+from tests.pruning.fake_latency import count_instead_of_timing
 from tests.pruning.nets import config, trained
 from tests.test_train import project  # noqa: F401  # a fixture
 from tools import check_latency
@@ -180,8 +179,8 @@ def test_numbers_and_names_are_one_setting() -> None:
 
 def test_a_latency_comes_with_how_it_was_measured() -> None:
     model = trained(config("yolov3-lite", thinner=16), 0)
-    engine = timer(model, (64, 64), dataclasses.asdict(Runtime(backend="torch")))
-    times, method = measure_latencies((model, model), (64, 64), 5, engine)
+    meter = open_meter(model, (64, 64), Runtime(backend="torch"))
+    times, method = measure_latencies((model, model), (64, 64), 5, meter)
     assert len(times) == 2 and min(times) > 0
     assert "64x64, torch fp32" in method and "lower quartile of 5 rounds" in method
 
@@ -189,7 +188,7 @@ def test_a_latency_comes_with_how_it_was_measured() -> None:
 def test_a_cut_to_a_time_tells_asked_predicted_and_measured(
     weights: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stop_clocks(monkeypatch)
+    count_instead_of_timing(monkeypatch)
     netdef = config("yolov3-tiny", thinner=8).with_classes(10)
     write_pair(Path("tiny"), trained(netdef, 0), netdef, NAMES)
     latency_prune.main(flags("tiny.weights", "--target_speedup", "2", "--name", "fast"))
@@ -227,7 +226,7 @@ def test_of_the_ways_to_a_time_the_one_that_loses_least_is_taken(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    stop_clocks(monkeypatch)
+    count_instead_of_timing(monkeypatch)
     netdef = config("yolov3-tiny", thinner=8).with_classes(10)
     write_pair(Path("tiny"), trained(netdef, 0), netdef, NAMES)
     found = iter(losses.values())
@@ -243,7 +242,7 @@ def test_a_way_that_cannot_cut_does_not_stop_the_others(
     def nothing(*_: object) -> Plan:
         raise InputError("nothing to judge by")
 
-    stop_clocks(monkeypatch)
+    count_instead_of_timing(monkeypatch)
     monkeypatch.setitem(STRATEGIES, "slim", nothing)
     netdef = config("yolov3-tiny", thinner=8).with_classes(10)
     write_pair(Path("tiny"), trained(netdef, 0), netdef, NAMES)
@@ -254,8 +253,8 @@ def test_a_way_that_cannot_cut_does_not_stop_the_others(
 def test_other_ways_to_a_time_keep_to_the_widths_that_were_measured(
     weights: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stop_clocks(monkeypatch)
-    monkeypatch.setattr("pruning.latency.search.measure_step", lambda _: 32)
+    count_instead_of_timing(monkeypatch)
+    monkeypatch.setattr("pruning.latency.predictor.measure_channel_step", lambda *_: 32)
     netdef = config("yolov3-tiny").with_classes(10)
     write_pair(Path("tiny"), trained(netdef, 0), netdef, NAMES)
     latency_prune.main(flags("tiny.weights", "--target_speedup", "15"))
@@ -265,7 +264,7 @@ def test_other_ways_to_a_time_keep_to_the_widths_that_were_measured(
 def test_any_strategy_cuts_to_a_time(
     weights: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stop_clocks(monkeypatch)
+    count_instead_of_timing(monkeypatch)
     netdef = config("yolov3-tiny", thinner=8).with_classes(10)
     write_pair(Path("tiny"), trained(netdef, 0), netdef, NAMES)
     slim_prune.main(flags("tiny.weights", "--target_speedup", "2", "--name", "fast"))
@@ -281,7 +280,7 @@ def test_any_strategy_cuts_to_a_time(
 def test_predictions_are_checked_on_random_cuts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stop_clocks(monkeypatch)
+    count_instead_of_timing(monkeypatch)
     monkeypatch.chdir(tmp_path)
     config("yolov3-lite", thinner=8).write("lite.cfg")
     check_latency.main(["--cfgs", "lite.cfg", "--img_size", "0", "--count", "3"])

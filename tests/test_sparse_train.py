@@ -14,7 +14,7 @@ from models.costs import count_operations, count_parameters
 from models.darknet import Darknet
 from models.netdef import parse
 from pruning.sparsity import find_bundles, read, size
-from tests.pruning.clocks import stop_clocks
+from tests.pruning.fake_latency import count_instead_of_timing
 from tests.pruning.nets import config
 from tests.pruning.test_sparsity import BLOCK
 from tests.test_train import figures, flags
@@ -145,7 +145,7 @@ def test_a_run_that_is_cut_on_the_way_ends_at_the_target_and_resumes_exactly(
 def test_a_run_is_cut_to_a_time_on_the_way_and_resumes_exactly(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stop_clocks(monkeypatch)
+    count_instead_of_timing(monkeypatch)
     cut = ["--prune_while_training", "--cut_epochs", "1", "3", "--pruned_id", "latency"]
     cut += ["--target_speedup", "1.25", "--img_size", "128"]
     train.main(flags("--name", "whole", *SPARSE, *cut, epochs=4))

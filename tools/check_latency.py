@@ -7,22 +7,17 @@ For each network: layers and a few random cuts are measured as latency_prune.py 
 random cuts are predicted and measured. A busy machine makes both times and errors larger.
 """
 
-import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-from terminaltables import AsciiTable
+from typing import TYPE_CHECKING
 
 from import_param import TORCH, Count, CsvFile, Runtime, Whole
-from models import netdef as cfg_files
-from models.darknet import Darknet
-from pruning.latency.search import Check, check_clock, learn_clock
-from pruning.latency.table import timer
 from utils import errors
-from utils.checkpoint import check_size
 from utils.settings import load
+
+if TYPE_CHECKING:
+    from pruning.latency.predictor import PredictionCheck
 
 
 @dataclass(frozen=True)
@@ -41,6 +36,7 @@ class LatencyCheck:
     latency_table: CsvFile = ""  # the file of measured layers; empty = one in runs/latency/
 
     def check(self) -> None:
+        """Raises ValueError where there is nothing to do."""
         if not self.cfgs:
             raise ValueError("cfgs=(): expected at least one network")
 
@@ -53,34 +49,48 @@ class LatencyCheckSettings:
     runtime: Runtime = TORCH
 
 
-def row(name: str, check: Check) -> list[str]:
-    wrong = np.abs(check.errors)
+HEAD = ["network", "cuts", "measured ms", "error, mean", "largest", "within 10 %"]
+
+
+def row(name: str, check: "PredictionCheck") -> list[str]:
+    """A network's row of the table, below `HEAD`."""
+    errors = abs(check.errors)
     return [
         name,
-        str(len(wrong)),
+        str(len(errors)),
         f"{check.measured.min():.2f} to {check.measured.max():.2f}",
-        f"{wrong.mean():.1%}",
-        f"{wrong.max():.1%}",
-        f"{(wrong <= 0.1).mean():.0%}",
+        f"{errors.mean():.1%}",
+        f"{errors.max():.1%}",
+        f"{(errors <= 0.1).mean():.0%}",
     ]
 
 
 def main(argv: list[str] | None = None) -> None:
-    p = load(LatencyCheckSettings, argv)
-    rows = [["network", "cuts", "measured ms", "error, mean", "largest", "within 10 %"]]
-    for cfg in p.check.cfgs:
+    """Fit, predict, measure and compare, network by network."""
+    settings = load(LatencyCheckSettings, argv)
+    # Here, so that --help and a mistyped flag are answered at once.
+    from terminaltables import AsciiTable
+
+    from models import netdef as cfg_files
+    from models.darknet import Darknet
+    from pruning.latency.meter import open_meter
+    from pruning.latency.predictor import check_predictor, fit_predictor
+    from utils.checkpoint import check_size
+
+    rows = []
+    for cfg in settings.check.cfgs:
         netdef = cfg_files.load(cfg)
-        side = p.check.img_size
+        side = settings.check.img_size
         size = (side, side) if side else netdef.size
         check_size(netdef, size)
         model = Darknet(netdef).eval()
-        engine = timer(model, size, dataclasses.asdict(p.runtime))
-        path = Path(p.check.latency_table) if p.check.latency_table else engine.table
-        clock = learn_clock(model, size, path, engine.about, engine.open, print)
-        check = check_clock(model, size, clock, engine.open, p.check.count)
+        meter = open_meter(model, size, settings.runtime)
+        path = Path(settings.check.latency_table or meter.table_path)
+        predictor = fit_predictor(model, size, meter, path)
+        check = check_predictor(model, size, predictor, meter, settings.check.count)
         rows.append(row(Path(cfg).stem, check))
-        print("; ".join(f"{head} {value}" for head, value in zip(*rows[:1], rows[-1], strict=True)))
-    print(AsciiTable(rows, f"{engine.name}, {engine.about['machine']}").table)
+        print("; ".join(f"{head} {value}" for head, value in zip(HEAD, rows[-1], strict=True)))
+    print(AsciiTable([HEAD, *rows], f"{meter.name}, {meter.conditions.machine}").table)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from import_param import (
     Whole,
 )
 from models import netdef as cfg_files
-from pruning.latency.table import timer
+from pruning.latency.meter import open_meter
 from pruning.plots import Place, plot_sizes
 from pruning.report import Size, measure_latencies, size_of
 from tools.experiment import Recipe, Row, Step, in_order, plan_rows, run_steps
@@ -141,8 +141,8 @@ def measure(rows: Sequence[Row]) -> tuple[list[Result], str]:
         for row in rows
     ]
     models, size = [n.model for n in networks], networks[0].size
-    engine = timer(models[0], size, dataclasses.asdict(TORCH))
-    latencies, method = measure_latencies(models, size, LATENCY_ROUNDS, engine)
+    meter = open_meter(models[0], size, TORCH)
+    latencies, method = measure_latencies(models, size, LATENCY_ROUNDS, meter)
     results = [
         Result(
             row.label,

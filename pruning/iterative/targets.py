@@ -14,19 +14,17 @@ from models.darknet import Darknet
 from models.netdef import NetDef
 from pruning.channels import Bools, find_channels
 from pruning.importance import Scores, gamma
+from pruning.latency.meter import LatencyMeter
+from pruning.latency.options import SearchOptions
+from pruning.latency.predictor import Coefficients, LatencyPredictor, fit_predictor
 from pruning.latency.search import (
-    Calibration,
-    Clock,
-    Goal,
-    Problem,
-    Timing,
-    learn_clock,
-    prune_to,
+    LatencyResult,
+    LatencySearch,
+    LatencyTarget,
+    PruningProblem,
     too_fast,
 )
-from pruning.latency.search_space import find_layout
-from pruning.latency.solver import Choice
-from pruning.latency.table import Open, Timer, picture, take_turns
+from pruning.latency.search_space import find_search_space
 from pruning.residual_blocks import without_blocks
 from pruning.sparsity import DEAD
 from pruning.strategies import STRATEGIES, Target, asked_for, missed, shares
@@ -35,7 +33,7 @@ from utils.errors import InputError
 
 MOST = 0.999  # a share to cut is below 1, even if all are dead
 FASTER = 0.05  # the least share of its time that a network without its dead must save for a cut
-ROUNDS = 20  # in which a network is timed beside the whole one
+TIMED = SearchOptions(timing_rounds=20)  # rounds in which a network is timed beside the whole one
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,60 +189,62 @@ class TimeAim:
 
     target: its `layer_keep` and `round_to` hold. whole: the network before all cuts, with any
     weights: these do not change a time. Each cut is timed beside it, so twice as fast stays twice
-    as fast as the whole, whatever else the machine does meanwhile. about: what it is timed with.
+    as fast as the whole, whatever else the machine does meanwhile. meter: what it is timed with.
     timings: of the cuts so far.
     """
 
-    goal: Goal
+    goal: LatencyTarget
     target: Target
     whole: Darknet
-    open_: Open
-    about: Mapping[str, str]
-    clock: Clock
-    timings: list[Timing] = field(default_factory=list)
+    meter: LatencyMeter
+    predictor: LatencyPredictor
+    timings: list[LatencyResult] = field(default_factory=list)
 
     @staticmethod
     def of(
         netdef: NetDef,
-        goal: Goal,
+        goal: LatencyTarget,
         target: Target,
-        engine: Timer,
+        meter: LatencyMeter,
         path: Path,
         tell: Callable[[str], None],
         state: Mapping[str, Any] | None = None,
     ) -> TimeAim:
-        """Learn how long cuts take, as `learn_clock` does.
+        """Learn how long cuts take, as `fit_predictor` does.
 
         netdef: of the whole network. path: of the table. state: of a checkpoint. Without one,
         raises InputError where the network takes no more than that time or cannot take so little.
         """
-        about, how, timings = dict(engine.about), None, list[Timing]()
+        about, coefficients = meter.conditions.as_text(), None
+        timings: list[LatencyResult] = []
         whole = Darknet(netdef).eval()
         if not state:
-            _expect_slower(whole, goal, engine.open)
+            _expect_slower(whole, goal, meter)
         elif state["about"] == about:
-            how = Calibration.of(state["calibration"])
+            coefficients = Coefficients.of(state["calibration"])
         else:
             tell(f"note: cuts were timed with {state['about']}; now they are with {about}")
-        clock = learn_clock(
-            whole, netdef.size, path, about, engine.open, tell, target.round_to, how
+        predictor = fit_predictor(
+            whole, netdef.size, meter, path, tell, target.round_to, coefficients
         )
         if state:
-            timings = [Timing(**timing) for timing in state["timings"]]
-        aim = TimeAim(goal, target, whole, engine.open, about, clock, timings)
+            timings = [LatencyResult(**timing) for timing in state["timings"]]
+        aim = TimeAim(goal, target, whole, meter, predictor, timings)
         if not state:
             aim._expect_possible()
         return aim
 
-    def part(self, way: float) -> Goal:
-        return self.goal.part(way)
+    def part(self, way: float) -> LatencyTarget:
+        return self.goal.at(way)
 
-    def without_dead(self, gone: Gone, model: Darknet, dead: float, flat: bool) -> Goal | None:
+    def without_dead(
+        self, gone: Gone, model: Darknet, dead: float, flat: bool
+    ) -> LatencyTarget | None:
         scores = gone.of_whole(model.netdef, gamma(model))
         problem = self._problem(gone, scores)
         now, then = (
-            self.clock.network(problem.layout, choice)
-            for choice in (problem.widest, problem.alive(scores, DEAD))
+            problem.predict(configuration)
+            for configuration in (problem.widest, problem.without_dead(scores, DEAD))
         )
         before = self._predicted
         end = self.goal.ms(before)
@@ -253,12 +253,11 @@ class TimeAim:
         saves = flat and then <= (1 - FASTER) * now
         return self.part((before - then) / (before - end)) if saves else None
 
-    def cut(self, gone: Gone, model: Darknet, step: Goal) -> tuple[Gone, Plan, bool]:
+    def cut(self, gone: Gone, model: Darknet, step: LatencyTarget) -> tuple[Gone, Plan, bool]:
         def plan(whole: NetDef, scores: Scores) -> Plan:
             problem = self._problem(gone, scores)
-            made, timing = prune_to(
-                self.whole, problem, step, self.open_, whole.size, ROUNDS, nearest=True
-            )
+            search = LatencySearch(self.whole, whole.size, step, self.meter, TIMED)
+            made, timing = search.prune(problem, nearest=True)
             self.timings.append(timing)
             return made
 
@@ -272,47 +271,44 @@ class TimeAim:
 
     def state(self) -> dict[str, Any]:
         return {
-            "about": dict(self.about),
-            "calibration": self.clock.how.vector.tolist(),
+            "about": self.meter.conditions.as_text(),
+            "calibration": self.predictor.coefficients.vector.tolist(),
             "timings": [asdict(timing) for timing in self.timings],
         }
 
-    def measure(self, model: Darknet) -> Timing:
+    def measure(self, model: Darknet) -> LatencyResult:
         """What the last cut has come to, measured anew."""
-        before, after = _times([self.whole, model], self.open_)
+        before, after = _times([self.whole, model], self.meter)
         last = self.timings[-1]
         return replace(last, before=before, asked=self.goal.ms(before), measured=after)
 
     @cached_property
     def _predicted(self) -> float:
         """Milliseconds of the whole network."""
-        layout = find_layout(self.whole.netdef)
-        counts = tuple(len(group) for group in layout.groups)
-        return self.clock.network(layout, Choice(counts, (), 0.0, 0.0, 0.0))
+        space = find_search_space(self.whole.netdef)
+        return self.predictor.network(space, space.uncut)
 
-    def _problem(self, gone: Gone, scores: Scores) -> Problem:
+    def _problem(self, gone: Gone, scores: Scores) -> PruningProblem:
         keep, step = self.target.layer_keep, self.target.round_to
-        return Problem.of(gone.whole, scores, self.clock, keep, step, gone.plan)
+        return PruningProblem.of(gone.whole, scores, self.predictor, keep, step, gone.plan)
 
     def _expect_possible(self) -> None:
         problem = self._problem(Gone.nothing(self.whole.netdef), gamma(self.whole))
         narrow = cut(self.whole, problem.plan(problem.narrowest))
-        before, least = _times([self.whole, narrow], self.open_)
+        before, least = _times([self.whole, narrow], self.meter)
         asked = self.goal.ms(before)
         if least > asked:
             raise too_fast(self.whole.netdef, asked, least)
 
 
-def _times(networks: Sequence[Darknet], open_: Open) -> list[float]:
+def _times(networks: Sequence[Darknet], meter: LatencyMeter) -> list[float]:
     """Milliseconds of networks that take turns."""
     size = networks[0].netdef.size
-    return take_turns(
-        [open_(network, size) for network in networks], picture(size), ROUNDS
-    ).tolist()
+    return meter.time_networks(networks, size, TIMED.timing_rounds).tolist()
 
 
-def _expect_slower(whole: Darknet, goal: Goal, open_: Open) -> None:
-    (before,) = _times([whole], open_)
+def _expect_slower(whole: Darknet, goal: LatencyTarget, meter: LatencyMeter) -> None:
+    (before,) = _times([whole], meter)
     if goal.ms(before) >= before:
         raise InputError(
             f"{goal.name}: expected less time than the {before:.2f} ms that the network takes"

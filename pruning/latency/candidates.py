@@ -1,99 +1,115 @@
-"""Ways to cut a network to a time: which strategy, and how it weighs the channels."""
+"""Which of several ways to a time is taken? Cuts by each of them, and the one that loses least."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
-from models.darknet import Darknet
 from pruning.importance import Scores
+from pruning.latency.options import DEFAULTS, SearchOptions
+from pruning.latency.predictor import fit_predictor
 from pruning.latency.search import (
-    FAR,
-    Goal,
-    Problem,
-    Timing,
-    approach,
-    by_prediction,
-    expect_cuttable,
-    learn_clock,
-    prune_share_to,
-    prune_to,
+    LatencyResult,
+    LatencySearch,
+    PruningProblem,
+    plan_by_prediction,
 )
-from pruning.latency.table import Timer
+from pruning.latency.search_space import expect_search_space
 from pruning.strategies import STRATEGIES, Target
 from pruning.surgeon import Plan
 from utils.errors import InputError
 
-# How the programme weighs channels of different layers, see `pruning.latency.search.Problem.values`.
+# By name, whether the solver sums importance as it is, see `PruningProblem.importance`.
 SUMMED = {"shares of layers": False, "plain sums": True}
-OTHERS = ("slim", "layer_channel")  # strategies that know no times; the last one needs blocks
-Cut = tuple[Plan, Timing]
+CHANNEL_STRATEGY, BLOCK_STRATEGY = "slim", "layer_channel"  # they know no times
+Candidate = tuple[Plan, LatencyResult]
 
 
 @dataclass(frozen=True)
-class CutsToTime:
-    """Cuts of a network that take a time on an engine.
+class LatencyCandidates:
+    """Cuts of one network to one time.
 
-    size: (width, height) of the input in pixels. target: its `layer_keep`, `round_to` and
-    `percent_blocks` hold. rounds: in which a cut network and the whole one take turns to be timed.
+    Attributes:
+        search: the network, the time and the engine.
+        importance: of the network's channels.
+        target: its `layer_keep`, `round_to` and `percent_blocks` hold.
     """
 
-    model: Darknet
-    size: tuple[int, int]
-    scores: Scores
+    search: LatencySearch
+    importance: Scores
     target: Target
-    goal: Goal
-    engine: Timer
-    rounds: int
 
-    def by_share(self, strategy: str) -> Cut:
+    def by_share(self, strategy: str) -> Candidate:
         """By a strategy that knows shares only: the share that takes the time."""
-        step = self.target.round_to
-        plan_of = partial(self._plan, strategy, step)
-        return prune_share_to(
-            self.model, plan_of, self.goal, self.engine.open, self.size, self.rounds
-        )
+        return self.search.bisect_share(self._plan_for(strategy, self.target.round_to))
 
-    def every_way(self, table: Path) -> dict[str, Cut]:
-        """By each way that there is. table: the file of the costs, read and added to.
+    def all(self, table: Path) -> dict[str, Candidate]:
+        """By the name of each way that there is.
 
-        Raises InputError where the network has nothing to cut, or no cut takes the time.
+        Args:
+            table: the file of the latency table, read and added to.
+
+        Raises:
+            InputError: the network has nothing to cut, or no cut takes the time.
         """
-        model, step, engine = self.model, self.target.round_to, self.engine
-        layout = expect_cuttable(model.netdef)  # before anything is timed
-        clock = learn_clock(model, self.size, table, engine.about, engine.open, print, step)
-        how = (self.goal, engine.open, self.size, self.rounds)
-        found: dict[str, Cut] = {}
+        search, round_to = self.search, self.target.round_to
+        netdef = search.model.netdef
+        space = expect_search_space(netdef)  # before anything is timed
+        predictor = fit_predictor(
+            search.model,
+            search.size,
+            search.meter,
+            table,
+            round_to=round_to,
+            options=search.options,
+        )
+        candidates: dict[str, Candidate] = {}
         for name, summed in SUMMED.items():
-            problem = Problem.of(
-                model.netdef, self.scores, clock, self.target.layer_keep, step, summed=summed
+            problem = PruningProblem.of(
+                netdef, self.importance, predictor, self.target.layer_keep, round_to, summed=summed
             )
-            found[name] = prune_to(model, problem, *how)
-        others = OTHERS if layout.outer else OTHERS[:1]
-        for name in others if layout.any_free else ():
-            plan_of = partial(self._plan, name, step or clock.table.step)
+            candidates[name] = search.prune(problem)
+        if not space.can_cut_channels:
+            return candidates
+        for name in (CHANNEL_STRATEGY, *([BLOCK_STRATEGY] if space.outer_blocks else [])):
+            plan_for = self._plan_for(name, round_to or predictor.table.channel_step)
+            planned = plan_by_prediction(space, predictor, plan_for, search.options)
             try:
-                found[name] = approach(model, by_prediction(layout, clock, plan_of), *how)
-            except InputError as error:  # it has nothing to judge by, say
+                candidates[name] = search.correct_budget(planned)
+            except InputError as error:  # for one, all channels may be equally important
                 print(f"not tried: {name}: {error}")
-        return found
+        return candidates
 
-    def _plan(self, strategy: str, step: int, share: float) -> Plan:
-        wanted = replace(self.target, percent=share, percent_of="operations", round_to=step)
-        return STRATEGIES[strategy](self.model.netdef, self.scores, wanted)
+    def _plan_for(self, strategy: str, round_to: int) -> Callable[[float], Plan]:
+        """From the share of the operations to cut to the strategy's plan."""
+
+        def plan_for(share: float) -> Plan:
+            target = replace(self.target, percent=share, percent_of="operations", round_to=round_to)
+            return STRATEGIES[strategy](self.search.model.netdef, self.importance, target)
+
+        return plan_for
 
 
-def least_loss(found: Mapping[str, Cut], judge: Callable[[Plan], float]) -> Cut:
-    """The cut whose network `judge` finds to lose least, of those that take the time; where none
-    does, the one nearest to it."""
-    losses = {name: judge(plan) for name, (plan, _) in found.items()}
-    missed = {name: max(FAR, timing.missed) for name, (_, timing) in found.items()}
-    best = min(found, key=lambda name: (missed[name], losses[name]))
+def choose_candidate(
+    candidates: Mapping[str, Candidate],
+    loss_of: Callable[[Plan], float],
+    options: SearchOptions = DEFAULTS,
+) -> Candidate:
+    """The cut that loses least of those that take the time; where none does, the nearest one.
+
+    Args:
+        candidates: by name.
+        loss_of: the loss of the network that a plan leaves.
+        options: how near is near enough.
+    """
+    losses = {name: loss_of(plan) for name, (plan, _) in candidates.items()}
+    near = options.reported_miss
+    missed = {name: max(near, result.missed) for name, (_, result) in candidates.items()}
+    best = min(candidates, key=lambda name: (missed[name], losses[name]))
     told = ", ".join(
-        f"{name} {loss:.4f}" + (" (off the time)" if missed[name] > FAR else "")
+        f"{name} {loss:.4f}" + (" (off the time)" if missed[name] > near else "")
         for name, loss in losses.items()
     )
     print(f"loss on training photos of ways to that time: {told}: {best} taken")
-    return found[best]
+    return candidates[best]

@@ -1,8 +1,9 @@
-"""Which choices does a network leave, and which of them decide what a layer costs and is worth?"""
+"""What may be chosen in a network: widths by group, blocks; and the terms of its latency."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,105 +12,149 @@ from numpy.typing import NDArray
 from models.netdef import NetDef
 from pruning.channels import Bools, Channels, Group, Ints, find_channels
 from pruning.importance import Scores
+from pruning.latency.options import DEFAULTS, SearchOptions
 from pruning.residual_blocks import residual_blocks
+from pruning.strategies import group_step, round_up
 from pruning.surgeon import Plan
+from utils.errors import InputError
 
 Floats = NDArray[np.float64]
 # (layer, channels read, channels written) → milliseconds; the arrays have one shape.
-LayerCost = Callable[[int, Floats, Floats], Floats]
-FREE = ("yolo", "dropout")  # layers that only stand for something
+LayerLatency = Callable[[int, Floats, Floats], Floats]
+WITHOUT_TIME = ("yolo", "dropout")  # layers that only stand for something
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One network of the search space.
+
+    Attributes:
+        counts: by group, the units that are kept.
+        removed_blocks: the shortcuts of residual blocks that are removed, ascending.
+    """
+
+    counts: tuple[int, ...]
+    removed_blocks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Width:
     """A number of channels: what is fixed, and so many for each unit that a group keeps.
 
-    parts: (group, channels a unit), ascending.
+    Attributes:
+        fixed: channels that cannot be cut.
+        parts: (group, channels a unit), ascending.
     """
 
     fixed: int
     parts: tuple[tuple[int, int], ...]
 
-    def of(self, counts: Sequence[int] | Ints) -> int:
-        return self.fixed + sum(each * int(counts[group]) for group, each in self.parts)
+    def channels(self, counts: Sequence[int]) -> int:
+        """The number of channels where the groups keep `counts` units."""
+        return self.fixed + sum(per_unit * counts[group] for group, per_unit in self.parts)
 
 
 @dataclass(frozen=True)
-class Term:
-    """A layer that costs: what it reads and writes, and the innermost removable block (its
-    shortcut) that it is in; -1 for none. narrow: what it writes says what it reads."""
+class LatencyTerm:
+    """A layer that takes time.
+
+    Attributes:
+        layer: its number.
+        reads: the channels that it reads.
+        writes: the channels that it writes.
+        block: the innermost removable block (its shortcut) that it is in; -1 for none.
+        tied: what it writes says what it reads.
+    """
 
     layer: int
     reads: Width
     writes: Width
     block: int
-    narrow: bool
+    tied: bool
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
-    """A network as a set of choices: how many units each group keeps, and which blocks stay.
+class SearchSpace:
+    """The networks that cuts can make of one: how many units each group keeps, which blocks stay.
 
-    homes: by group, the innermost block that holds all of its convolutions; -1 for none.
-    outer: by block, the one around it; -1 for none.
+    Attributes:
+        netdef: the network as it is.
+        channels: its channels and their groups.
+        terms: the layers whose milliseconds add up to the network's.
+        group_blocks: by group, the innermost block that holds all of its convolutions; -1 for none.
+        outer_blocks: by block, the one around it; -1 for none.
     """
 
     netdef: NetDef
     channels: Channels
-    terms: tuple[Term, ...]
-    homes: tuple[int, ...]
-    outer: Mapping[int, int]
+    terms: tuple[LatencyTerm, ...]
+    group_blocks: tuple[int, ...]
+    outer_blocks: Mapping[int, int]
 
     @property
     def groups(self) -> tuple[Group, ...]:
         return self.channels.groups
 
-    def free(self, number: int) -> bool:
+    @property
+    def uncut(self) -> Configuration:
+        """The network as it is."""
+        return Configuration(tuple(len(group) for group in self.groups))
+
+    def can_cut(self, number: int) -> bool:
         """Whether a group's units may be cut."""
         return not self.groups[number].kept_because
 
     @property
-    def any_free(self) -> bool:
-        return any(map(self.free, range(len(self.groups))))
+    def can_cut_channels(self) -> bool:
+        """Whether the units of any group may be cut."""
+        return any(map(self.can_cut, range(len(self.groups))))
 
-    def cost(self, cost: LayerCost, counts: Sequence[int] | Ints, blocks: Sequence[int]) -> float:
-        """Milliseconds of all layers, where the groups keep `counts` and `blocks` are gone."""
-        gone = self.gone(blocks)
+    def latency(self, layer_latency: LayerLatency, configuration: Configuration) -> float:
+        """Milliseconds of all layers that a configuration leaves."""
+        removed = self.with_inner_blocks(configuration.removed_blocks)
         total = 0.0
         for term in self.terms:
-            if term.block not in gone:
-                reads, writes = (np.array([w.of(counts)], float) for w in (term.reads, term.writes))
-                total += float(cost(term.layer, reads, writes)[0])
+            if term.block not in removed:
+                reads, writes = (
+                    np.array([width.channels(configuration.counts)], float)
+                    for width in (term.reads, term.writes)
+                )
+                total += float(layer_latency(term.layer, reads, writes)[0])
         return total
 
-    def gone(self, blocks: Sequence[int]) -> set[int]:
+    def with_inner_blocks(self, blocks: Sequence[int]) -> set[int]:
         """These blocks and those in them."""
-        found = set(blocks)
-        for block in sorted(self.outer, reverse=True):  # an outer block's shortcut is later
-            if self.outer[block] in found:
-                found.add(block)
-        return found
+        removed = set(blocks)
+        for block in sorted(self.outer_blocks, reverse=True):  # an outer block's shortcut is later
+            if self.outer_blocks[block] in removed:
+                removed.add(block)
+        return removed
 
-    def without(self, blocks: Sequence[int]) -> Layout:
-        """What is left to choose once these blocks are gone. Groups inside them cost nothing."""
-        gone = self.gone(blocks)
+    def without(self, blocks: Sequence[int]) -> SearchSpace:
+        """What is left to choose once blocks are removed. Groups inside them take no time."""
+        removed = self.with_inner_blocks(blocks)
         return replace(
             self,
-            terms=tuple(term for term in self.terms if term.block not in gone),
-            homes=tuple(-1 if home in gone else home for home in self.homes),
-            outer={block: outer for block, outer in self.outer.items() if block not in gone},
+            terms=tuple(term for term in self.terms if term.block not in removed),
+            group_blocks=tuple(-1 if block in removed else block for block in self.group_blocks),
+            outer_blocks={
+                block: outer for block, outer in self.outer_blocks.items() if block not in removed
+            },
         )
 
-    def counts(self, plan: Plan) -> list[int]:
-        return [int(plan.keep[group.units].sum()) for group in self.groups]
+    def configuration(self, plan: Plan) -> Configuration:
+        """What a plan makes of the network."""
+        counts = tuple(int(plan.keep[group.units].sum()) for group in self.groups)
+        return Configuration(counts, plan.blocks)
 
 
-def find_layout(netdef: NetDef) -> Layout:
+def find_search_space(netdef: NetDef) -> SearchSpace:
+    """The search space of a network."""
     channels = find_channels(netdef)
     owners = _owners(channels)
     insides = {b.shortcut: {*b.inside, b.shortcut} for b in residual_blocks(netdef)}
-    within = [
-        [block for block, inside in insides.items() if layer in inside]
+    blocks_around = [
+        {block for block, inside in insides.items() if layer in inside}
         for layer in range(len(netdef.layers))
     ]
     by_size = sorted(insides, key=lambda block: len(insides[block]))
@@ -120,19 +165,35 @@ def find_layout(netdef: NetDef) -> Layout:
     terms = []
     for index, section in enumerate(netdef.layers):
         sources = netdef.sources(index)
-        if section.kind in FREE or (section.kind == "route" and len(sources) == 1):
+        if section.kind in WITHOUT_TIME or (section.kind == "route" and len(sources) == 1):
             continue
         writes = _width(channels, owners, channels.outputs[index])
-        plain = section.kind == "convolutional" and section.integer("groups", 1) == 1
+        untied = section.kind == "convolutional" and section.integer("groups", 1) == 1
         read = channels.outputs[sources[0]] if section.kind != "route" else channels.outputs[index]
         reads = _width(channels, owners, read)
-        terms.append(Term(index, reads, writes, innermost(set(within[index])), not plain))
-    homes = tuple(
-        innermost(set.intersection(*(set(within[member.layer]) for member in group.members)))
+        terms.append(LatencyTerm(index, reads, writes, innermost(blocks_around[index]), not untied))
+    group_blocks = tuple(
+        innermost(set.intersection(*(blocks_around[member.layer] for member in group.members)))
         for group in channels.groups
     )
-    outer = {block: innermost(set(within[block]) - {block}) for block in insides}
-    return Layout(netdef, channels, tuple(terms), homes, outer)
+    outer_blocks = {block: innermost(blocks_around[block] - {block}) for block in insides}
+    return SearchSpace(netdef, channels, tuple(terms), group_blocks, outer_blocks)
+
+
+def expect_search_space(netdef: NetDef) -> SearchSpace:
+    """The search space of a network that has something to cut.
+
+    Raises:
+        InputError: it has nothing to cut.
+    """
+    space = find_search_space(netdef)
+    if not space.outer_blocks and not space.can_cut_channels:
+        reasons = "; ".join(sorted({group.kept_because for group in space.groups}))
+        raise InputError(
+            f"{netdef.net.path or 'the network'}: expected channels that 'latency' may cut, "
+            f"found none: {reasons}"
+        )
+    return space
 
 
 def _owners(channels: Channels) -> Ints:
@@ -154,34 +215,95 @@ def _width(channels: Channels, owners: Ints, units: Ints) -> Width:
     return Width(fixed, tuple(parts))
 
 
-@dataclass(frozen=True, eq=False)
-class Worth:
-    """What a network's channels are worth.
+def width_options(
+    space: SearchSpace,
+    layer_keep: float,
+    channel_step: int,
+    round_to: int = 0,
+    options: SearchOptions = DEFAULTS,
+) -> list[list[int]]:
+    """By group, the numbers of units that it may keep, ascending.
 
-    order: by group, its units, the one worth most first. layers: by scored convolution, its group
-    and [n + 1], what its channels in the first 0, 1, …, n of these units are worth together.
+    There are at most `widths_per_group`, each wider than the one before by about one factor.
+
+    Args:
+        space: what may be cut.
+        layer_keep: the share of its units that a group keeps at least.
+        channel_step: widths are multiples of so many channels (less in narrow groups),
+        round_to: or of so many, where this is above 0.
+        options: says how many.
+    """
+    widths = []
+    for number, group in enumerate(space.groups):
+        size = len(group)
+        if not space.can_cut(number):
+            widths.append([size])
+            continue
+        step = group_step(group, round_to, channel_step)
+        least = min(size, round_up(max(1, math.ceil(layer_keep * size - 1e-9)), step))
+        ideal = np.geomspace(least, size, options.widths_per_group).tolist()
+        widths.append(sorted({min(size, round_up(round(count), step)) for count in ideal}))
+    return widths
+
+
+def random_configurations(
+    space: SearchSpace,
+    options: Sequence[Sequence[int]],
+    count: int,
+    rng: np.random.Generator,
+    block_removal: float = DEFAULTS.block_removal,
+) -> Iterator[Configuration]:
+    """Cuts of every extent, from none to all that the options allow, the same for no two layers.
+
+    Args:
+        space: what may be cut.
+        options: by group, the numbers of units that it may keep, ascending.
+        count: how many configurations; the first ones are the widest.
+        rng: where the random numbers come from.
+        block_removal: the chance of a block to be removed in the narrowest of them.
+    """
+    for number in range(count):
+        extent = number / max(1, count - 1)
+        shares = np.clip((1 - 0.9 * extent) * rng.uniform(1 - extent / 2, 1.5, len(options)), 0, 1)
+        counts = [
+            widths[round(share * (len(widths) - 1))]
+            for widths, share in zip(options, shares, strict=True)
+        ]
+        blocks = [b for b in space.outer_blocks if rng.random() < block_removal * extent]
+        yield Configuration(tuple(counts), tuple(sorted(blocks)))
+
+
+@dataclass(frozen=True, eq=False)
+class RankedUnits:
+    """A network's units by their importance.
+
+    Attributes:
+        order: by group, its units, the most important first.
+        cumulative: by convolution that importance is known of, its group and [units + 1], the
+            importance of its channels in the first 0, 1, …, n units of that order.
     """
 
     order: tuple[Ints, ...]
-    layers: Mapping[int, tuple[int, Floats]]
+    cumulative: Mapping[int, tuple[int, Floats]]
 
     def keep(self, channels: Channels, counts: Sequence[int]) -> Bools:
-        """The mask that keeps so many of each group's best units."""
+        """The mask that keeps so many of each group's most important units."""
         keep = np.ones(channels.count, bool)
         for group, order, count in zip(channels.groups, self.order, counts, strict=True):
             keep[group.units[order[count:]]] = False
         return keep
 
 
-def find_worth(layout: Layout, scores: Scores) -> Worth:
-    """A unit is worth what its channels are worth together: all of them go with it."""
+def rank_units(space: SearchSpace, importance: Scores) -> RankedUnits:
+    """Order each group's units; a unit is as important as its channels together, since all of them
+    go with it."""
     orders = []
-    layers: dict[int, tuple[int, Floats]] = {}
-    for number, group in enumerate(layout.groups):
-        values = {m.layer: scores[m.layer][m.positions].sum(1) for m in group.scored_by}
-        total = sum(values.values(), np.zeros(len(group)))
-        order = np.argsort(-total, kind="stable") if layout.free(number) else np.arange(len(group))
-        orders.append(order)
-        for layer, each in values.items():
-            layers[layer] = (number, np.append(0.0, np.cumsum(each[order])))
-    return Worth(tuple(orders), layers)
+    cumulative: dict[int, tuple[int, Floats]] = {}
+    for number, group in enumerate(space.groups):
+        by_layer = {m.layer: importance[m.layer][m.positions].sum(1) for m in group.scored_by}
+        total = sum(by_layer.values(), np.zeros(len(group)))
+        ranked = np.argsort(-total, kind="stable")
+        orders.append(ranked if space.can_cut(number) else np.arange(len(group)))
+        for layer, units in by_layer.items():
+            cumulative[layer] = (number, np.append(0.0, np.cumsum(units[orders[-1]])))
+    return RankedUnits(tuple(orders), cumulative)

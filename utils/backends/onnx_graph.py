@@ -1,7 +1,7 @@
 """A network as an ONNX graph, written layer by layer.
 
 By hand, since torch's exporter takes seconds for a network of any size: a table of layers' times
-(`pruning.latency.table`) opens some hundred of them.
+(`pruning.latency.meter`) opens some hundred of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Do cuts on the way to a time come to it, by clocks that depend on the network alone?"""
+"""Do cuts on the way to a time come to it, where latencies depend on the network alone?"""
 
 from __future__ import annotations
 
@@ -14,30 +14,22 @@ from models.netdef import NetDef, parse
 from pruning.importance import gamma
 from pruning.iterative.schedule import Gradual
 from pruning.iterative.targets import Gone, TimeAim
-from pruning.latency.search import Goal
-from pruning.latency.table import Timer
+from pruning.latency.search import LatencyTarget
 from pruning.strategies import Target
 from pruning.surgeon import cut
-from tests.pruning.clocks import stop_clocks
+from tests.pruning.fake_latency import METER, count_instead_of_timing, counted_latency
 from tests.pruning.nets import config, trained
 from tests.pruning.test_sparsity import BLOCK
 from utils.errors import InputError
 
-ENGINE = Timer("none", lambda model, size: model, {"engine": "none"})
-
 
 @pytest.fixture(autouse=True)
 def stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    stop_clocks(monkeypatch)
+    count_instead_of_timing(monkeypatch)
 
 
-def ms(netdef: NetDef) -> float:
-    """What the stopped clocks show for a network."""
-    return 0.5 + count_operations(netdef) / 1e6
-
-
-def learn(netdef: NetDef, goal: Goal, folder: Path, **more: Any) -> TimeAim:
-    return TimeAim.of(netdef, goal, Target(0), ENGINE, folder / "costs.csv", lambda _: None, **more)
+def learn(netdef: NetDef, goal: LatencyTarget, folder: Path, **more: Any) -> TimeAim:
+    return TimeAim.of(netdef, goal, Target(0), METER, folder / "costs.csv", lambda _: None, **more)
 
 
 def gradual(aim: TimeAim, epochs: int, cuts: tuple[int, ...]) -> Gradual:
@@ -67,8 +59,8 @@ def shaken(model: Darknet, seed: int) -> Darknet:
 def test_given_epochs_take_equal_shares_of_the_time(
     netdef: NetDef, speedup: float, tmp_path: Path
 ) -> None:
-    aim = learn(netdef, Goal(target_speedup=speedup), tmp_path)
-    cuts, network, whole = gradual(aim, 30, (2, 5)), trained(netdef, 0), ms(netdef)
+    aim = learn(netdef, LatencyTarget(target_speedup=speedup), tmp_path)
+    cuts, network, whole = gradual(aim, 30, (2, 5)), trained(netdef, 0), counted_latency(netdef)
     found = []
     for epoch in range(1, 6):
         before = network
@@ -76,7 +68,7 @@ def test_given_epochs_take_equal_shares_of_the_time(
         assert (plan is not None) == (epoch in (2, 5))
         if plan:
             network = cut(network, plan)
-            found.append(ms(network.netdef))
+            found.append(counted_latency(network.netdef))
             assert cuts.met == (epoch == 5)
             assert aim.timings[-1].measured == pytest.approx(found[-1])
             # The same network comes of the whole one by all cuts so far as one.
@@ -89,7 +81,7 @@ def test_given_epochs_take_equal_shares_of_the_time(
 
 def test_the_dead_go_when_no_more_die_and_the_rest_in_time(tmp_path: Path) -> None:
     netdef = config("yolov3-tiny", thinner=8)
-    aim = learn(netdef, Goal(target_ms=ms(netdef) / 3), tmp_path)
+    aim = learn(netdef, LatencyTarget(target_ms=counted_latency(netdef) / 3), tmp_path)
     cuts, network = gradual(aim, 9, ()), shaken(trained(netdef, 0), 0)
     assert cuts.plan(1, network, dead=0.2) is None  # still dying
     plan = cuts.plan(2, network, dead=0.2)
@@ -102,12 +94,14 @@ def test_the_dead_go_when_no_more_die_and_the_rest_in_time(tmp_path: Path) -> No
     assert cuts.plan(3, network, dead=0.2) is None  # hardly any faster without them
     plan = cuts.plan(6, network, dead=0.2)
     assert plan is not None and cuts.met and not (cuts.gone.plan.keep & ~kept[1]).any()
-    assert ms(cut(network, plan).netdef) == pytest.approx(ms(netdef) / 3, rel=0.05)
+    assert counted_latency(cut(network, plan).netdef) == pytest.approx(
+        counted_latency(netdef) / 3, rel=0.05
+    )
 
 
 def test_enough_dead_meet_the_time_at_once(tmp_path: Path) -> None:
     netdef = config("yolov3-tiny", thinner=8)
-    aim = learn(netdef, Goal(target_speedup=1.2), tmp_path)
+    aim = learn(netdef, LatencyTarget(target_speedup=1.2), tmp_path)
     cuts, network = gradual(aim, 30, ()), shaken(trained(netdef, 0), 0)
     assert cuts.plan(1, network, dead=0.2) is not None and cuts.met
     assert aim.timings[-1].missed < 0.1  # a network so thin has few widths
@@ -115,7 +109,7 @@ def test_enough_dead_meet_the_time_at_once(tmp_path: Path) -> None:
 
 def test_the_state_comes_back_and_nothing_is_measured_again(tmp_path: Path) -> None:
     netdef = config("yolov3-tiny", thinner=16)
-    goal, said = Goal(target_speedup=2.0), list[str]()
+    goal, said = LatencyTarget(target_speedup=2.0), list[str]()
     aim = learn(netdef, goal, tmp_path)
     cuts = gradual(aim, 30, (2, 5))
     plan = cuts.plan(2, trained(netdef, 0), dead=0.0)
@@ -125,21 +119,23 @@ def test_the_state_comes_back_and_nothing_is_measured_again(tmp_path: Path) -> N
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     whole = parse(state["cfg"])
     table = tmp_path / "costs.csv"
-    other = TimeAim.of(whole, goal, Target(0), ENGINE, table, said.append, state["aim"])
+    other = TimeAim.of(whole, goal, Target(0), METER, table, said.append, state["aim"])
     assert len(said) == 1 and "0 layers measured" in said[0]
     again = gradual(other, 30, (2, 5))
     again.load_state(state)
     one, two = (c.plan(5, network, dead=0.0) for c in (cuts, again))
     assert one and two and one.equals(two)
     assert aim.timings == other.timings
-    assert other.timings[-1].before == pytest.approx(ms(netdef))  # of the whole one, to the end
+    assert other.timings[-1].before == pytest.approx(
+        counted_latency(netdef)
+    )  # of the whole one, to the end
 
 
 def test_a_time_that_cannot_be_or_is_there_already_is_one_line(tmp_path: Path) -> None:
     netdef = config("yolov3-lite", thinner=8)
     with pytest.raises(InputError, match=r"expected a time of at least .* 0\.01 ms is asked for"):
-        learn(netdef, Goal(target_ms=0.01), tmp_path)
-    for goal in (Goal(target_speedup=1.0), Goal(target_ms=1e3)):
+        learn(netdef, LatencyTarget(target_ms=0.01), tmp_path)
+    for goal in (LatencyTarget(target_speedup=1.0), LatencyTarget(target_ms=1e3)):
         with pytest.raises(InputError, match=f"{goal.name}: expected less time than the .* ms"):
             learn(netdef, goal, tmp_path)
 
@@ -155,7 +151,9 @@ def test_nothing_is_awaited_once_nothing_may_be_cut(tmp_path: Path) -> None:
         "[convolutional]\nfilters=6\nactivation=linear\n"
         "[yolo]\nmask=0\nanchors=8,8\nclasses=1\nnum=1\n"
     )
-    aim = learn(netdef, Goal(target_ms=0.1 * ms(netdef) + 0.9 * 0.5), tmp_path)
+    aim = learn(
+        netdef, LatencyTarget(target_ms=0.1 * counted_latency(netdef) + 0.9 * 0.5), tmp_path
+    )
     cuts = gradual(aim, 30, (1, 2))
     plan = cuts.plan(1, trained(netdef, 0), dead=0.0)
     assert plan and plan.blocks == (5,) and cuts.met
@@ -163,8 +161,12 @@ def test_nothing_is_awaited_once_nothing_may_be_cut(tmp_path: Path) -> None:
 
 def test_what_became_impossible_meanwhile_comes_as_near_as_it_can(tmp_path: Path) -> None:
     netdef = config("yolov3-lite", thinner=8)
-    aim = learn(netdef, Goal(target_speedup=1.5), tmp_path)
-    impossible = TimeAim(Goal(target_ms=0.01), aim.target, aim.whole, aim.open_, {}, aim.clock)
+    aim = learn(netdef, LatencyTarget(target_speedup=1.5), tmp_path)
+    impossible = TimeAim(
+        LatencyTarget(target_ms=0.01), aim.target, aim.whole, aim.meter, aim.predictor
+    )
     cuts = gradual(impossible, 30, (1,))
     plan = cuts.plan(1, trained(netdef, 0), dead=0.0)
-    assert plan and cuts.met and 0.01 < impossible.timings[-1].measured < ms(netdef) / 1.5
+    assert (
+        plan and cuts.met and 0.01 < impossible.timings[-1].measured < counted_latency(netdef) / 1.5
+    )

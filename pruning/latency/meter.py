@@ -1,0 +1,273 @@
+"""How long does a network, or a layer alone, take on an engine of this machine?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from import_param import DataSet, Runtime
+from models.darknet import Darknet
+from models.netdef import NetDef, parse
+from pruning.latency.options import DEFAULTS, SearchOptions
+from pruning.latency.table import Conditions, Floats, LatencyTable, LayerSpec, WidthRange
+from utils.backends import ENGINES, open_engine
+from utils.backends.base import Engine
+from utils.backends.sensitivity import PHOTOS
+from utils.data.calibration import sample_images
+from utils.timing import cpu_name, interleaved, spread, version
+
+RunImage = Callable[[Tensor], object]  # runs a network on one image, [1, 3, height, width]
+OpenNetwork = Callable[[Darknet, tuple[int, int]], RunImage]  # for images of (width, height)
+
+
+@dataclass(frozen=True)
+class LatencyMeter:
+    """An engine of this machine, on which networks are timed.
+
+    Attributes:
+        name: the engine and its precision, in words.
+        open: makes a network ready to run.
+        conditions: what its measurements hold for.
+    """
+
+    name: str
+    open: OpenNetwork
+    conditions: Conditions
+
+    @property
+    def table_path(self) -> Path:
+        """Where its latency table is kept if the user names no other file."""
+        by = self.conditions
+        return Path("runs/latency") / f"{by.engine}-{by.precision}-{by.threads}.csv"
+
+    def time_networks(
+        self, networks: Sequence[Darknet], size: tuple[int, int], rounds: int
+    ) -> Floats:
+        """Milliseconds of networks that take turns on an image of (width, height): [networks]."""
+        return self.time_runs([self.open(network, size) for network in networks], size, rounds)
+
+    def time_runs(self, runs: Sequence[RunImage], size: tuple[int, int], rounds: int) -> Floats:
+        """The same of networks that are open."""
+        return time_in_turns(runs, noise_image(size), rounds)
+
+
+def open_meter(model: Darknet, size: tuple[int, int], runtime: Runtime) -> LatencyMeter:
+    """The engine that a user asked for; "auto" is the fastest for this network.
+
+    In int8, networks of this size are calibrated on a few of the user's photos, which also decide
+    which layers stay in float; single layers on noise, since their times do not depend on it.
+    """
+    photos = None
+    if runtime.precision == "int8":
+        photos = [sample_images(DataSet(data=runtime.calibration), size, False, PHOTOS)]
+
+    def open_as(backend: str, model: Darknet, inputs: tuple[int, int]) -> Engine:
+        return open_engine(
+            backend,
+            model,
+            inputs,
+            precision=runtime.precision,
+            threads=runtime.threads,
+            calibration=photos if photos is None or inputs == size else [noise_image(inputs)],
+            keep=False,
+        )
+
+    backend: str = runtime.backend
+    if backend == "auto":
+        backend = open_as(backend, model, size).name
+    threads = f", threads: {runtime.threads}" if runtime.threads else ""
+    name = f"{backend} {runtime.precision}{threads}"
+    return LatencyMeter(name, partial(open_as, backend), _conditions(backend, runtime))
+
+
+def _conditions(backend: str, runtime: Runtime) -> Conditions:
+    packages = ENGINES[backend].needs(runtime.precision)
+    return Conditions(
+        engine=backend,
+        precision=runtime.precision,
+        versions=" ".join(f"{name}-{version(name)}" for name in packages),
+        machine=cpu_name(),
+        threads=runtime.threads or torch.get_num_threads(),
+    )
+
+
+def noise_image(size: tuple[int, int]) -> Tensor:
+    """An image of (width, height) as networks get it, the same each time: [1, 3, height, width]."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(1, 3, size[1], size[0], generator=generator)
+
+
+def time_in_turns(runs: Sequence[RunImage], image: Tensor, rounds: int) -> Floats:
+    """Milliseconds of networks that take turns, [runs]: the lower quartile of the rounds, which is
+    the median of their better half, and which a busy machine disturbs least."""
+    calls = {str(n): partial(run, image) for n, run in enumerate(runs)}
+    times = interleaved(calls, rounds)
+    return np.array([spread(times[str(n)])[1] for n in range(len(runs))])
+
+
+def shortest_time(run: RunImage, image: Tensor, options: SearchOptions = DEFAULTS) -> float:
+    """The least milliseconds that a network took: whatever else goes on can only add to them."""
+    times: list[float] = []
+    run(image)
+    end = time.perf_counter() + options.least_seconds
+    while len(times) < options.least_runs or time.perf_counter() < end:
+        start = time.perf_counter()
+        run(image)
+        times.append(1000 * (time.perf_counter() - start))
+    return min(times)
+
+
+class LayerMeter:
+    """Measures layers alone; of each network that it runs, the shortest time so far counts.
+
+    A layer is over before the time can be taken, and a network's ends cost more than it. So
+    several copies of it, each with weights of its own, read one map, and only a pixel of what they
+    write is read; what the network takes without them is subtracted.
+    """
+
+    def __init__(self, meter: LatencyMeter, options: SearchOptions = DEFAULTS) -> None:
+        self._open, self._options = meter.open, options
+        self._times: dict[object, tuple[int, float]] = {}  # network → last attempt, milliseconds
+
+    def layer(self, spec: LayerSpec, inputs: int, outputs: int, attempt: int = 0) -> float:
+        """Milliseconds of a layer; what this attempt has measured already is not run again."""
+        shape = (inputs, spec.height, spec.width)
+        around = self._shortest(None, shape, 0, attempt)
+        with_layers = self._shortest(spec, shape, outputs, attempt)
+        return max(0.0, with_layers - around) / self._options.layer_copies
+
+    def _shortest(
+        self, spec: LayerSpec | None, shape: tuple[int, int, int], outputs: int, attempt: int
+    ) -> float:
+        key = (spec, shape, outputs)
+        last_attempt, least = self._times.get(key, (-1, np.inf))
+        if last_attempt < attempt:
+            netdef = layer_net(spec, shape, outputs, self._options.layer_copies)
+            run = self._open(Darknet(netdef).eval(), netdef.size)
+            least = min(least, shortest_time(run, noise_image(netdef.size), self._options))
+            self._times[key] = (attempt, least)
+        return least
+
+
+def layer_net(
+    spec: LayerSpec | None,
+    shape: tuple[int, int, int],
+    outputs: int,
+    copies: int = DEFAULTS.layer_copies,
+) -> NetDef:
+    """A network of copies of one layer that read one map of `shape` (channels, height, width), or
+    for None, of what is around them."""
+    channels, height, width = shape
+    lines = [f"[net]\nwidth={width}\nheight={height}\nchannels=3"]
+    lines.append(f"[convolutional]\nfilters={channels}\nsize=1\nactivation=linear")
+    lines.append(_one_pixel(height, width))
+    pixels = [1]
+    if spec is not None:
+        name, *options = spec.text.split()
+        layer = [f"[{name}]", *options]
+        scale = 64 if name == "upsample" else 2  # more than any window makes of a map
+        padding = 2 * sum(int(o.partition("=")[2]) for o in options if o.startswith("padding="))
+        end = _one_pixel(scale * height + padding, scale * width + padding)
+        if name == "convolutional":
+            layer.append(f"filters={outputs}")
+            layer.append(f"groups={channels // spec.group_inputs if spec.group_inputs else 1}")
+        for _ in range(copies):
+            lines += ["[route]\nlayers=0", *layer, end]
+            pixels.append(pixels[-1] + 3)
+    lines.append(f"[route]\nlayers={','.join(map(str, pixels))}")
+    lines.append("[convolutional]\nfilters=6\nsize=1\nactivation=linear")
+    lines.append("[yolo]\nmask=0\nanchors=8,8\nclasses=1\nnum=1")
+    return parse("\n".join(lines))
+
+
+def _one_pixel(height: int, width: int) -> str:
+    return f"[maxpool]\nsize=1\nstride={max(height, width)}"
+
+
+def fill_table_(
+    table: LatencyTable,
+    ranges: Iterable[WidthRange],
+    meter: LatencyMeter,
+    tell: Callable[[str], None] = print,
+    options: SearchOptions = DEFAULTS,
+) -> int:
+    """Measure what a table lacks for these widths, and again what was disturbed.
+
+    Args:
+        table: what is measured is added to it.
+        ranges: the widths that layers may come to.
+        meter: what they are measured with.
+        tell: gets a line every 15 seconds.
+        options: its fields of layers alone.
+
+    Returns:
+        How many layers were measured.
+    """
+    missing = table.missing(ranges)
+    waiting, layers = missing, LayerMeter(meter, options)
+    told = time.monotonic()
+    for attempt in range(options.layer_attempts):
+        for count, (spec, inputs, outputs) in enumerate(waiting):
+            table.add(spec, inputs, outputs, layers.layer(spec, inputs, outputs, attempt))
+            if time.monotonic() > told + 15:
+                told = time.monotonic()
+                tell(f"{'again: ' if attempt else ''}{count + 1} of {len(waiting)} layers measured")
+        new = set(missing)
+        waiting = [
+            key for key in noisy(table, {spec for spec, *_ in missing}, options) if key in new
+        ]
+    return len(missing)
+
+
+def noisy(
+    table: LatencyTable, specs: Iterable[LayerSpec], options: SearchOptions = DEFAULTS
+) -> list[tuple[LayerSpec, int, int]]:
+    """Neighbours in the table of which the narrower layer takes clearly more time: while one of
+    them was measured, something else ran. (spec, inputs, outputs), both of each pair."""
+    doubtful: dict[tuple[LayerSpec, int, int], None] = {}
+    for spec in sorted(specs):
+        points = table.points[spec]
+        for widths, ms in points.items():
+            for wider in _next_wider(spec, widths, points):
+                if ms > options.noise * points[wider]:
+                    doubtful |= {(spec, *widths): None, (spec, *wider): None}
+    return list(doubtful)
+
+
+def _next_wider(
+    spec: LayerSpec, widths: tuple[int, int], points: Iterable[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """The next wider points: along both widths where these are tied, else along each."""
+    i, o = widths
+    if spec.tied:
+        lines = [[key for key in points if key != widths and key[0] >= i and key[1] >= o]]
+    else:
+        lines = [
+            [key for key in points if key[0] == i and key[1] > o],
+            [key for key in points if key[1] == o and key[0] > i],
+        ]
+    return [min(line) for line in lines if line]
+
+
+def measure_channel_step(meter: LatencyMeter, options: SearchOptions = DEFAULTS) -> int:
+    """In how many channels latency rises: the largest step to which a 3x3 convolution's inputs and
+    outputs can be rounded up at hardly any cost."""
+    side = options.step_map
+    spec = LayerSpec("convolutional activation=leaky pad=1 size=3 stride=1", 0, 0, side, side)
+    layers = LayerMeter(meter, options)
+    times = {width: max(layers.layer(spec, width, width), 1e-9) for width in range(68, 129, 4)}
+    for step in options.channel_steps:
+        rounded = {width: -(-width // step) * step for width in times if width % step}
+        longer = sum(np.log(times[up] / times[width]) for width, up in rounded.items())
+        # Twice: the operations grow with inputs and with outputs.
+        more_operations = sum(2 * np.log(up / width) for width, up in rounded.items())
+        if longer <= options.step_cost * more_operations:
+            return step
+    return min(options.channel_steps)
