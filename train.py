@@ -17,8 +17,7 @@ from import_param import TrainedNetwork, TrainSettings
 from models import netdef as cfg_files
 from models.costs import count_operations, count_parameters
 from models.darknet import Darknet, stride
-from models.distillation import Distillation, check_teacher
-from models.loss import Loss
+from models.distillation import DistillationLoss, check_teacher
 from models.netdef import NetDef
 from models.weights import fill_
 from pruning.iterative.schedule import Gradual, check_cut_epochs, cut_trainer, last_cut
@@ -386,7 +385,7 @@ def make_trainer(
     return dataclasses.replace(
         trainer,
         penalty=make_pull(p, trainer.model, epoch_steps * p.training.epochs) if pulled else None,
-        distillation=make_distillation(p, teacher, trainer.loss) if teacher else None,
+        distillation=DistillationLoss(teacher, trainer.loss, p.distillation) if teacher else None,
     )
 
 
@@ -406,17 +405,6 @@ def make_pull(p: TrainSettings, model: Darknet, steps: int) -> Sparsity:
         p.sparsity.sparse_decay,
         p.sparsity.sparse_step == "proximal",
         p.sparsity.sparse_by,
-    )
-
-
-def make_distillation(p: TrainSettings, teacher: Darknet, loss: Loss) -> Distillation:
-    return Distillation(
-        teacher,
-        loss,
-        p.distillation.teacher_objectness,
-        p.distillation.teacher_classes,
-        p.distillation.teacher_boxes,
-        p.distillation.teacher_features,
     )
 
 

@@ -9,126 +9,154 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import complete_box_iou_loss
 
+from import_param import Distillation
 from models.darknet import Darknet, shapes
 from models.head import Head
-from models.loss import Assigned, Loss, answers, balance
+from models.loss import DetectionLoss, Positives, decode_positives, objectness_balance
 from models.netdef import NetDef
 from utils.errors import InputError
 from utils.structures import Batch
 
-Answer = tuple[Sequence[Tensor], Sequence[Tensor]]  # `Darknet.maps_and_features`
+MapsAndFeatures = tuple[Sequence[Tensor], Sequence[Tensor]]  # of `Darknet.maps_and_features`
 
 
-class Distillation:
+class DistillationLoss:
     """What a network can learn from a larger one with the same heads.
 
     - Objectness and classes: binary cross-entropy with the teacher's probability, logit by logit,
       since each is a sigmoid of its own; less the teacher's entropy, so that it is 0 where they
       agree. Objectness counts in every cell; classes by the teacher's objectness, since where
       nothing is, they were never trained.
-    - Boxes: CIoU with the teacher's box, for predictions that answer for an object, and only where
-      the teacher's box beats the network's own against the label: a worse one teaches nothing
-      (the bound of Chen et al., NeurIPS 2017, section 3.3).
+    - Boxes: CIoU with the teacher's box, for the positives, and only where the teacher's box is
+      nearer to the ground truth than the network's own: a worse one teaches nothing (the bound of
+      Chen et al., NeurIPS 2017, section 3.3).
     - Features: where the two look, not with which channels, since their numbers differ; see
       `attention_loss`.
-
-    loss: of the network, whose heads and rule of assignment are used.
     """
 
-    def __init__(
-        self,
-        teacher: Darknet,
-        loss: Loss,
-        objectness_gain: float = 1.0,
-        class_gain: float = 0.1,
-        box_gain: float = 0.5,
-        feature_gain: float = 0.0,
-    ) -> None:
+    def __init__(self, teacher: Darknet, loss: DetectionLoss, settings: Distillation) -> None:
+        """Freeze the teacher.
+
+        Args:
+            teacher: the larger network; see `check_teacher`.
+            loss: of the network, whose heads and rule of assignment are used.
+            settings: the gains.
+        """
         self.teacher = teacher.eval().requires_grad_(False)
         self.loss = loss
-        self.gains = (objectness_gain, class_gain, box_gain)
-        self.feature_gain = feature_gain
+        self.settings = settings
 
     @torch.no_grad()
-    def teach(self, images: Tensor) -> Answer:
-        """What the teacher makes of images [B, 3, H, W]: `Darknet.maps_and_features`."""
+    def run_teacher(self, images: Tensor) -> MapsAndFeatures:
+        """What the teacher makes of images [B, 3, H, W], without gradients."""
         return self.teacher.maps_and_features(images)
 
-    def __call__(self, answer: Answer, taught: Answer, batch: Batch) -> Tensor:
-        """A scalar: the weighted distance of the network's answer from the teacher's."""
-        maps, features = answer
-        found = self.loss.assigned(maps, batch)
-        heads = zip(self.loss.heads, maps, taught[0], found, strict=True)
+    def __call__(self, student: MapsAndFeatures, teacher: MapsAndFeatures, batch: Batch) -> Tensor:
+        """A scalar: the weighted distance of the student's outputs from the teacher's."""
+        maps, features = student
+        positives = self.loss.assign(maps, batch)
+        heads = zip(self.loss.heads, maps, teacher[0], positives, strict=True)
         parts = torch.stack([_head_loss(*head, batch) for head in heads]).sum(0)  # [3]
-        total = (parts * parts.new_tensor(self.gains)).sum()
-        if self.feature_gain:
-            pairs = zip(features, taught[1], strict=True)
-            total = total + self.feature_gain * sum(attention_loss(*pair) for pair in pairs)
+        gains = (
+            self.settings.teacher_objectness,
+            self.settings.teacher_classes,
+            self.settings.teacher_boxes,
+        )
+        total = (parts * parts.new_tensor(gains)).sum()
+        if self.settings.teacher_features:
+            pairs = zip(features, teacher[1], strict=True)
+            attention = sum(attention_loss(*pair) for pair in pairs)
+            total = total + self.settings.teacher_features * attention
         return total
 
 
-def _head_loss(head: Head, raw: Tensor, taught: Tensor, found: Assigned, batch: Batch) -> Tensor:
+def _head_loss(
+    head: Head, raw: Tensor, teacher_raw: Tensor, positives: Positives, batch: Batch
+) -> Tensor:
     """[3]: how far objectness, classes and boxes of one head are from the teacher's."""
-    ours, theirs = head.split(raw), head.split(taught.detach())  # [B, A, h, w, 5+C]
+    student = head.split(raw)  # [B, A, h, w, 5+C]
+    teacher = head.split(teacher_raw.detach())  # [B, A, h, w, 5+C]
     size = (batch.images.shape[-1], batch.images.shape[-2])
     cells = (raw.shape[-1], raw.shape[-2])
 
-    objectness = balance(size, cells) * divergence(ours[..., 4], theirs[..., 4]).mean()
-    weight = theirs[..., 4].sigmoid()  # [B, A, h, w]
-    classes = weight * divergence(ours[..., 5:], theirs[..., 5:]).sum(-1)
+    objectness = divergence(student[..., 4], teacher[..., 4]).mean()
+    weight = teacher[..., 4].sigmoid()  # [B, A, h, w]
+    classes = weight * divergence(student[..., 5:], teacher[..., 5:]).sum(-1)
 
-    objects = batch.boxes[found.target]  # [P, 4]
-    own = answers(head, found.of(ours), found, size, cells)
-    better = answers(head, found.of(theirs), found, size, cells)
+    objects = batch.boxes[positives.target]  # [P, 4]
+    boxes, teacher_boxes = (
+        decode_positives(head, positives.select(logits), positives, size, cells)
+        for logits in (student, teacher)
+    )
     with torch.no_grad():
-        beats = complete_box_iou_loss(better, objects) < complete_box_iou_loss(own, objects)
-    boxes = torch.where(beats, complete_box_iou_loss(own, better), 0.0)
+        nearer = complete_box_iou_loss(teacher_boxes, objects) < complete_box_iou_loss(
+            boxes, objects
+        )
+    box_loss = torch.where(nearer, complete_box_iou_loss(boxes, teacher_boxes), 0.0)
     return torch.stack(
         [
-            objectness,
+            objectness_balance(size, cells) * objectness,
             classes.sum() / weight.sum().clamp(min=1),
-            boxes.sum() / max(1, len(boxes)),
+            box_loss.sum() / max(1, len(box_loss)),
         ]
     )
 
 
-def divergence(logits: Tensor, taught: Tensor) -> Tensor:
-    """By logit, Bernoulli's Kullback-Leibler divergence; its gradient is that of cross-entropy."""
-    probability = taught.sigmoid()
-    entropy = F.binary_cross_entropy_with_logits(taught, probability, reduction="none")
+def divergence(logits: Tensor, teacher: Tensor) -> Tensor:
+    """By logit, Bernoulli's Kullback-Leibler divergence; its gradient is that of cross-entropy.
+
+    Args:
+        logits: of the student, of any shape.
+        teacher: logits of the teacher, of the same shape.
+    """
+    probability = teacher.sigmoid()
+    entropy = F.binary_cross_entropy_with_logits(teacher, probability, reduction="none")
     return F.binary_cross_entropy_with_logits(logits, probability, reduction="none") - entropy
 
 
-def attention_loss(features: Tensor, taught: Tensor) -> Tensor:
+def attention_loss(features: Tensor, teacher: Tensor) -> Tensor:
     """How differently two networks look at photos, 0 to 2, however many channels they have.
 
-    features: [B, C, h, w]; taught: [B, D, h, w]. The sums of squares over channels, as unit vectors
-    over the map (Zagoruyko and Komodakis, ICLR 2017, equation 2 with p = 2), squared distance.
+    The sums of squares over channels, as unit vectors over the map (Zagoruyko and Komodakis, ICLR
+    2017, equation 2 with p = 2), and their squared distance.
+
+    Args:
+        features: of the student, [B, C, h, w].
+        teacher: of the teacher, [B, D, h, w].
     """
-    ours, theirs = (
+    attention, teacher_attention = (
         F.normalize(maps.float().square().sum(1).flatten(1), dim=1)
-        for maps in (features, taught.detach())
+        for maps in (features, teacher.detach())
     )
-    return (ours - theirs).square().sum(1).mean()
+    return (attention - teacher_attention).square().sum(1).mean()
 
 
 def check_teacher(teacher: NetDef, netdef: NetDef, name: str) -> None:
     """Refuse a teacher whose maps do not mean what the network's do.
 
     Widths, and how the maps come about, may differ; anchors, classes and strides may not.
+
+    Args:
+        teacher: the teacher's definition.
+        netdef: the network's.
+        name: of the teacher, for the error.
+
+    Raises:
+        InputError: a head differs.
     """
     theirs, ours = _heads(teacher, netdef.size), _heads(netdef, netdef.size)
     if len(theirs) != len(ours):
         raise InputError(f"teacher={name!r}: {len(theirs)} heads: expected {len(ours)}")
     for number, (their, our) in enumerate(zip(theirs, ours, strict=True), start=1):
-        for what, value in their.items():
-            if value != our[what]:
+        for rule, value in their.items():
+            if value != our[rule]:
                 raise InputError(
-                    f"teacher={name!r}: head {number} has {what} {value}: expected {our[what]}"
+                    f"teacher={name!r}: head {number} has {rule} {value}: expected {our[rule]}"
                 )
 
 
 def _heads(netdef: NetDef, size: tuple[int, int]) -> list[dict[str, object]]:
+    """By head, what must be equal in a teacher and its student."""
     outputs = shapes(netdef, size)
     heads = [(index, Head.of(netdef.layers[index])) for index in netdef.heads]
     return [

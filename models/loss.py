@@ -1,4 +1,4 @@
-"""Which predictions answer for which objects, and how wrong they are."""
+"""Which predictions are responsible for which objects, and how wrong are they?"""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import complete_box_iou_loss
 
+from import_param import Loss
 from models.head import Head
 from utils.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from utils.structures import Batch
@@ -20,10 +21,15 @@ OBJECTNESS_BALANCE = {4: 16.0, 8: 4.0, 16: 1.0, 32: 0.4, 64: 0.1}
 
 
 @dataclass(frozen=True)
-class Assigned:
-    """The positives of one head, P of them: which cell and anchor answers for which object.
+class Positives:
+    """The predictions of one head that are responsible for objects, P of them.
 
-    image, anchor, row, column: int64 [P]. target: int64 [P], the object's index in the batch.
+    Attributes:
+        image: int64 [P], the prediction's image in the batch.
+        anchor: int64 [P], its anchor among the head's.
+        row: int64 [P], of its cell.
+        column: int64 [P], of its cell.
+        target: int64 [P], the object's index in the batch.
     """
 
     image: Tensor
@@ -32,8 +38,8 @@ class Assigned:
     column: Tensor
     target: Tensor
 
-    def of(self, logits: Tensor) -> Tensor:
-        """Those of logits [B, A, h, w, 5+C] that answer for objects: [P, 5+C]."""
+    def select(self, logits: Tensor) -> Tensor:
+        """The positives among logits [B, A, h, w, 5+C]: [P, 5+C]."""
         return logits[self.image, self.anchor, self.row, self.column]
 
 
@@ -41,11 +47,17 @@ class Assigned:
 class Losses:
     """The parts of the loss, weighted, and how the positives fare; scalars.
 
-    teacher: how far the network is from its teacher (see models.distillation), 0 without one.
-    precision: of the predictions with objectness over 0.5, the share that is right.
-    recall: of the predictions that answer for an object, the share that is right, where right
-    means objectness over 0.5, the true class on top, and CIoU over 0.5. Both count predictions
-    of single cells before NMS: they show whether training moves, not what detection reaches.
+    precision and recall count predictions of single cells before NMS: they show whether training
+    moves, not what detection reaches. Right means objectness over 0.5, the true class on top, and
+    CIoU over 0.5.
+
+    Attributes:
+        box: loss of the boxes.
+        objectness: loss of objectness.
+        classes: loss of the classes.
+        teacher: distance from the teacher (see models.distillation), 0 without one.
+        precision: of the predictions with objectness over 0.5, the share that is right.
+        recall: of the positives, the share that is right.
     """
 
     box: Tensor
@@ -57,105 +69,101 @@ class Losses:
 
     @property
     def total(self) -> Tensor:
+        """What training minimises."""
         return self.box + self.objectness + self.classes + self.teacher
 
 
-class Loss:
+class DetectionLoss:
     """CIoU on boxes, binary cross-entropy on objectness and on classes.
 
-    Assignment, after YOLOv5's rule (ultralytics, 2020): an anchor answers for an object when width
-    and height differ by less than `anchor_ratio` times either way, and so does the best anchor
-    of all heads in any case, so that no object is left out. The cell that holds the object's
-    centre answers, and each neighbour from which the head can reach the centre: with
+    Assignment, after YOLOv5's rule (ultralytics, 2020): an anchor is responsible for an object when
+    width and height differ by less than `anchor_ratio` times either way, and so is the best anchor
+    of all heads in any case, so that no object is left out. Of its cells, the one that holds the
+    object's centre is, and each neighbour from which the head can reach the centre: with
     `scale_x_y=2` the nearest one across and the nearest one up or down, with 1 none.
 
-    The box loss is CIoU (Zheng et al., AAAI 2020). The target of objectness is the CIoU with the
-    object, not below 0, and 0 where no object is answered for. Classes are independent (a sigmoid
-    each, their losses added), also when there is only one.
+    The box loss is CIoU (Zheng et al., "Distance-IoU Loss", AAAI 2020). The target of objectness is
+    the CIoU with the object, not below 0, and 0 where a prediction is responsible for none. Classes
+    are independent (a sigmoid each, their losses added), also when there is only one.
     """
 
-    def __init__(
-        self,
-        heads: Sequence[Head],
-        box_gain: float = 0.5,
-        objectness_gain: float = 1.0,
-        class_gain: float = 0.1,
-        anchor_ratio: float = 4.0,
-    ) -> None:
+    def __init__(self, heads: Sequence[Head], settings: Loss) -> None:
         self.heads = tuple(heads)
-        self.box_gain = box_gain
-        self.objectness_gain = objectness_gain
-        self.class_gain = class_gain
-        self.anchor_ratio = anchor_ratio
+        self.settings = settings
 
     def __call__(self, maps: Sequence[Tensor], batch: Batch) -> Losses:
         """The loss of raw maps [B, A·(5+C), h, w] on a batch: a mean over images and positives."""
-        found = self.assigned(maps, batch)
-        parts = [
+        by_head = [
             self._head_loss(head, raw, positives, batch)
-            for head, raw, positives in zip(self.heads, maps, found, strict=True)
+            for head, raw, positives in zip(self.heads, maps, self.assign(maps, batch), strict=True)
         ]
-        box, objectness, classes, right, claimed, positives = torch.stack(parts).sum(0).unbind()
+        box, objectness, classes, right, claimed, count = torch.stack(by_head).sum(0).unbind()
         return Losses(
-            self.box_gain * box,
-            self.objectness_gain * objectness,
-            self.class_gain * classes,
+            self.settings.box_gain * box,
+            self.settings.objectness_gain * objectness,
+            self.settings.class_gain * classes,
             torch.zeros_like(box),
             right / claimed.clamp(min=1),
-            right / positives.clamp(min=1),
+            right / count.clamp(min=1),
         )
 
-    def _fitting_anchors(self, extents: Tensor) -> list[Tensor]:
-        """Which anchors answer for objects of width, height [M, 2]: a bool [A, M] for each head."""
+    def assign(self, maps: Sequence[Tensor], batch: Batch) -> list[Positives]:
+        """By head, which predictions of raw maps are responsible for which of a batch's objects."""
+        size = (batch.images.shape[-1], batch.images.shape[-2])
+        objects = xyxy_to_cxcywh(batch.boxes)  # [M, 4]
+        fits = self.fitting_anchors(objects[:, 2:])
+        by_head = []
+        for head, raw, fit in zip(self.heads, maps, fits, strict=True):
+            cells = (raw.shape[-1], raw.shape[-2])
+            centres = objects[:, :2] / cell_size(size, cells, objects)
+            by_head.append(assign_cells(head, fit, centres, batch.image_index, cells))
+        return by_head
+
+    def fitting_anchors(self, extents: Tensor) -> list[Tensor]:
+        """By head, which anchors are responsible for objects: a bool [A, M] each.
+
+        Args:
+            extents: width and height of the objects in pixels of the input, [M, 2].
+        """
         anchors = extents.new_tensor([pair for head in self.heads for pair in head.anchors])
         ratio = extents[None] / anchors[:, None]  # [all A, M, 2]
         worst = torch.maximum(ratio, 1 / ratio).amax(-1)  # [all A, M]
-        fit = worst < self.anchor_ratio
+        fit = worst < self.settings.anchor_ratio
         if len(extents):
             fit |= worst == worst.amin(0)
         return list(fit.split([len(head.anchors) for head in self.heads]))
 
-    def assigned(self, maps: Sequence[Tensor], batch: Batch) -> list[Assigned]:
-        """By head, which predictions of raw maps answer for which of a batch's objects."""
-        size = (batch.images.shape[-1], batch.images.shape[-2])
-        objects = xyxy_to_cxcywh(batch.boxes)  # [M, 4]
-        fits = self._fitting_anchors(objects[:, 2:])
-        found = []
-        for head, raw, fit in zip(self.heads, maps, fits, strict=True):
-            cells = (raw.shape[-1], raw.shape[-2])
-            centres = objects[:, :2] / cell_size(size, cells, objects)
-            found.append(assign(head, fit, centres, batch.image_index, cells))
-        return found
+    def _head_loss(self, head: Head, raw: Tensor, positives: Positives, batch: Batch) -> Tensor:
+        """The loss of boxes, objectness and classes, and what precision and recall are made of.
 
-    def _head_loss(self, head: Head, raw: Tensor, found: Assigned, batch: Batch) -> Tensor:
-        """[6]: the loss of boxes, objectness and classes, and how many positives are right, how
-        many cells claim an object, and how many positives there are."""
+        Returns:
+            [6]: the three losses; how many positives are right, how many predictions claim an
+            object, and how many positives there are.
+        """
         logits = head.split(raw)  # [B, A, h, w, 5+C]
         h, w = logits.shape[2:4]
         size = (batch.images.shape[-1], batch.images.shape[-2])
-        ours = found.of(logits)  # [P, 5+C]
+        selected = positives.select(logits)  # [P, 5+C]
         box_loss = complete_box_iou_loss(  # [P]
-            answers(head, ours, found, size, (w, h)), batch.boxes[found.target]
+            decode_positives(head, selected, positives, size, (w, h)), batch.boxes[positives.target]
         )
         ciou = (1 - box_loss.detach()).clamp(min=0)
 
-        cells = logits.shape[:4]
-        place = ((found.image * cells[1] + found.anchor) * h + found.row) * w + found.column
-        # Where one cell and anchor answers for two objects, the better overlap is its target.
-        wanted = logits.new_zeros(cells.numel()).scatter_reduce(0, place, ciou, "amax").view(cells)
-        objectness = balance(size, (w, h)) * F.binary_cross_entropy_with_logits(
-            logits[..., 4], wanted
+        targets = _objectness_targets(logits.shape[:4], positives, ciou)
+        objectness = objectness_balance(size, (w, h)) * F.binary_cross_entropy_with_logits(
+            logits[..., 4], targets
         )
 
-        labels = F.one_hot(batch.labels[found.target], head.classes).float()
-        class_loss = F.binary_cross_entropy_with_logits(ours[:, 5:], labels, reduction="none")
+        true_labels = batch.labels[positives.target]
+        one_hot = F.one_hot(true_labels, head.classes).float()
+        class_loss = F.binary_cross_entropy_with_logits(selected[:, 5:], one_hot, reduction="none")
 
-        count = max(1, len(found.target))
-        claims = (logits[..., 4].detach() > 0).sum()
+        count = max(1, len(positives.target))
+        claimed = (logits[..., 4].detach() > 0).sum()
         right = (
-            (ours[:, 4].detach() > 0)
+            (selected[:, 4].detach() > 0)
             & (ciou > 0.5)
-            & (ours[:, 5:].detach().argmax(-1) == batch.labels[found.target])
+            & (selected[:, 5:].detach().argmax(-1) == true_labels)
         )
         return torch.stack(
             [
@@ -163,14 +171,31 @@ class Loss:
                 objectness,
                 class_loss.sum() / count,
                 right.sum().float(),
-                claims.float(),
-                box_loss.new_tensor(len(found.target)),
+                claimed.float(),
+                box_loss.new_tensor(len(positives.target)),
             ]
         )
 
 
-def balance(size: tuple[int, int], cells: tuple[int, int]) -> float:
-    """The share of a head's objectness loss, for an input and a map of (width, height) each."""
+def _objectness_targets(shape: torch.Size, positives: Positives, ciou: Tensor) -> Tensor:
+    """CIoU [P] of the positives at their places in a map of `shape` [B, A, h, w], 0 elsewhere.
+
+    Where one prediction is responsible for two objects, the better CIoU is its target.
+    """
+    _, anchors, h, w = shape
+    place = ((positives.image * anchors + positives.anchor) * h + positives.row) * w
+    place = place + positives.column
+    targets = ciou.new_zeros(shape.numel()).scatter_reduce(0, place, ciou, "amax")
+    return targets.view(shape)
+
+
+def objectness_balance(size: tuple[int, int], cells: tuple[int, int]) -> float:
+    """What the objectness loss of a head is multiplied by, see `OBJECTNESS_BALANCE`.
+
+    Args:
+        size: (width, height) of the input in pixels.
+        cells: (width, height) of the head's map.
+    """
     stride = size[1] / cells[1]
     return OBJECTNESS_BALANCE[min(OBJECTNESS_BALANCE, key=lambda known: abs(known - stride))]
 
@@ -180,36 +205,50 @@ def cell_size(size: tuple[int, int], cells: tuple[int, int], like: Tensor) -> Te
     return like.new_tensor([size[0] / cells[0], size[1] / cells[1]])
 
 
-def answers(
-    head: Head, ours: Tensor, found: Assigned, size: tuple[int, int], cells: tuple[int, int]
+def decode_positives(
+    head: Head,
+    logits: Tensor,
+    positives: Positives,
+    size: tuple[int, int],
+    cells: tuple[int, int],
 ) -> Tensor:
-    """The boxes that the positives' logits [P, 5+C] predict: xyxy [P, 4] in pixels of the input.
+    """The boxes that positives predict: xyxy [P, 4] in pixels of the input.
 
-    size, cells: (width, height) of the input and of the map.
+    Args:
+        head: the head of the map that they are of.
+        logits: of the positives, [P, 5+C].
+        positives: their cells and anchors.
+        size: (width, height) of the input in pixels.
+        cells: (width, height) of the map.
     """
-    corner = torch.stack([found.column, found.row], -1)
-    centre = (head.centre_offset(ours[:, :2]) + corner) * cell_size(size, cells, ours)
-    extent = head.anchor_scale(ours[:, 2:4]) * ours.new_tensor(head.anchors)[found.anchor]
+    corner = torch.stack([positives.column, positives.row], -1)
+    centre = (head.centre_offset(logits[:, :2]) + corner) * cell_size(size, cells, logits)
+    extent = head.anchor_scale(logits[:, 2:4]) * logits.new_tensor(head.anchors)[positives.anchor]
     return cxcywh_to_xyxy(torch.cat([centre, extent], -1))
 
 
-def assign(
-    head: Head, fit: Tensor, centres: Tensor, image_index: Tensor, size: tuple[int, int]
-) -> Assigned:
-    """The cells and anchors of one head that answer for M objects.
+def assign_cells(
+    head: Head, fit: Tensor, centres: Tensor, image_index: Tensor, cells: tuple[int, int]
+) -> Positives:
+    """The cells and anchors of one head that are responsible for M objects.
 
-    fit: bool [A, M], which anchors do. centres: [M, 2] in cells. image_index: [M]. size: (w, h)
-    of the map in cells.
+    Args:
+        head: the head; its scale_xy says how far a cell reaches beyond its borders.
+        fit: bool [A, M], which anchors are responsible for which object.
+        centres: of the objects, x and y [M, 2] in cells.
+        image_index: int64 [M], the object's image in the batch.
+        cells: (width, height) of the map.
     """
     own = centres.floor()
     reach = (head.scale_xy - 1) / 2  # beyond its own borders, in cells
     steps = centres.new_tensor([[0, 0], [-1, 0], [1, 0], [0, -1], [0, 1]])
-    cells = own + steps[:, None]  # [5, M, 2]
-    offset = centres - cells
-    limit = centres.new_tensor(size)
-    usable = ((offset >= -reach) & (offset <= 1 + reach) & (cells >= 0) & (cells < limit)).all(-1)
+    corners = own + steps[:, None]  # [5, M, 2]
+    offset = centres - corners
+    limit = centres.new_tensor(cells)
+    inside = (corners >= 0) & (corners < limit)
+    usable = ((offset >= -reach) & (offset <= 1 + reach) & inside).all(-1)  # [5, M]
     usable[0] = True  # the own cell, even of a centre on the right or lower border
-    cells = cells.minimum(limit - 1).clamp(min=0).long()
+    corners = corners.minimum(limit - 1).clamp(min=0).long()
     anchor, step, target = (fit[:, None] & usable[None]).nonzero(as_tuple=True)  # of [A, 5, M]
-    column, row = cells[step, target].unbind(-1)
-    return Assigned(image_index[target], anchor, row, column, target)
+    column, row = corners[step, target].unbind(-1)
+    return Positives(image_index[target], anchor, row, column, target)

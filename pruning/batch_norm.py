@@ -8,8 +8,9 @@ from itertools import islice
 import torch
 from torch import nn
 
+from import_param import Loss
 from models.darknet import Darknet
-from models.loss import Loss
+from models.loss import DetectionLoss
 from utils.structures import Batch
 
 SHORTEST = 2  # photos a batch; batch normalisation needs more than one value a channel
@@ -66,7 +67,7 @@ def settle_bn_(model: Darknet, loader: Iterable[Batch], batches: int, judged: in
 @torch.no_grad()
 def mean_loss(model: Darknet, loader: Iterable[Batch], batches: int) -> float:
     """The training loss of a network in eval mode, its mean over some batches; 0 without any."""
-    loss, device = Loss(model.heads), next(model.parameters()).device
+    loss, device = DetectionLoss(model.heads, Loss()), next(model.parameters()).device
     found = [
         float(loss(model(batch.images), batch).total)
         for batch in (batch.to(device) for batch in islice(loader, batches))

@@ -16,7 +16,7 @@ from utils.errors import InputError
 from utils.structures import Batch
 
 Scores = Mapping[int, NDArray[np.float64]]  # by convolution with BN: [filters], at least 0
-LossFunction = Callable[[list[Tensor], Batch], Losses]  # such as models.loss.Loss
+LossFunction = Callable[[list[Tensor], Batch], Losses]  # such as models.loss.DetectionLoss
 
 
 def gamma(model: Darknet) -> Scores:

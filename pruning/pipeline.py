@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from import_param import Data, PruneSettings, Pruning
+from import_param import Data, Loss, PruneSettings, Pruning
 from models.darknet import Darknet
-from models.loss import Loss
+from models.loss import DetectionLoss
 from pruning.batch_norm import SHORTEST, mean_loss, reestimate_bn_, settle_bn_
 from pruning.importance import SCORES, Scores
 from pruning.latency.candidates import LatencyCandidates, choose_candidate
@@ -68,7 +68,7 @@ def prune(settings: PruneSettings) -> Report:
     opened = load_network(settings.network)
     photos = _photos(opened, settings.data)
     model = opened.model
-    loss = Loss(model.heads)
+    loss = DetectionLoss(model.heads, Loss())
     scores = _scores(run_settings.importance, model, loss, islice(photos.training, score_batches))
     meter = open_meter(model, opened.size, settings.runtime)
     if latency_target:
@@ -134,7 +134,7 @@ def _photos(network: Network, settings: Data) -> Photos:
     )
 
 
-def _scores(name: str, model: Darknet, loss: Loss, batches: Iterable[Batch]) -> Scores:
+def _scores(name: str, model: Darknet, loss: DetectionLoss, batches: Iterable[Batch]) -> Scores:
     score, needs_batches = SCORES[name]
     return score(model, loss, batches) if needs_batches else score(model)
 

@@ -1,15 +1,24 @@
 """Does a teacher teach what it knows better, and nothing else?"""
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 from torch import Tensor
+from torchvision.ops import complete_box_iou_loss
 
+from import_param import Distillation, Loss
 from models.darknet import Darknet
-from models.distillation import Answer, Distillation, attention_loss, check_teacher, divergence
+from models.distillation import (
+    DistillationLoss,
+    MapsAndFeatures,
+    attention_loss,
+    check_teacher,
+    divergence,
+)
 from models.head import Head
-from models.loss import Loss, answers
+from models.loss import DetectionLoss, decode_positives
 from models.netdef import NetDef, parse
 from tests.models.test_darknet import RESIDUAL
 from tests.models.test_loss import SIZE, batch
@@ -26,12 +35,17 @@ class Fixed(torch.nn.Module):
         super().__init__()
         self.raw = raw
 
-    def maps_and_features(self, images: Tensor) -> Answer:
+    def maps_and_features(self, images: Tensor) -> MapsAndFeatures:
         return [self.raw], []
 
 
-def distillation(raw: Tensor, objectness: float, classes: float, boxes: float) -> Distillation:
-    return Distillation(Fixed(raw), Loss([HEAD]), objectness, classes, boxes)  # type: ignore[arg-type]
+def distillation(raw: Tensor, objectness: float, classes: float, boxes: float) -> DistillationLoss:
+    """With a teacher whose raw map is given; the gains are as named."""
+    settings = Distillation(
+        teacher_objectness=objectness, teacher_classes=classes, teacher_boxes=boxes
+    )
+    teacher = cast(Darknet, Fixed(raw))
+    return DistillationLoss(teacher, DetectionLoss([HEAD], Loss()), settings)
 
 
 def raw_map(seed: int = 0) -> Tensor:
@@ -42,16 +56,16 @@ def raw_map(seed: int = 0) -> Tensor:
 PHOTOS = batch([[10, 12, 30, 40], [20, 20, 50, 60], [3, 3, 20, 20]], [0, 1, 2], [0, 1, 1])
 
 
-def lesson(teach: Distillation, raw: Tensor) -> tuple[float, Tensor]:
-    """The loss of a raw map, and its gradient as logits [B, A, h, w, 5+C]."""
+def distance_and_gradient(distance: DistillationLoss, raw: Tensor) -> tuple[float, Tensor]:
+    """The distance of a raw map from the teacher's, and its gradient as logits [B, A, h, w, 5+C]."""
     raw = raw.clone().requires_grad_(True)
-    loss = teach(([raw], []), teach.teach(PHOTOS.images), PHOTOS)
-    (gradient,) = torch.autograd.grad(loss, raw)
-    return loss.item(), HEAD.split(gradient)
+    value = distance(([raw], []), distance.run_teacher(PHOTOS.images), PHOTOS)
+    (gradient,) = torch.autograd.grad(value, raw)
+    return value.item(), HEAD.split(gradient)
 
 
 def test_who_knows_as_much_as_the_teacher_learns_nothing() -> None:
-    loss, gradient = lesson(distillation(raw_map(), 1, 1, 1), raw_map())
+    loss, gradient = distance_and_gradient(distillation(raw_map(), 1, 1, 1), raw_map())
     assert loss == pytest.approx(0, abs=1e-6)
     assert gradient.abs().max() < 1e-7
 
@@ -70,13 +84,20 @@ def test_features_count_only_where_they_are_asked_for() -> None:
     netdef = parse(RESIDUAL, "net.cfg")
     teacher, student = (Darknet(netdef).eval() for _ in range(2))
     images = PHOTOS.images
-    plain, looking = (
-        Distillation(teacher, Loss(student.heads), 0, 0, 0, gain) for gain in (0.0, 2.0)
+    without, doubled = (
+        DistillationLoss(
+            teacher,
+            DetectionLoss(student.heads, Loss()),
+            Distillation(
+                teacher_objectness=0, teacher_classes=0, teacher_boxes=0, teacher_features=gain
+            ),
+        )
+        for gain in (0.0, 2.0)
     )
-    answer, taught = student.maps_and_features(images), plain.teach(images)
-    expected = sum(attention_loss(a, b).item() for a, b in zip(answer[1], taught[1], strict=True))
-    assert plain(answer, taught, PHOTOS).item() == 0 < expected
-    assert looking(answer, taught, PHOTOS).item() == pytest.approx(2 * expected, rel=1e-5)
+    ours, theirs = student.maps_and_features(images), without.run_teacher(images)
+    expected = sum(attention_loss(a, b).item() for a, b in zip(ours[1], theirs[1], strict=True))
+    assert without(ours, theirs, PHOTOS).item() == 0 < expected
+    assert doubled(ours, theirs, PHOTOS).item() == pytest.approx(2 * expected, rel=1e-5)
 
 
 def test_the_divergence_has_the_gradient_of_cross_entropy() -> None:
@@ -93,10 +114,10 @@ def test_objectness_counts_in_every_cell_and_classes_where_the_teacher_sees_some
     logits[..., 4] = -30.0
     logits[0, 1, 2, 3, 4] = 30.0
     teacher = logits.permute(0, 1, 4, 2, 3).reshape(teacher.shape)
-    _, of_objectness = lesson(distillation(teacher, 1, 0, 0), raw_map())
+    _, of_objectness = distance_and_gradient(distillation(teacher, 1, 0, 0), raw_map())
     assert (of_objectness[..., 4] != 0).all()
     assert not of_objectness[..., :4].any() and not of_objectness[..., 5:].any()
-    _, of_classes = lesson(distillation(teacher, 0, 1, 0), raw_map())
+    _, of_classes = distance_and_gradient(distillation(teacher, 0, 1, 0), raw_map())
     seen = torch.zeros(of_classes.shape[:4], dtype=torch.bool)
     seen[0, 1, 2, 3] = True
     assert (of_classes[seen][:, 5:].abs() > 1e-4).all()
@@ -105,20 +126,20 @@ def test_objectness_counts_in_every_cell_and_classes_where_the_teacher_sees_some
 
 def test_the_teachers_box_is_followed_only_where_it_beats_ours() -> None:
     ours, theirs = raw_map(3), raw_map(4)
-    teach = distillation(theirs, 0, 0, 1)
-    (found,) = teach.loss.assigned([ours], PHOTOS)
+    distance = distillation(theirs, 0, 0, 1)
+    (positives,) = distance.loss.assign([ours], PHOTOS)
     boxes, better = (
-        answers(HEAD, found.of(HEAD.split(raw)), found, (SIZE, SIZE), (CELLS, CELLS))
+        decode_positives(
+            HEAD, positives.select(HEAD.split(raw)), positives, (SIZE, SIZE), (CELLS, CELLS)
+        )
         for raw in (ours, theirs)
     )
-    from torchvision.ops import complete_box_iou_loss as wrong
-
-    objects = PHOTOS.boxes[found.target]
-    beats = wrong(better, objects) < wrong(boxes, objects)
+    objects = PHOTOS.boxes[positives.target]
+    beats = complete_box_iou_loss(better, objects) < complete_box_iou_loss(boxes, objects)
     assert beats.any() and not beats.all()
-    _, gradient = lesson(teach, ours)
-    at = found.of(gradient)  # several objects may share a prediction
-    place = torch.stack([found.image, found.anchor, found.row, found.column], 1)
+    _, gradient = distance_and_gradient(distance, ours)
+    at = positives.select(gradient)  # several objects may share a prediction
+    place = torch.stack([positives.image, positives.anchor, positives.row, positives.column], 1)
     taught = {tuple(p) for p in place[beats].tolist()}
     for where, moved in zip(place.tolist(), at[:, :4].abs().amax(1) > 0, strict=True):
         assert bool(moved) == (tuple(where) in taught)
@@ -128,23 +149,23 @@ def test_the_teachers_box_is_followed_only_where_it_beats_ours() -> None:
 def test_a_box_is_drawn_towards_the_teachers() -> None:
     ours = raw_map(3)
     theirs = raw_map(4)
-    teach = distillation(theirs, 0, 0, 1)
-    before, _ = lesson(teach, ours)
+    distance = distillation(theirs, 0, 0, 1)
+    before, _ = distance_and_gradient(distance, ours)
     raw = ours.clone().requires_grad_(True)
     optimizer = torch.optim.SGD([raw], 3.0)
     for _ in range(80):
         optimizer.zero_grad()
-        teach(([raw], []), teach.teach(PHOTOS.images), PHOTOS).backward()
+        distance(([raw], []), distance.run_teacher(PHOTOS.images), PHOTOS).backward()
         optimizer.step()
-    after, _ = lesson(teach, raw.detach())
+    after, _ = distance_and_gradient(distance, raw.detach())
     assert after < 0.8 * before
 
 
 def test_the_teacher_is_never_trained() -> None:
     teacher = Darknet(parse(RESIDUAL))
-    teach = Distillation(teacher, Loss(teacher.heads))
+    distance = DistillationLoss(teacher, DetectionLoss(teacher.heads, Loss()), Distillation())
     assert not teacher.training and not any(p.requires_grad for p in teacher.parameters())
-    maps, features = teach.teach(torch.rand(2, 3, 32, 32))
+    maps, features = distance.run_teacher(torch.rand(2, 3, 32, 32))
     assert not maps[0].requires_grad and not features[0].requires_grad
 
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from models.loss import Loss
+from import_param import Loss
+from models.loss import DetectionLoss
 from pruning.batch_norm import mean_loss, reestimate_bn_, settle_bn_
 from tests.pruning.nets import as_batch, config, photos, trained
 
@@ -12,7 +13,7 @@ from tests.pruning.nets import as_batch, config, photos, trained
 def test_a_mean_loss_is_that_of_the_first_batches() -> None:
     model = trained(config("yolov3-tiny", thinner=16), 0)
     batches = [as_batch(photos(model.netdef, 2, seed)) for seed in range(3)]
-    loss = Loss(model.heads)
+    loss = DetectionLoss(model.heads, Loss())
     each = [float(loss(model(batch.images), batch).total) for batch in batches]
     assert mean_loss(model, batches, 2) == pytest.approx(sum(each[:2]) / 2)
     assert mean_loss(model, batches, 9) == pytest.approx(sum(each) / 3)

@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import import_param
-from import_param import Training
+from import_param import Loss, Training
 from models.blocks import Convolution
 from models.darknet import Darknet
 from models.netdef import NetDef, parse
@@ -403,7 +402,7 @@ def trainer(
         weight_decay=0.0,
         clip=1e-3,
     )
-    trainer = plain_trainer(model, STEPS, folder, settings, import_param.Loss(), scale_lr=0.1)
+    trainer = plain_trainer(model, STEPS, folder, settings, Loss(), scale_lr=0.1)
     trainer.penalty = pull(model, rate=rate, proximal=proximal) if rate else None
     return trainer
 

@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from import_param import Loss
 from models.costs import count_operations, count_parameters
 from models.darknet import Darknet
-from models.loss import Loss
+from models.loss import DetectionLoss
 from models.netdef import NetDef
 from pruning.channels import find_channels
 from pruning.importance import SCORES, Scores, filter_l1, gamma, taylor
@@ -293,7 +294,7 @@ def test_taylor_is_the_change_of_the_loss() -> None:
     """
     netdef = config("yolov3-lite", thinner=8)
     model = trained(netdef, 0).double()
-    loss, images = Loss(model.heads), photos(netdef, 2, 1).double()
+    loss, images = DetectionLoss(model.heads, Loss()), photos(netdef, 2, 1).double()
     none = torch.zeros(0, dtype=torch.long)
     batch = Batch(images, torch.zeros(0, 4), none, none, ("a", "b"), ((64, 64),) * 2)
     found = taylor(model, loss, [batch])
@@ -316,7 +317,7 @@ def test_taylor_is_the_change_of_the_loss() -> None:
 def test_scores_are_there_for_every_layer_that_has_a_scale() -> None:
     netdef = config("yolov3-mobilenetv2", thinner=16)
     model = trained(netdef, 0)
-    loss = Loss(model.heads)
+    loss = DetectionLoss(model.heads, Loss())
     for score, needs_batches in SCORES.values():
         found = score(model, loss, [labelled(netdef, 0)]) if needs_batches else score(model)
         assert {n: len(v) for n, v in found.items()} == {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -16,11 +16,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-import import_param
-from import_param import Training
+from import_param import Loss, Training
 from models.darknet import Darknet
-from models.distillation import Distillation
-from models.loss import Loss, Losses
+from models.distillation import DistillationLoss
+from models.loss import DetectionLoss, Losses
 from utils.errors import InputError
 from utils.files import write_text
 from utils.structures import Batch
@@ -99,14 +98,14 @@ class Trainer:
     """
 
     model: Darknet
-    loss: Loss
+    loss: DetectionLoss
     optimizer: Optimizer
     schedule: LambdaLR
     mean: AveragedModel
     settings: Training
     run_folder: Path
     penalty: Penalty | None = None
-    distillation: Distillation | None = None
+    distillation: DistillationLoss | None = None
 
     @property
     def device(self) -> torch.device:
@@ -124,7 +123,7 @@ def plain_trainer(
     epoch_steps: int,
     folder: Path,
     settings: Training,
-    loss: import_param.Loss,
+    loss: Loss,
     scale_lr: float = 0.0,
 ) -> Trainer:
     """What trains a network from its first step, without a penalty or a teacher.
@@ -141,7 +140,7 @@ def plain_trainer(
     optimizer = make_optimizer(model, settings, scale_lr)
     return Trainer(
         model=model,
-        loss=Loss(model.heads, **asdict(loss)),
+        loss=DetectionLoss(model.heads, loss),
         optimizer=optimizer,
         schedule=warmup_cosine(optimizer, epoch_steps, settings),
         mean=running_mean(model, settings.ema_decay),
@@ -199,11 +198,11 @@ def _losses(trainer: Trainer, batch: Batch) -> Losses:
     images = batch.images.contiguous(memory_format=torch.channels_last)
     with autocast(trainer.device, trainer.settings.amp):
         maps, features = trainer.model.maps_and_features(images)
-        taught = trainer.distillation.teach(images) if trainer.distillation else None
+        teacher = trainer.distillation.run_teacher(images) if trainer.distillation else None
     losses = trainer.loss(maps, batch)  # in float32
-    if trainer.distillation and taught:
-        lesson = trainer.distillation((maps, features), taught, batch)
-        losses = replace(losses, teacher=lesson)
+    if trainer.distillation and teacher:
+        distance = trainer.distillation((maps, features), teacher, batch)
+        losses = replace(losses, teacher=distance)
     if not losses.total.isfinite():
         path = trainer.run_folder / "not_finite.txt"
         write_text(path, "".join(f"{name}\n" for name in batch.paths))
