@@ -29,7 +29,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import hotcoco
 import numpy as np
 from terminaltables import AsciiTable
 
@@ -37,23 +36,23 @@ from import_param import COCO_IOUS, Evaluation
 from utils.errors import InputError
 from utils.evaluation.matching import (
     Bools,
-    Choices,
+    CandidatePairs,
     Floats,
-    Found,
+    GroundTruth,
     Ints,
-    Rule,
-    Truths,
-    Verdict,
-    choices,
+    Matches,
+    MatchingRule,
+    RankedDetections,
+    candidate_pairs,
     match,
 )
 from utils.structures import Detections, Targets
 
 RULES = {
-    "coco": Rule(second_choice=True, crowds=True),
-    "voc10": Rule(),
-    "voc07": Rule(),
-    "darknet": Rule(strict=True),
+    "coco": MatchingRule(second_choice=True, crowds=True),
+    "voc10": MatchingRule(),
+    "voc07": MatchingRule(),
+    "darknet": MatchingRule(strict=True),
 }
 IOUS = np.linspace(0.5, 0.95, 10)  # COCO's thresholds, .50:.95
 COCO_LIMIT = 100  # detections of one class on one photo that COCO looks at
@@ -77,7 +76,7 @@ class Curve:
 
 @dataclass(frozen=True, eq=False)
 class Metrics:
-    """What detections are worth. Arrays are [C], one entry a class, NaN where nothing is defined.
+    """How good detections are. Arrays are [C], one entry a class, NaN where nothing is defined.
 
     rule, iou_thres: how they were measured. conf: the confidence that a detection must be above
         for `precision`, `recall`, `f1`, the positives and `confusion`.
@@ -87,8 +86,8 @@ class Metrics:
     precision, recall, f1: at `conf`; precision is 0 where nothing was detected.
     ap: average precision at `iou_thres`; ap_50_95: its mean over IoU .50, .55, … .95.
     curves: C curves at `iou_thres`, over all detections given.
-    confusion: int64 [C + 1, C + 1], rows what is there, columns what was detected; the last of
-        each is the background: missed objects, and detections of nothing.
+    confusion: int64 [C + 1, C + 1], rows the ground truth, columns the prediction; the last of each
+        is the background: missed objects, and detections of nothing.
     coco: COCO's 12 figures by name (NaN where no object is in the range) with the rule `coco`,
         else empty.
     """
@@ -111,27 +110,32 @@ class Metrics:
 
     @property
     def mean_precision(self) -> float:
+        """Over the classes with objects."""
         return mean(self.precision)
 
     @property
     def mean_recall(self) -> float:
+        """Over the classes with objects."""
         return mean(self.recall)
 
     @property
     def mean_f1(self) -> float:
+        """Over the classes with objects."""
         return mean(self.f1)
 
     @property
     def mean_ap(self) -> float:
+        """mAP at `iou_thres`."""
         return mean(self.ap)
 
     @property
     def mean_ap_50_95(self) -> float:
+        """mAP over IoU .50, .55, … .95."""
         return mean(self.ap_50_95)
 
 
 def mean(values: Floats) -> float:
-    """The mean over the classes for which a value is defined; NaN when there is none."""
+    """The mean over the classes for which a value is defined; NaN where there is none."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if len(defined) else float("nan")
 
@@ -143,7 +147,7 @@ def compute_metrics(
     evaluation: Evaluation,
     conf: float | None = None,
 ) -> Metrics:
-    """Measure the detections of photos against what is on them, both in the photos' pixels.
+    """Measure the detections of photos against the ground truth, both in the photos' pixels.
 
     Give all detections down to a confidence of 0.001: a higher threshold lowers AP.
 
@@ -163,32 +167,34 @@ def compute_metrics(
         InputError: a label is no class, a box or score no number, or a photo has no detections.
     """
     rule, iou_thres = evaluation.rule, evaluation.iou_thres
-    claims = replace(RULES[rule], plus_one=evaluation.plus_one)
-    truths = Truths.of(targets, num_classes)
+    matching = replace(RULES[rule], plus_one=evaluation.plus_one)
+    truth = GroundTruth.of(targets, num_classes)
     if len(detections) != len(targets):
         raise InputError(f"detections of {len(detections)} photos: expected {len(targets)}")
-    found = Found.of(detections, num_classes)
+    ranked = RankedDetections.of(detections, num_classes)
     if rule == "coco":
-        found = found.limit(num_classes, COCO_LIMIT)
-    pairs = choices(found, truths, claims, num_classes)
-    verdict = match(pairs, found, truths, iou_thres, claims)
-    objects = np.bincount(truths.labels[~truths.ignore], minlength=num_classes)
-    curves = _curves(found, verdict, objects)
+        ranked = ranked.limit(num_classes, COCO_LIMIT)
+    pairs = candidate_pairs(ranked, truth, matching, num_classes)
+    matches = match(pairs, ranked, truth, iou_thres, matching)
+    objects = np.bincount(truth.labels[~truth.ignore], minlength=num_classes)
+    curves = _curves(ranked, matches, objects)
     coco: dict[str, float] = {}
     if rule == "coco":
-        each, coco = _coco_library(truths, found, len(targets), num_classes)
-        ap = each[COCO_IOUS.index(iou_thres)]
+        ap_by_iou, coco = _coco_library(truth, ranked, len(targets), num_classes)
+        ap = ap_by_iou[COCO_IOUS.index(iou_thres)]
     else:
-        each = np.stack([_ap(pairs, found, truths, objects, iou, rule, claims) for iou in IOUS])
+        ap_by_iou = np.stack(
+            [_ap(pairs, ranked, truth, objects, iou, rule, matching) for iou in IOUS]
+        )
         ap = _average_precisions(curves, objects, rule)
-    at = _best_confidence(found, verdict, objects) if conf is None else conf
-    taken = found.scores > at
-    hits = np.bincount(found.labels[taken & verdict.hit], minlength=num_classes)
-    counted = np.bincount(found.labels[taken & ~verdict.dropped], minlength=num_classes)
+    threshold = _best_confidence(ranked, matches, objects) if conf is None else conf
+    taken = ranked.scores > threshold
+    hits = np.bincount(ranked.labels[taken & matches.hit], minlength=num_classes)
+    counted = np.bincount(ranked.labels[taken & ~matches.ignored], minlength=num_classes)
     return Metrics(
         rule=rule,
         iou_thres=iou_thres,
-        conf=at,
+        conf=threshold,
         chosen=conf is None,
         objects=objects,
         true_positives=hits,
@@ -197,20 +203,20 @@ def compute_metrics(
         recall=np.where(objects > 0, hits / np.maximum(objects, 1), np.nan),
         f1=np.where(objects > 0, 2 * hits / np.maximum(objects + counted, 1), np.nan),
         ap=ap,
-        ap_50_95=each.mean(0),
+        ap_50_95=ap_by_iou.mean(0),
         curves=curves,
-        confusion=_confusion(found.select(taken), truths, iou_thres, claims, num_classes),
+        confusion=_confusion(ranked.select(taken), truth, iou_thres, matching, num_classes),
         coco=coco,
     )
 
 
-def _curves(found: Found, verdict: Verdict, objects: Ints) -> tuple[Curve, ...]:
-    counted = np.flatnonzero(~verdict.dropped)
-    counted = counted[np.argsort(found.labels[counted], kind="stable")]
-    ends = np.searchsorted(found.labels[counted], np.arange(len(objects)), "right")
+def _curves(ranked: RankedDetections, matches: Matches, objects: Ints) -> tuple[Curve, ...]:
+    counted = np.flatnonzero(~matches.ignored)
+    counted = counted[np.argsort(ranked.labels[counted], kind="stable")]
+    ends = np.searchsorted(ranked.labels[counted], np.arange(len(objects)), "right")
     classes = np.split(counted, ends)[: len(objects)]
     return tuple(
-        _curve(verdict.hit[members], found.scores[members], total)
+        _curve(matches.hit[members], ranked.scores[members], total)
         for members, total in zip(classes, objects.tolist(), strict=True)
     )
 
@@ -247,33 +253,35 @@ def _average_precisions(curves: tuple[Curve, ...], objects: Ints, rule: str) -> 
 
 
 def _ap(
-    pairs: Choices,
-    found: Found,
-    truths: Truths,
+    pairs: CandidatePairs,
+    ranked: RankedDetections,
+    truth: GroundTruth,
     objects: Ints,
     iou_thres: float,
     rule: str,
-    claims: Rule,
+    matching: MatchingRule,
 ) -> Floats:
-    verdict = match(pairs, found, truths, iou_thres, claims)
-    return _average_precisions(_curves(found, verdict, objects), objects, rule)
+    matches = match(pairs, ranked, truth, iou_thres, matching)
+    return _average_precisions(_curves(ranked, matches, objects), objects, rule)
 
 
 def _coco_library(
-    truths: Truths, found: Found, photos: int, num_classes: int
+    truth: GroundTruth, ranked: RankedDetections, photos: int, num_classes: int
 ) -> tuple[Floats, dict[str, float]]:
     """hotcoco's AP [10 overlaps, C] and the 12 figures."""
+    import hotcoco
+
     real = hotcoco.COCO.from_arrays(
         [{"id": photo} for photo in range(photos)],
         [{"id": label, "name": str(label)} for label in range(num_classes)],
-        truths.photo,
-        truths.labels,
-        _xywh(truths.boxes),
-        area=truths.area,
-        iscrowd=truths.ignore.astype(np.int64),
+        truth.photo,
+        truth.labels,
+        _xywh(truth.boxes),
+        area=truth.area,
+        iscrowd=truth.ignore.astype(np.int64),
     )
-    boxes = _xywh(found.boxes)
-    table = np.column_stack([found.photo, boxes, found.scores, found.labels])  # [D, 7]
+    boxes = _xywh(ranked.boxes)
+    table = np.column_stack([ranked.photo, boxes, ranked.scores, ranked.labels])  # [D, 7]
     evaluation = hotcoco.COCOeval(real, real.load_res(table), "bbox")
     evaluation.evaluate()
     evaluation.accumulate()
@@ -294,13 +302,13 @@ def _xywh(boxes: Floats) -> Floats:
     return np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
 
 
-def _best_confidence(found: Found, verdict: Verdict, objects: Ints) -> float:
+def _best_confidence(ranked: RankedDetections, matches: Matches, objects: Ints) -> float:
     """The confidence at which F1, averaged over the classes with objects, is highest.
 
     Exact, over all detections: letting in one more changes only the F1 of its own class.
     """
-    counted = ~verdict.dropped & (objects[found.labels] > 0)
-    labels, hit, scores = found.labels[counted], verdict.hit[counted], found.scores[counted]
+    counted = ~matches.ignored & (objects[ranked.labels] > 0)
+    labels, hit, scores = ranked.labels[counted], matches.hit[counted], ranked.scores[counted]
     if not len(scores):
         return 0.0
     order = np.argsort(labels, kind="stable")
@@ -317,24 +325,29 @@ def _best_confidence(found: Found, verdict: Verdict, objects: Ints) -> float:
 
 
 def _confusion(
-    found: Found, truths: Truths, iou_thres: float, claims: Rule, num_classes: int
+    ranked: RankedDetections,
+    truth: GroundTruth,
+    iou_thres: float,
+    matching: MatchingRule,
+    num_classes: int,
 ) -> Ints:
     """[C + 1, C + 1]: a detection claims the free object, of any class, that it overlaps most."""
-    claims = replace(claims, second_choice=True)
-    verdict = match(choices(found, truths, claims, None), found, truths, iou_thres, claims)
-    there = np.full(len(found.labels), num_classes)
-    there[verdict.hit] = truths.labels[verdict.truth[verdict.hit]]
-    counted = ~verdict.dropped
+    matching = replace(matching, second_choice=True)
+    pairs = candidate_pairs(ranked, truth, matching, None)
+    matches = match(pairs, ranked, truth, iou_thres, matching)
+    true_labels = np.full(len(ranked.labels), num_classes)
+    true_labels[matches.hit] = truth.labels[matches.truth[matches.hit]]
+    counted = ~matches.ignored
     matrix = np.zeros((num_classes + 1, num_classes + 1), np.int64)
-    np.add.at(matrix, (there[counted], found.labels[counted]), 1)
-    missed = ~truths.ignore
-    missed[verdict.truth[verdict.hit]] = False
-    matrix[:num_classes, num_classes] = np.bincount(truths.labels[missed], minlength=num_classes)
+    np.add.at(matrix, (true_labels[counted], ranked.labels[counted]), 1)
+    missed = ~truth.ignore
+    missed[matches.truth[matches.hit]] = False
+    matrix[:num_classes, num_classes] = np.bincount(truth.labels[missed], minlength=num_classes)
     return matrix
 
 
 def format_metrics(metrics: Metrics, names: Sequence[str]) -> str:
-    """A table: a row for each class, and their mean. "-" stands where nothing is defined."""
+    """A table: a row for each class, and their mean; "-" where nothing is defined."""
     check_names(metrics, names)
     iou = f"{metrics.iou_thres:g}".removeprefix("0")
     header = ["class", "objects", "precision", "recall", "F1", f"AP@{iou}", "AP@.5:.95"]
@@ -355,6 +368,7 @@ def format_metrics(metrics: Metrics, names: Sequence[str]) -> str:
 
 
 def check_names(metrics: Metrics, names: Sequence[str]) -> None:
+    """Refuse names of which there are not as many as classes."""
     if len(names) != len(metrics.objects):
         raise InputError(f"{len(names)} class names: expected {len(metrics.objects)}")
 
@@ -379,13 +393,19 @@ def coco_json(
 
     Boxes are rounded to a thousandth of a pixel, which is finer than float32 is for large photos.
 
-    image_ids: one for each photo. category_ids: COCO's id of each of our classes.
+    Args:
+        detections: those of each photo.
+        image_ids: one for each photo.
+        category_ids: COCO's id of each of our classes.
+
+    Raises:
+        InputError: there are not as many ids as photos, or detections that are none.
     """
     if len(image_ids) != len(detections):
         raise InputError(f"{len(image_ids)} image ids: expected {len(detections)}")
-    found = Found.of(detections, len(category_ids))
-    found = found.select(np.argsort(found.photo, kind="stable"))
-    columns = (found.photo, found.labels, _xywh(found.boxes).round(3), found.scores)
+    ranked = RankedDetections.of(detections, len(category_ids))
+    ranked = ranked.select(np.argsort(ranked.photo, kind="stable"))
+    columns = (ranked.photo, ranked.labels, _xywh(ranked.boxes).round(3), ranked.scores)
     return [
         {
             "image_id": image_ids[photo],

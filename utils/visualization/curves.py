@@ -1,13 +1,16 @@
-"""What do a run's figures look like as pictures? PNG files, drawn without a display."""
+"""A run's figures as curves: PNG files, drawn without a display."""
+
+from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from pathlib import Path
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from utils.files import atomic
+
+if TYPE_CHECKING:  # matplotlib takes half a second to import
+    from matplotlib.axes import Axes
 
 History = Mapping[float, Mapping[str, float]]  # epoch → {"plot/curve": value}
 Curve = tuple[list[float], list[float]]  # epochs, values
@@ -52,6 +55,8 @@ def plot_curves(history: History, folder: str | Path) -> list[Path]:
 
     Values that are not finite leave a gap. Safe in a thread: nothing global of pyplot is used.
     """
+    from matplotlib.figure import Figure
+
     files = []
     for plot, curves in curves_by_plot(history).items():
         columns = math.ceil(len(curves) / LEGEND_ROWS)
@@ -66,8 +71,8 @@ def plot_curves(history: History, folder: str | Path) -> list[Path]:
 
 def _draw_curves(axes: Axes, plot: str, curves: Mapping[str, Curve], columns: int) -> None:
     title, label, unit = describe_plot(plot)
-    seen = {name: c for name, c in curves.items() if any(map(math.isfinite, c[1]))} or curves
-    for index, (name, (epochs, values)) in enumerate(seen.items()):
+    finite = {name: c for name, c in curves.items() if any(map(math.isfinite, c[1]))} or curves
+    for index, (name, (epochs, values)) in enumerate(finite.items()):
         axes.plot(
             epochs,
             values,

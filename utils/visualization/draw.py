@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import matplotlib
 import numpy as np
-from matplotlib.font_manager import fontManager
-from matplotlib.ft2font import FT2Font
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
@@ -27,11 +24,10 @@ COLOURS = 128  # as many classes look different, then the colours begin again
 SMALLEST_FONT = 8  # pixels; below this letters become smudges
 LARGEST_GRID = 16_384  # pixels a side; many viewers and JPEG encoders stop not far above
 SCORE_LETTERS = " .0123456789"
-FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"
 
 
 def draw_detections(image: Image, detections: Detections, names: Sequence[str]) -> Image:
-    """A copy of `image` with what was found on it: boxes, class names, scores."""
+    """A copy of `image` with its detections on it: boxes, class names, scores."""
     return draw_boxes(image, detections.boxes, detections.labels, names, detections.scores)
 
 
@@ -44,10 +40,16 @@ def draw_boxes(
 ) -> Image:
     """A copy of `image`, uint8 [H, W, 3], with boxes [N, 4] (xyxy, pixels of `image`) drawn on it.
 
-    labels: [N] class indices; one without a name is shown as its number. scores: [N], or None for
-    ground truth. Lines and letters scale with the picture. Boxes that come first lie on top and
-    choose the place of their label first: above the box, below it or inside, whichever is inside
-    the picture and hides the least of the labels already placed.
+    Lines and letters scale with the picture. Boxes that come first lie on top and choose the place
+    of their label first: above the box, below it or inside, whichever is inside the picture and
+    hides the least of the labels already placed.
+
+    Args:
+        image: the picture, which is not changed.
+        boxes: [N, 4], best first.
+        labels: [N] class indices; one without a name is shown as its number.
+        names: of the classes.
+        scores: [N], or None for ground truth.
     """
     corners = _whole_pixels(np.asarray(boxes, dtype=np.float64).reshape(-1, 4), image)
     indices = [int(label) for label in np.asarray(labels).reshape(-1)]
@@ -93,7 +95,10 @@ def grid(images: Sequence[Image], columns: int, gap: int = 4) -> Image:
     """A contact sheet: pictures in rows of `columns`, left to right, each centred in its cell.
 
     Cells are as large as the largest picture; all pictures shrink by one factor where the sheet
-    would grow past 16,384 pixels a side. Raises InputError for no pictures or no columns.
+    would grow past 16,384 pixels a side.
+
+    Raises:
+        InputError: there are no pictures, or no columns.
     """
     if not images or columns < 1:
         raise InputError(f"grid of {len(images)} pictures, {columns} columns: expected 1 or more")
@@ -124,7 +129,8 @@ def grid(images: Sequence[Image], columns: int, gap: int = 4) -> Image:
 def write_image(path: str | Path, image: Image) -> None:
     """Write a picture, uint8 [H, W, 3] RGB, whole or not at all, in the format of its suffix.
 
-    Raises InputError for a suffix that names no format that can be written.
+    Raises:
+        InputError: the suffix names no format that can be written.
     """
     path = Path(path)
     if not can_write(path):
@@ -184,8 +190,10 @@ def font_for(text: str) -> Path | None:
     Chinese or Korean for instance, the machine's own fonts are searched.
     """
     wanted = {ord(letter) for letter in text + SCORE_LETTERS}
-    if wanted <= _letters(FONT):
-        return FONT
+    if wanted <= _letters(_default_font()):
+        return _default_font()
+    from matplotlib.font_manager import fontManager  # lists the machine's fonts at its import
+
     installed = {Path(entry.fname) for entry in fontManager.ttflist}
     # "Last Resort", which comes with matplotlib too, has a sign for "no such letter" everywhere.
     for path in sorted(path for path in installed if not path.name.startswith("LastResort")):
@@ -222,7 +230,7 @@ class _Text:
 
 def _fit_text(text: str, image: Image) -> _Text | None:
     """`text` in letters that suit the picture, smaller or shortened where it would not fit."""
-    path = font_for(text) or FONT
+    path = font_for(text) or _default_font()
     height, width = image.shape[:2]
     size = font_size(image)
     while size >= SMALLEST_FONT:
@@ -313,6 +321,13 @@ def _palette() -> list[Colour]:
     return [(int(r), int(g), int(b)) for r, g, b in rgb[chosen]]
 
 
+@lru_cache(maxsize=1)
+def _default_font() -> Path:
+    import matplotlib
+
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"
+
+
 @lru_cache(maxsize=64)
 def _font(path: Path, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(path, size)
@@ -321,6 +336,8 @@ def _font(path: Path, size: int) -> ImageFont.FreeTypeFont:
 @lru_cache(maxsize=1024)
 def _letters(path: Path) -> frozenset[int]:
     """The code points that a font file has; none where it cannot be opened."""
+    from matplotlib.ft2font import FT2Font
+
     try:
         return frozenset(FT2Font(str(path)).get_charmap())
     except (OSError, RuntimeError):  # a font that was removed, or of a kind FreeType lacks

@@ -1,21 +1,24 @@
-"""What do precision, recall and confusions look like? PNG files of `Metrics`.
+"""Precision, recall and confusions as pictures: PNG files of `Metrics`.
 
 Figures are made without pyplot, so nothing global is touched and no display is looked for.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from utils.errors import InputError
 from utils.evaluation.matching import Floats, Ints
 from utils.evaluation.metrics import Curve, Metrics, check_names, envelope
 from utils.files import atomic
+
+if TYPE_CHECKING:  # matplotlib takes half a second to import
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 FEW = 10  # as many classes as there are colours that can be told apart
 COLUMN = 27  # names below one another that are as high as the curves
@@ -29,6 +32,8 @@ def plot_precision_recall(metrics: Metrics, names: Sequence[str], path: str | Pa
     Drawn is the envelope, the highest precision at each recall or beyond, whose area is AP. Up to
     ten classes have a colour each; the curves of more are coloured by their AP.
     """
+    from matplotlib.figure import Figure
+
     check_names(metrics, names)
     present = np.flatnonzero(metrics.objects > 0)
     shown = present[np.argsort(-metrics.ap[present], kind="stable")]
@@ -52,6 +57,8 @@ def plot_precision_recall(metrics: Metrics, names: Sequence[str], path: str | Pa
 def _colours(ap: Floats) -> list[Any]:
     if len(ap) <= FEW:
         return [f"C{place}" for place in range(len(ap))]
+    from matplotlib import colormaps
+
     return list(colormaps["viridis"](ap.clip(0, 1)))
 
 
@@ -65,7 +72,7 @@ def _draw_curves(axes: Axes, curves: list[Curve], colours: list[Any]) -> None:
         axes.plot(RECALLS, mean, color=INK, linewidth=2.4, label="mean of the classes")
         axes.legend(loc="lower left", frameon=False)
     if not curves:
-        axes.text(0.5, 0.5, "no objects to find", ha="center", color=PALE)
+        axes.text(0.5, 0.5, "no ground truth", ha="center", color=PALE)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision (envelope)")
     axes.grid(color=GRID, linewidth=0.6)
 
@@ -99,10 +106,12 @@ def _draw_bars(axes: Axes, ap: Floats, names: list[str], colours: list[Any]) -> 
 
 
 def plot_confusion(metrics: Metrics, names: Sequence[str], path: str | Path) -> None:
-    """The confusion matrix as a PNG file: counts, shaded by their share of the objects there.
+    """The confusion matrix as a PNG file: counts, shaded by their share of the ground truth.
 
     Detections of the background have no total to be a share of, so that row is not shaded.
     """
+    from matplotlib.figure import Figure
+
     check_names(metrics, names)
     labels = [*(_plain(name) for name in names), "background"]
     few = len(labels) <= FEW + 1
@@ -124,12 +133,10 @@ def plot_confusion(metrics: Metrics, names: Sequence[str], path: str | Path) -> 
     axes.grid(which="minor", color=GRID, linewidth=0.5)
     axes.tick_params(which="minor", length=0)
     axes.spines[:].set_visible(False)
-    axes.set(xlabel="what was detected", ylabel="what is there")
+    axes.set(xlabel="predicted", ylabel="ground truth")
     axes.set_title(f"confidence above {metrics.conf:.3f}, IoU {metrics.iou_thres:g}", fontsize=10)
     scale = axes.inset_axes((1 + 0.15 / size, 0, 0.18 / size, 1))
-    figure.colorbar(shades, cax=scale, label="share of the objects there").outline.set_visible(
-        False
-    )
+    figure.colorbar(shades, cax=scale, label="share of the ground truth").outline.set_visible(False)
     _save(figure, path)
 
 

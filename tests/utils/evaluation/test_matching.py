@@ -7,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils.errors import InputError
-from utils.evaluation.matching import Found, Rule, Truths, choices, match
+from utils.evaluation.matching import (
+    GroundTruth,
+    MatchingRule,
+    RankedDetections,
+    candidate_pairs,
+    match,
+)
 from utils.structures import Detections, Targets
 
 CLASSES = 2
@@ -39,64 +45,68 @@ def overlap(a: list[float], b: list[float], crowd: bool, one: int) -> float:
 
 
 def one_by_one(
-    truths: Truths, found: Found, iou_thres: float, rule: Rule, by_class: bool
+    truth: GroundTruth,
+    ranked: RankedDetections,
+    iou_thres: float,
+    rule: MatchingRule,
+    by_class: bool,
 ) -> tuple[list[int], list[bool]]:
-    """(object or -1, dropped) of each detection: VOC's and pycocotools' loops, in plain words."""
-    free = [True] * len(truths.labels)
-    claimed, dropped = [], []
-    for d in range(len(found.labels)):
+    """(object or -1, ignored) of each detection: VOC's and pycocotools' loops, in plain words."""
+    free = [True] * len(truth.labels)
+    claimed, ignored = [], []
+    for d in range(len(ranked.labels)):
         near = []
-        for t in range(len(truths.labels)):
-            same = not by_class or truths.labels[t] == found.labels[d]
-            if truths.photo[t] == found.photo[d] and same:
-                crowd = rule.crowds and bool(truths.ignore[t])
-                a, b = found.boxes[d].tolist(), truths.boxes[t].tolist()
+        for t in range(len(truth.labels)):
+            same = not by_class or truth.labels[t] == ranked.labels[d]
+            if truth.photo[t] == ranked.photo[d] and same:
+                crowd = rule.crowds and bool(truth.ignore[t])
+                a, b = ranked.boxes[d].tolist(), truth.boxes[t].tolist()
                 near.append((overlap(a, b, crowd, int(rule.plus_one)), t))
         if rule.second_choice:
-            near = [(iou, t) for iou, t in near if free[t] or truths.ignore[t]]
-            near.sort(key=lambda pair: (truths.ignore[pair[1]], -pair[0], -pair[1]))
+            near = [(iou, t) for iou, t in near if free[t] or truth.ignore[t]]
+            near.sort(key=lambda pair: (truth.ignore[pair[1]], -pair[0], -pair[1]))
             near = [n for n in near if (n[0] > iou_thres if rule.strict else n[0] >= iou_thres)]
         else:
             near.sort(key=lambda pair: (-pair[0], pair[1]))
             near = [n for n in near[:1] if (n[0] > iou_thres if rule.strict else n[0] >= iou_thres)]
-            near = [n for n in near if free[n[1]] or truths.ignore[n[1]]]
+            near = [n for n in near if free[n[1]] or truth.ignore[n[1]]]
         claimed.append(near[0][1] if near else -1)
-        dropped.append(bool(near) and bool(truths.ignore[near[0][1]]))
+        ignored.append(bool(near) and bool(truth.ignore[near[0][1]]))
         if near:
             free[near[0][1]] = False
-    return claimed, dropped
+    return claimed, ignored
 
 
 @given(
     seed=st.integers(0, 2**20),
-    rule=st.builds(Rule, st.booleans(), st.booleans(), st.booleans(), st.booleans()),
+    rule=st.builds(MatchingRule, st.booleans(), st.booleans(), st.booleans(), st.booleans()),
     iou_thres=st.sampled_from([0.1, 0.25, 0.5, 0.75, 1.0]),
     by_class=st.booleans(),
 )
 @settings(max_examples=300, deadline=None)
 def test_all_at_once_equals_one_by_one(
-    seed: int, rule: Rule, iou_thres: float, by_class: bool
+    seed: int, rule: MatchingRule, iou_thres: float, by_class: bool
 ) -> None:
     targets, detections = scene(seed)
-    truths, found = Truths.of(targets, CLASSES), Found.of(detections, CLASSES)
-    pairs = choices(found, truths, rule, CLASSES if by_class else None)
-    verdict = match(pairs, found, truths, iou_thres, rule)
-    claimed, dropped = one_by_one(truths, found, iou_thres, rule, by_class)
-    assert verdict.truth.tolist() == claimed
-    assert verdict.dropped.tolist() == dropped
-    assert verdict.hit.tolist() == [t >= 0 and not d for t, d in zip(claimed, dropped, strict=True)]
+    truth, ranked = GroundTruth.of(targets, CLASSES), RankedDetections.of(detections, CLASSES)
+    pairs = candidate_pairs(ranked, truth, rule, CLASSES if by_class else None)
+    matches = match(pairs, ranked, truth, iou_thres, rule)
+    claimed, ignored = one_by_one(truth, ranked, iou_thres, rule, by_class)
+    assert matches.truth.tolist() == claimed
+    assert matches.ignored.tolist() == ignored
+    assert matches.hit.tolist() == [t >= 0 and not d for t, d in zip(claimed, ignored, strict=True)]
 
 
 def test_equal_scores_keep_their_order() -> None:
     box, label = torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([0])
     same = [Detections(box + photo, torch.tensor([0.5]), label) for photo in range(3)]
-    assert Found.of(same, 1).photo.tolist() == [0, 1, 2]
+    assert RankedDetections.of(same, 1).photo.tolist() == [0, 1, 2]
 
 
 def test_limit_keeps_the_best_of_each_class_and_photo() -> None:
     scores = torch.tensor([0.9, 0.8, 0.7, 0.6])
     one = Detections(torch.zeros(4, 4), scores, torch.tensor([0, 0, 0, 1]))
-    left = Found.of([one, one], CLASSES).limit(CLASSES, 2)
+    left = RankedDetections.of([one, one], CLASSES).limit(CLASSES, 2)
     assert left.photo.tolist() == [0, 1, 0, 1, 0, 1]
     assert left.labels.tolist() == [0, 0, 0, 0, 1, 1]
 
@@ -116,4 +126,4 @@ def test_what_is_no_detection_is_refused(
     good = Detections(torch.zeros(1, 4), torch.tensor([0.5]), torch.tensor([0]))
     bad = Detections(torch.tensor([box]), torch.tensor([score]), torch.tensor([label]))
     with pytest.raises(InputError, match=message):
-        Found.of([good, bad], CLASSES)
+        RankedDetections.of([good, bad], CLASSES)
