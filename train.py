@@ -56,7 +56,8 @@ from utils.errors import InputError
 from utils.evaluation.evaluate import evaluate
 from utils.evaluation.metrics import Metrics, format_metrics
 from utils.files import write_text
-from utils.monitoring.monitor import CSV_NAME, Monitor, read_history
+from utils.monitoring.history import CSV_NAME, read_history
+from utils.monitoring.monitor import Monitor
 from utils.settings import given, load
 from utils.settings import restore as restore_settings
 from utils.settings import save as save_settings

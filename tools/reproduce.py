@@ -46,7 +46,7 @@ from utils.checkpoint import load_network
 from utils.data.demo_data import make_if_demo
 from utils.errors import InputError
 from utils.files import write_text
-from utils.monitoring.monitor import CSV_NAME, read_history
+from utils.monitoring.history import CSV_NAME, read_history
 from utils.settings import load
 
 LATENCY_ROUNDS = 30

@@ -1,9 +1,6 @@
 """What has a run measured so far? Its record: a table, curves as PNG files, a Visdom page."""
 
 import atexit
-import csv
-import io
-import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,17 +9,13 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from utils.errors import InputError
-from utils.files import write_text
-from utils.monitoring.visdom_client import Curves, Picture, Sender
-from utils.monitoring.visdom_server import Address, Server, answers, start
+from utils.monitoring.client import Picture, Sender
+from utils.monitoring.history import CSV_NAME, History, read_history, replay, write_history
+from utils.monitoring.server import Address, Server, answers, start
 from utils.structures import Image
-from utils.visualization.curves import curves_by_plot, plot_curves
+from utils.visualization.curves import plot_curves
 from utils.visualization.draw import grid, within
 
-History = dict[float, dict[str, float]]  # epoch → {"plot/curve": value}
-
-CSV_NAME = "metrics.csv"
 SERVER_DATA = Path("runs/visdom")
 CLOSE_TIMEOUT = 15.0  # seconds that a run's end may wait for the page
 PLOT_SHARE = 0.05  # of a run's time at most goes into drawing PNG files
@@ -38,22 +31,25 @@ class Monitor:
     (for `CLOSE_TIMEOUT` at most) and the constructor: for two seconds, or up to `START_TIMEOUT`
     where a server of our own starts slowly.
 
-    run_folder: made where it does not exist.
-    visdom: a server's address, "" for none. Where nothing answers there and it is this machine's,
-        a server is started that listens on 127.0.0.1 only, on that port or, where another
-        program has it, the next free one. Elsewhere, one line says so and the run goes on;
-        a server that appears later is given the whole history.
-    name: of the environment on the page, one for each run; the run folder's name by default.
-    resume_before: None starts a new record, in place of one that may be there. A number keeps
-        the rows of earlier epochs and drops those from it on, which will be run again.
-    keep: a server that we started stays when the run is over, so that its curves can be looked at,
-        and the next run finds it; its process id is printed. False ends it in `close`, or with
-        this process if that comes first: for tests and CI. A server found running stays anyway.
-    server_data: where a server of our own keeps its pages, log and, in need, scripts.
-    say: prints one line; the default does not tear progress bars.
-    retry: seconds between attempts to reach a server that is away.
+    Args:
+        run_folder: made where it does not exist.
+        visdom: a server's address, "" for none. Where nothing answers there and it is this
+            machine's, a server is started that listens on 127.0.0.1 only, on that port or, where
+            another program has it, the next free one. Elsewhere, one line says so and the run goes
+            on; a server that appears later is given the whole history.
+        name: of the environment on the page, one for each run; the run folder's name by default.
+        resume_before: None starts a new record, in place of one that may be there. A number keeps
+            the rows of earlier epochs and drops those from it on, which will be run again.
+        keep: a server that we started stays when the run is over, so that its curves can be looked
+            at, and the next run finds it; its process id is printed. False ends it in `close`, or
+            with this process if that comes first: for tests and CI. A server that was running
+            before stays anyway.
+        server_data: where a server of our own keeps its pages, log and, in need, scripts.
+        say: prints one line; the default does not tear progress bars.
+        retry: seconds between attempts to reach a server that is away.
 
-    Raises InputError for an address that is none, and for a damaged metrics.csv on resume.
+    Raises:
+        InputError: the address is none, or on resume metrics.csv is damaged.
     """
 
     def __init__(
@@ -78,9 +74,9 @@ class Monitor:
             self.history = read_history(self.folder / CSV_NAME, resume_before)
         write_history(self.folder / CSV_NAME, self.history)
         if visdom:
-            address, found = self._find_server(Address.parse(visdom), Path(server_data), keep)
+            address, answering = self._find_server(Address.parse(visdom), Path(server_data), keep)
             name = name or self.folder.resolve().name
-            self._open_page(address, found, name, resume_before is None, retry)
+            self._open_page(address, answering, name, resume_before is None, retry)
         atexit.register(self.close)
 
     def __enter__(self) -> "Monitor":
@@ -107,7 +103,8 @@ class Monitor:
         row = self.history.setdefault(round(float(step), 6), {})
         row.update((name, float(value)) for name, value in values.items())
         write_history(self.folder / CSV_NAME, self.history)
-        self._show({name.partition("/")[0] for name in values})
+        if self._sender:
+            replay(self.history, self._sender, {name.partition("/")[0] for name in values})
         if time.monotonic() >= self._plot_after:
             self._plot()
 
@@ -173,75 +170,19 @@ class Monitor:
             self._say("Visdom: the page's scripts have come; reload a page that is blank")
 
     def _open_page(
-        self, address: Address, found: bool, name: str, clear: bool, retry: float
+        self, address: Address, answering: bool, name: str, clear: bool, retry: float
     ) -> None:
         try:
-            self._sender = Sender(address, name, clear, not found, self._say, retry)
+            self._sender = Sender(address, name, clear, not answering, self._say, retry)
         except ImportError as problem:
             self._say(f"Visdom: {problem}; going on without")
             return
-        if found:
+        if answering:
             self._say(f"Visdom: {self.address}")
-        self._show(set(curves_by_plot(self.history)))
-
-    def _show(self, plots: set[str]) -> None:
-        if self._sender:
-            for plot, curves in curves_by_plot(self.history).items():
-                if plot in plots:
-                    self._sender.show(plot, Curves(plot, curves))
+        replay(self.history, self._sender)
 
     def _close_page(self) -> None:
         if self._sender and not self._sender.close(CLOSE_TIMEOUT):
             self._say("Visdom: the server did not take the last curves; they are in the files")
         if self._server and not self._server.kept:
             self._server.stop()
-
-
-def write_history(path: str | Path, history: History) -> None:
-    """Write `history` as a CSV: the epoch, then a column for each name, empty where there is none.
-
-    The file is written whole each time, since a new name changes its header and since a row must
-    never be there by half: some 20 ms for a thousand rows of twenty.
-    """
-    names = list(dict.fromkeys(name for row in history.values() for name in row))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["epoch", *names])
-    for step in sorted(history):
-        writer.writerow([f"{step:.10g}", *(history[step].get(name, "") for name in names)])
-    write_text(path, text.getvalue())
-
-
-def read_history(path: str | Path, before: float = math.inf) -> History:
-    """Read what `write_history` wrote, without the epochs from `before` on; empty without a file.
-
-    Raises InputError, with the line, for anything else.
-    """
-    if not Path(path).exists():
-        return {}
-    history: History = {}
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        rows = csv.reader(io.StringIO(text), strict=True)
-        header = next(rows, [])
-        if header[:1] != ["epoch"]:
-            raise InputError(f"{path}:1: {','.join(header)[:60]!r}: expected epoch,…")
-        for row in rows:
-            place = f"{path}:{rows.line_num}"
-            if len(row) != len(header):
-                raise InputError(f"{place}: {len(row)} fields: expected {len(header)}")
-            step, *values = (_number(field, place) for field in row)
-            if step is None or not math.isfinite(step):
-                raise InputError(f"{place}: {row[0]!r}: expected an epoch")
-            pairs = zip(header[1:], values, strict=True)
-            history[step] = {name: value for name, value in pairs if value is not None}
-    except (UnicodeDecodeError, csv.Error) as problem:
-        raise InputError(f"{path}: not a CSV file of ours: {problem}") from None
-    return {step: row for step, row in history.items() if step < before}
-
-
-def _number(field: str, place: str) -> float | None:
-    try:
-        return float(field) if field else None
-    except ValueError:
-        raise InputError(f"{place}: {field[:60]!r}: expected a number") from None

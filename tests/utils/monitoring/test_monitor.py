@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 
 from utils.errors import InputError
 from utils.monitoring import monitor as monitor_module
-from utils.monitoring import visdom_server
-from utils.monitoring.monitor import History, Monitor, read_history, write_history
-from utils.monitoring.visdom_client import Curves, Sender
-from utils.monitoring.visdom_server import Address, answers
+from utils.monitoring.client import Curves, Sender
+from utils.monitoring.history import History, read_history, write_history
+from utils.monitoring.monitor import Monitor
+from utils.monitoring.server import Address, answers
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -303,7 +303,7 @@ def test_a_page_of_something_else_is_no_server(tmp_path: Path) -> None:
 def test_a_remote_server_that_is_away_costs_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(visdom_server, "LOCAL", set())
+    monkeypatch.setattr("utils.monitoring.server.LOCAL", set())
     monkeypatch.setattr(monitor_module, "start", lambda *_: pytest.fail("started one"))
     lines: list[str] = []
     address = f"http://127.0.0.1:{free_port()}"

@@ -1,4 +1,4 @@
-"""How do curves and pictures reach a Visdom page without ever making the training wait?"""
+"""How do curves and pictures reach a Visdom page without making the training wait?"""
 
 import logging
 import re
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.monitoring.visdom_server import Address, answers
+from utils.monitoring.server import Address, answers
 from utils.structures import Image
 from utils.visualization.curves import DOTTED_UNTIL, Curve, describe_plot
 
@@ -28,6 +28,7 @@ class Curves:
     curves: Mapping[str, Curve]
 
     def draw(self, client: Any, window: str, env: str) -> None:
+        """Send it to the page."""
         title, label, unit = describe_plot(self.plot)
         points = max(len(epochs) for epochs, _ in self.curves.values())
         x, y = (np.full((points, len(self.curves)), np.nan) for _ in range(2))
@@ -61,6 +62,7 @@ class Picture:
     image: Image
 
     def draw(self, client: Any, window: str, env: str) -> None:
+        """Send it to the page."""
         height, width = self.image.shape[:2]
         shown = min(max(width, 360), 1060)  # as wide as two windows of curves, at most
         options = {
@@ -79,10 +81,13 @@ class Sender:
     however the server is. A window is always sent whole, so a server that was away, or that comes
     back empty, gets the whole history by the same path. Every request has a time-out.
 
-    clear: remove what an earlier run of this name has left in the environment.
-    away: the server is known not to answer: only its coming is worth a line.
-    say: prints a line about the server; called from the thread.
-    retry: seconds between attempts to reach a server that is away.
+    Args:
+        address: of the server.
+        env: the environment on the page.
+        clear: remove what an earlier run of this name has left in the environment.
+        away: the server is known not to answer: a line is said only when it does.
+        say: prints a line about the server; called from the thread.
+        retry: seconds between attempts to reach a server that is away.
     """
 
     def __init__(
@@ -110,6 +115,7 @@ class Sender:
         self._thread.start()
 
     def show(self, window: str, content: Curves | Picture) -> None:
+        """Have a window show `content`, in place of what it shows. Returns at once."""
         with self._state:
             self._windows[window] = content
             self._waiting[window] = None
@@ -150,7 +156,7 @@ class Sender:
             if self._client is None:
                 self._connect()
             elif self.env not in self._client.get_env_list():  # restarted, and empty
-                self._all_again()
+                self._replay_windows()
             self._send()
         except Exception as problem:
             # Anything at all: a server that answers nonsense must not end the training's curves.
@@ -174,9 +180,10 @@ class Sender:
         if self._clear:  # windows of an earlier run of this name
             self._client.close(win=None, env=self.env)
             self._clear = False
-        self._all_again()
+        self._replay_windows()
 
-    def _all_again(self) -> None:
+    def _replay_windows(self) -> None:
+        """Have every window sent again, whole: the server is new, or lost what it had."""
         with self._state:
             self._waiting = dict.fromkeys(self._windows)
 
