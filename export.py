@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
-from import_param import EVALUATION_NMS, DataSet, Evaluation, ExportSettings
+from import_param import EVALUATION_NMS, Data, DataSet, Evaluation, ExportSettings
 from utils.backends.export import Exported, Options, check, export
 from utils.checkpoint import Network, load_network, newest_weights
 from utils.data.calibration import sample_images
@@ -114,7 +114,7 @@ def quality(
     for when, compute in (("mAP in float32", network.model), ("mAP in int8", reloaded)):
         metrics, _ = evaluate(
             network.model,
-            validation_loader(photos, 1, 0),
+            validation_loader(photos, Data(batch_size=1, workers=0)),
             photos.targets,
             Evaluation(),
             EVALUATION_NMS,

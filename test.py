@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
 
     folder = output_folder(p.test.output)
     validation = ValidationDataset(photos, network.size, network.letterbox)
-    loader = validation_loader(validation, p.data.batch_size, p.data.workers)
+    loader = validation_loader(validation, p.data)
     metrics, found = evaluate(
         network.model,
         loader,

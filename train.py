@@ -42,7 +42,7 @@ from utils.checkpoint import (
     write_pair,
 )
 from utils.data.anchors import fit_anchors, mean_best_iou, reachable_recall
-from utils.data.augment import multi_scale, without_flips
+from utils.data.augment import multi_scale
 from utils.data.datasets import (
     DetectionDataset,
     EpochSampler,
@@ -112,14 +112,13 @@ def main(argv: list[str] | None = None) -> None:
         train_photos,
         netdef.size,
         netdef.letterbox,
-        p.augmentation if train_photos.mirror else without_flips(p.augmentation),
-        p.training.seed,
-        mosaic_until=p.training.epochs - p.training.close_mosaic,
+        p.augmentation,
+        p.training,
     )
     sampler = EpochSampler(len(training), p.training.seed)
-    loader = training_loader(training, sampler, p.data.batch_size, p.data.workers)
+    loader = training_loader(training, sampler, p.data)
     validation = ValidationDataset(valid_photos, netdef.size, netdef.letterbox)
-    valid_loader = validation_loader(validation, p.data.batch_size, p.data.workers)
+    valid_loader = validation_loader(validation, p.data)
 
     def make(model: Darknet) -> Trainer:
         pulled = p.sparsity.is_pruned and not (gradual and gradual.met)
@@ -168,7 +167,7 @@ def main(argv: list[str] | None = None) -> None:
         show_time(run, gradual.aim)
     if p.sparsity.is_pruned and not gradual:
         calibration = ValidationDataset(train_photos, netdef.size, netdef.letterbox)
-        unchanged = validation_loader(calibration, p.data.batch_size, p.data.workers)
+        unchanged = validation_loader(calibration, p.data)
         show_bearing(run, p, validation, valid_loader, unchanged)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from import_param import Data, Loss, PruneSettings, Pruning
+from import_param import Data, Loss, PruneSettings, Pruning, Training
 from models.darknet import Darknet
 from models.loss import DetectionLoss
 from pruning.batch_norm import SHORTEST, mean_loss, reestimate_bn_, settle_bn_
@@ -123,14 +123,15 @@ def _photos(network: Network, settings: Data) -> Photos:
     train_photos = open_split(half, "train", classes)
     valid_photos = open_split(half, "valid", classes, expect_objects=True)
     training = DetectionDataset(
-        train_photos, network.size, network.letterbox, NO_AUGMENTATION, seed=0
+        train_photos, network.size, network.letterbox, NO_AUGMENTATION, Training()
     )
     sampler = EpochSampler(len(training), seed=0)
+    long_enough = replace(settings, batch_size=max(SHORTEST, settings.batch_size))
     valid = ValidationDataset(valid_photos, network.size, network.letterbox)
     return Photos(
-        training_loader(training, sampler, max(SHORTEST, settings.batch_size), settings.workers),
+        training_loader(training, sampler, long_enough),
         valid,
-        validation_loader(valid, settings.batch_size, settings.workers),
+        validation_loader(valid, settings),
     )
 
 

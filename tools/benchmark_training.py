@@ -30,7 +30,6 @@ from models.netdef import NetDef
 from tools.training_peers import Task, endless, peer_step, write_yolo
 from utils.benchmark.peers import PEERS
 from utils.checkpoint import check_for_photos, check_size
-from utils.data.augment import without_flips
 from utils.data.datasets import DetectionDataset, EpochSampler, training_loader
 from utils.data.photos import PhotoSet
 from utils.data.splits import open_split
@@ -108,11 +107,11 @@ def loader(p: TrainingSpeedSettings, photos: PhotoSet, netdef: NetDef) -> Iterat
         photos,
         netdef.size,
         netdef.letterbox,
-        p.augmentation if photos.mirror else without_flips(p.augmentation),
-        p.training.seed,
+        p.augmentation,
+        p.training,
     )
     sampler = EpochSampler(len(dataset), p.training.seed)
-    return endless(training_loader(dataset, sampler, p.data.batch_size, workers=0))
+    return endless(training_loader(dataset, sampler, dataclasses.replace(p.data, workers=0)))
 
 
 def training(

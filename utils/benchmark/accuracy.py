@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
-from import_param import DataSet, Evaluation, Nms
+from import_param import Data, DataSet, Evaluation, Nms
 from utils.backends.base import Engine
 from utils.benchmark.latency import Candidate, Key, Row, Run, key_of
 from utils.benchmark.peers import PEERS
@@ -52,7 +52,7 @@ def with_mean_ap(
             validation = ValidationDataset(photos, candidate.size, candidate.letterbox)
             metrics, _ = evaluate(
                 candidate.model,
-                validation_loader(validation, row.batch, workers=0),
+                validation_loader(validation, Data(batch_size=row.batch, workers=0)),
                 validation.targets,
                 evaluation,
                 nms,

@@ -1,10 +1,12 @@
 """How does one photo become many? Each change is a function from Sample to Sample.
 
-Every geometric change here keeps the axes, so a photo's way into the network's input is a `View`:
-a scale and an offset along x and along y. Fitting, scaling, shifting and a place in a mosaic are
-composed as views first, and each photo is then resampled once. Like Darknet's own resize, which
-validation and detection use, a view samples bilinearly with the centres of corner pixels on each
-other, so an unscaled, unshifted photo is what validation sees.
+All geometric changes here keep the axes, so a photo's way into the network's input is a
+`Transform`: a scale and an offset along x and along y. Fitting, scaling, shifting and a place in a
+mosaic are composed first, and each photo is then resampled once. Like Darknet's own resize, which
+validation and detection use, a transform samples bilinearly with the centres of corner pixels on
+each other, so an unscaled, unshifted photo is what validation sees.
+
+Sizes of the network's input are (width, height) in pixels.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,9 +22,8 @@ from utils.boxes import Fit, resize
 from utils.structures import Batch, Image, Sample
 
 GREY = 127  # what fills the input where no photo lies; Darknet's letterbox has 0.5
-LEAST_AREA = 0.15  # the share of its box that an object must keep, when it is cut, to be one still
-LEAST_SIDE = 2.0  # pixels of the network's input
-
+MIN_AREA = 0.15  # an object that is cut must keep this share of its box, or it is dropped
+MIN_SIDE = 2.0  # pixels of the network's input that an object's sides must have, or it is dropped
 
 NO_AUGMENTATION = Augmentation(**{field.name: 0.0 for field in fields(Augmentation)})
 
@@ -33,8 +34,15 @@ def without_flips(augmentation: Augmentation) -> Augmentation:
 
 
 @dataclass(frozen=True)
-class View:
-    """Where a photo lies on the network's input: its pixel edge x is at `scale_x·x + left`."""
+class Transform:
+    """Where a photo lies on the network's input.
+
+    Attributes:
+        scale_x: input pixels per photo pixel along x.
+        scale_y: the same along y.
+        left: the photo's left edge in pixels of the input, so that x goes to `scale_x·x + left`.
+        top: its upper edge.
+    """
 
     scale_x: float
     scale_y: float
@@ -42,13 +50,14 @@ class View:
     top: float
 
     @staticmethod
-    def fitted(size: tuple[int, int], net: tuple[int, int], letterbox: bool) -> "View":
-        fit = Fit.of(size, net, letterbox)
-        return View(fit.scale_x, fit.scale_y, int(fit.left), int(fit.top))  # as it is painted
+    def fitted(size: tuple[int, int], input_size: tuple[int, int], letterbox: bool) -> "Transform":
+        """Stretch or letterbox a photo of (width, height) `size` onto the input."""
+        fit = Fit.of(size, input_size, letterbox)
+        return Transform(fit.scale_x, fit.scale_y, int(fit.left), int(fit.top))  # as it is painted
 
-    def then(self, scale: float, shift_x: float, shift_y: float) -> "View":
-        """This view, enlarged by `scale` from the origin and then shifted by pixels."""
-        return View(
+    def then(self, scale: float, shift_x: float, shift_y: float) -> "Transform":
+        """This transform, enlarged by `scale` from the origin and then shifted by pixels."""
+        return Transform(
             self.scale_x * scale,
             self.scale_y * scale,
             self.left * scale + shift_x,
@@ -56,64 +65,90 @@ class View:
         )
 
 
-def fit(sample: Sample, net: tuple[int, int], letterbox: bool) -> Sample:
-    """Stretched, or letterboxed, onto an input of (width, height) `net`."""
-    height, width = sample.image.shape[:2]
-    return compose([sample], [View.fitted((width, height), net, letterbox)], net)
+def augment(
+    sample: Sample,
+    others: Callable[[], Sequence[Sample]],
+    input_size: tuple[int, int],
+    letterbox: bool,
+    augmentation: Augmentation,
+    rng: np.random.Generator,
+) -> Sample:
+    """Make all changes to one photo.
+
+    Args:
+        sample: the photo as it is.
+        others: draws three more photos for a mosaic.
+        input_size: (width, height) of the network's input.
+        letterbox: whether photos keep their aspect.
+        augmentation: how strong each change is.
+        rng: what the changes are drawn from.
+
+    Returns:
+        A sample of the input's size.
+    """
+    if rng.random() < augmentation.mosaic:
+        sample = mosaic([sample, *others()], input_size, letterbox, augmentation, rng)
+    else:
+        sample = scale_translate(sample, input_size, letterbox, augmentation, rng)
+    return hsv(flip(sample, augmentation, rng), augmentation, rng)
+
+
+def fit(sample: Sample, input_size: tuple[int, int], letterbox: bool) -> Sample:
+    """Stretch or letterbox a photo onto the network's input."""
+    return compose([sample], [_fitted(sample, input_size, letterbox)], input_size)
 
 
 def scale_translate(
     sample: Sample,
-    net: tuple[int, int],
+    input_size: tuple[int, int],
     letterbox: bool,
-    scale: float,
-    translate: float,
+    augmentation: Augmentation,
     rng: np.random.Generator,
 ) -> Sample:
-    """Fitted, enlarged by 1 ± `scale` about the middle, shifted by ± `translate` of the sides."""
-    height, width = sample.image.shape[:2]
-    factor = rng.uniform(1 - scale, 1 + scale)
-    shift = rng.uniform(-translate, translate, 2) * net + (1 - factor) / 2 * np.array(net)
-    view = View.fitted((width, height), net, letterbox).then(factor, *shift)
-    return compose([sample], [view], net)
+    """Fit, enlarge by 1 ± `scale` about the middle, and shift by ± `translate` of the sides."""
+    factor = rng.uniform(1 - augmentation.scale, 1 + augmentation.scale)
+    shift = rng.uniform(-augmentation.translate, augmentation.translate, 2) * input_size
+    shift = shift + (1 - factor) / 2 * np.array(input_size)
+    transform = _fitted(sample, input_size, letterbox).then(factor, *shift)
+    return compose([sample], [transform], input_size)
 
 
 def mosaic(
     samples: Sequence[Sample],
-    net: tuple[int, int],
+    input_size: tuple[int, int],
     letterbox: bool,
-    scale: float,
-    translate: float,
+    augmentation: Augmentation,
     rng: np.random.Generator,
 ) -> Sample:
-    """Four photos around a crossing (YOLOv4, Bochkovskiy et al. 2020, section 3.4).
+    """Put four photos around a crossing (YOLOv4, Bochkovskiy et al. 2020, section 3.4).
 
     Each is fitted as if it were alone and enlarged by the same 1 ± `scale`, so that objects keep
     the sizes that they have without a mosaic. The crossing lies anywhere that leaves no side of
     the input empty, up to half the input (and `translate` more) from its middle.
     """
-    factor = rng.uniform(1 - scale, 1 + scale)
-    reach = min(0.5 + translate, max(0.0, factor - 0.5))  # four photos span 2·factor inputs
-    crossing = (0.5 + rng.uniform(-reach, reach, 2)) * net
-    views = []
+    factor = rng.uniform(1 - augmentation.scale, 1 + augmentation.scale)
+    # Four photos span 2·factor inputs.
+    reach = min(0.5 + augmentation.translate, max(0.0, factor - 0.5))
+    crossing = (0.5 + rng.uniform(-reach, reach, 2)) * input_size
+    transforms = []
     for index, sample in enumerate(samples):
-        height, width = sample.image.shape[:2]
-        shift = crossing - factor * np.array(net) * ((index + 1) % 2, (index // 2 + 1) % 2)
-        views.append(View.fitted((width, height), net, letterbox).then(factor, *shift))
-    return compose(samples, views, net)
+        right, lower = index % 2, index // 2
+        corner = crossing - factor * np.array(input_size) * (1 - right, 1 - lower)
+        transforms.append(_fitted(sample, input_size, letterbox).then(factor, *corner))
+    return compose(samples, transforms, input_size)
 
 
-def flip(sample: Sample, horizontal: float, vertical: float, rng: np.random.Generator) -> Sample:
-    """Mirrored left to right, and upside down, each with its probability."""
-    if rng.random() < horizontal:
+def flip(sample: Sample, augmentation: Augmentation, rng: np.random.Generator) -> Sample:
+    """Mirror left to right, and upside down, each with its probability."""
+    if rng.random() < augmentation.flip_horizontal:
         sample = mirror(sample, axis=1)
-    if rng.random() < vertical:
+    if rng.random() < augmentation.flip_vertical:
         sample = mirror(sample, axis=0)
     return sample
 
 
 def mirror(sample: Sample, axis: int) -> Sample:
-    """Left to right (axis 1) or upside down (axis 0)."""
+    """Mirror left to right (axis 1) or upside down (axis 0)."""
     length = sample.image.shape[axis]
     low, high = (0, 2) if axis == 1 else (1, 3)
     boxes = sample.boxes.copy()
@@ -121,19 +156,18 @@ def mirror(sample: Sample, axis: int) -> Sample:
     return replace(sample, image=_image(cv2.flip(sample.image, axis)), boxes=boxes)
 
 
-def hsv(
-    sample: Sample, hue: float, saturation: float, value: float, rng: np.random.Generator
-) -> Sample:
-    """Hue shifted by ± `hue` of the circle, saturation and value multiplied by 1 ± theirs."""
-    turn, *gains = rng.uniform(-1, 1, 3) * (hue, saturation, value)
-    if not hue and not saturation and not value:
+def hsv(sample: Sample, augmentation: Augmentation, rng: np.random.Generator) -> Sample:
+    """Shift hue by ± `hue` of the circle, multiply saturation and value by 1 ± theirs."""
+    strengths = (augmentation.hue, augmentation.saturation, augmentation.value)
+    turn, *gains = rng.uniform(-1, 1, 3) * strengths
+    if not any(strengths):
         return sample
-    steps = np.arange(256)
+    levels = np.arange(256)
     table = np.stack(
         [
-            (steps + round(turn * 180)) % 180,  # OpenCV's hue is in steps of two degrees
-            np.clip(steps * (1 + gains[0]), 0, 255),
-            np.clip(steps * (1 + gains[1]), 0, 255),
+            (levels + round(turn * 180)) % 180,  # OpenCV's hue is in steps of two degrees
+            np.clip(levels * (1 + gains[0]), 0, 255),
+            np.clip(levels * (1 + gains[1]), 0, 255),
         ],
         axis=-1,
     ).astype(np.uint8)
@@ -141,28 +175,14 @@ def hsv(
     return replace(sample, image=_image(cv2.cvtColor(changed, cv2.COLOR_HSV2RGB)))
 
 
-def augment(
-    sample: Sample,
-    others: Callable[[], Sequence[Sample]],
-    net: tuple[int, int],
-    letterbox: bool,
-    strengths: Augmentation,
-    rng: np.random.Generator,
-) -> Sample:
-    """Everything, at the network's size. `others` draws three more photos for a mosaic."""
-    if rng.random() < strengths.mosaic:
-        four = [sample, *others()]
-        sample = mosaic(four, net, letterbox, strengths.scale, strengths.translate, rng)
-    else:
-        sample = scale_translate(sample, net, letterbox, strengths.scale, strengths.translate, rng)
-    sample = flip(sample, strengths.flip_horizontal, strengths.flip_vertical, rng)
-    return hsv(sample, strengths.hue, strengths.saturation, strengths.value, rng)
-
-
 def multi_scale(batch: Batch, spread: float, rng: np.random.Generator, multiple: int = 32) -> Batch:
-    """The whole batch at another size: the input's sides times 1 ± `spread`.
+    """Resize a whole batch: the input's sides times 1 ± `spread`.
 
-    Sides are multiples of `multiple` pixels, the network's largest stride.
+    Args:
+        batch: what the network would see.
+        spread: the largest change, as a share.
+        rng: what the change is drawn from.
+        multiple: sides are multiples of so many pixels, the network's largest stride.
     """
     height, width = batch.images.shape[-2:]
     factor = rng.uniform(1 - spread, 1 + spread)
@@ -176,27 +196,41 @@ def multi_scale(batch: Batch, spread: float, rng: np.random.Generator, multiple:
     )
 
 
-def compose(samples: Sequence[Sample], views: Sequence[View], net: tuple[int, int]) -> Sample:
-    """Photos resampled onto one input of (width, height) `net`, with what is seen of their boxes.
+def compose(
+    samples: Sequence[Sample], transforms: Sequence[Transform], input_size: tuple[int, int]
+) -> Sample:
+    """Resample photos onto one input, with what is seen of their boxes.
 
-    Later photos lie over earlier ones. An object cut to less than LEAST_AREA of its box, or
-    thinner than LEAST_SIDE, is dropped.
+    Later photos lie over earlier ones. An object cut to less than MIN_AREA of its box, or thinner
+    than MIN_SIDE, is dropped.
     """
-    canvas = np.full((net[1], net[0], 3), GREY, np.uint8)
+    width, height = input_size
+    canvas = np.full((height, width, 3), GREY, np.uint8)
     boxes, labels = [], []
-    for sample, view in zip(samples, views, strict=True):
-        _paint(canvas, sample.image, view)
-        seen, kept = _seen(sample.boxes, view, net)
-        boxes.append(seen)
+    for sample, transform in zip(samples, transforms, strict=True):
+        _paint(canvas, sample.image, transform)
+        visible, kept = _visible(sample.boxes, transform, input_size)
+        boxes.append(visible)
         labels.append(sample.labels[kept])
     return Sample(canvas, np.concatenate(boxes), np.concatenate(labels), samples[0].path)
 
 
-def _paint(canvas: Image, image: Image, view: View) -> None:
+def to_tensor(images: Image) -> torch.Tensor:
+    """Turn pictures, uint8 [B, H, W, 3], into float32 [B, 3, H, W], 0 to 1."""
+    planes = torch.from_numpy(images).permute(0, 3, 1, 2)
+    return planes.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+
+
+def _fitted(sample: Sample, input_size: tuple[int, int], letterbox: bool) -> Transform:
+    height, width = sample.image.shape[:2]
+    return Transform.fitted((width, height), input_size, letterbox)
+
+
+def _paint(canvas: Image, image: Image, transform: Transform) -> None:
     """Draw the photo, resampled, on the part of the canvas that it covers (in place)."""
     height, width = image.shape[:2]
-    left, right, x = _span(width, view.scale_x, view.left, canvas.shape[1])
-    top, bottom, y = _span(height, view.scale_y, view.top, canvas.shape[0])
+    left, right, x = _span(width, transform.scale_x, transform.left, canvas.shape[1])
+    top, bottom, y = _span(height, transform.scale_y, transform.top, canvas.shape[0])
     if right <= left or bottom <= top:
         return
     cv2.warpAffine(
@@ -224,24 +258,18 @@ def _span(
     return first, last, (step, (first - offset) * step)
 
 
-def _seen(
-    boxes: NDArray[np.float32], view: View, net: tuple[int, int]
+def _visible(
+    boxes: NDArray[np.float32], transform: Transform, input_size: tuple[int, int]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Boxes of the photo as they appear on the input, and which of all were kept."""
-    scale = np.array([view.scale_x, view.scale_y] * 2)
-    whole = boxes * scale + np.array([view.left, view.top] * 2)
-    cut = np.clip(whole, 0, np.array([*net, *net]))
+    """Boxes of the photo as they appear on the input, and which of all [N] were kept."""
+    scale = np.array([transform.scale_x, transform.scale_y] * 2)
+    whole = boxes * scale + np.array([transform.left, transform.top] * 2)
+    cut = np.clip(whole, 0, np.array([*input_size, *input_size]))
     sides = cut[:, 2:] - cut[:, :2]
     area = (whole[:, 2:] - whole[:, :2]).prod(axis=1)
-    kept = (sides >= LEAST_SIDE).all(axis=1) & (sides.prod(axis=1) >= LEAST_AREA * area)
+    kept = (sides >= MIN_SIDE).all(axis=1) & (sides.prod(axis=1) >= MIN_AREA * area)
     return cut[kept].astype(np.float32), kept
 
 
 def _image(array: NDArray[np.generic] | cv2.typing.MatLike) -> Image:
     return np.asarray(array, np.uint8)
-
-
-def to_tensor(images: Image) -> torch.Tensor:
-    """uint8 [B, H, W, 3] → float32 [B, 3, H, W], 0 to 1."""
-    planes = torch.from_numpy(images).permute(0, 3, 1, 2)
-    return planes.to(torch.float32, memory_format=torch.contiguous_format).div_(255)

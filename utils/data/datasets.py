@@ -6,15 +6,16 @@ run is the same with any number of worker processes, and after a resume.
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from import_param import Augmentation
+from import_param import Augmentation, Data, Training
 from utils.boxes import Fit, fit_image
-from utils.data.augment import augment, to_tensor
+from utils.data.augment import augment, to_tensor, without_flips
 from utils.data.photos import PhotoSet
 from utils.structures import Batch, Sample, Targets
 
@@ -24,21 +25,27 @@ SHUFFLE = 2**31  # in place of an index: the generator that shuffles an epoch
 class DetectionDataset(Dataset[Sample]):
     """Training samples at the network's size, asked for by (epoch, index).
 
-    net: the input's (width, height). mosaic_until: the first epoch without mosaics, None for never.
     Objects marked as difficult or crowd are not trained on.
+
+    Args:
+        photos: the photos; where a mirrored object is another one, none is mirrored.
+        input_size: (width, height) of the network's input.
+        letterbox: whether photos keep their aspect.
+        augmentation: how strongly photos are changed.
+        training: its seed, and its last epochs without mosaics.
     """
 
     def __init__(
         self,
         photos: PhotoSet,
-        net: tuple[int, int],
+        input_size: tuple[int, int],
         letterbox: bool,
-        strengths: Augmentation,
-        seed: int,
-        mosaic_until: int | None = None,
+        augmentation: Augmentation,
+        training: Training,
     ) -> None:
-        self.photos, self.net, self.letterbox = photos, net, letterbox
-        self.strengths, self.seed, self.mosaic_until = strengths, seed, mosaic_until
+        self.photos, self.input_size, self.letterbox = photos, input_size, letterbox
+        self.augmentation = augmentation if photos.mirror else without_flips(augmentation)
+        self.seed, self.mosaic_epochs = training.seed, training.epochs - training.close_mosaic
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -46,31 +53,33 @@ class DetectionDataset(Dataset[Sample]):
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
         rng = np.random.default_rng((self.seed, epoch, index))
-        strengths = self.strengths
-        if self.mosaic_until is not None and epoch >= self.mosaic_until:
-            strengths = Augmentation(**{**vars(strengths), "mosaic": 0.0})
+        augmentation = self.augmentation
+        if epoch >= self.mosaic_epochs:
+            augmentation = replace(augmentation, mosaic=0.0)
 
         def others() -> list[Sample]:
             return [self.original(i) for i in rng.integers(len(self), size=3).tolist()]
 
-        return augment(self.original(index), others, self.net, self.letterbox, strengths, rng)
+        original = self.original(index)
+        return augment(original, others, self.input_size, self.letterbox, augmentation, rng)
 
     def original(self, index: int) -> Sample:
         """The photo as it is, with the objects to train on."""
         photo = self.photos.photos[index]
-        wanted = ~photo.ignore
+        counted = ~photo.ignore
         return Sample(
-            self.photos.image(index), photo.boxes[wanted], photo.labels[wanted], str(photo.path)
+            self.photos.image(index), photo.boxes[counted], photo.labels[counted], str(photo.path)
         )
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """(epoch, index) of every photo once, in an order drawn by (seed, epoch)."""
+    """(epoch, index) of each photo once, in an order drawn by (seed, epoch)."""
 
     def __init__(self, length: int, seed: int) -> None:
         self.length, self.seed, self.epoch = length, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
+        """Say which epoch is drawn next."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -85,28 +94,29 @@ class EpochSampler(Sampler[tuple[int, int]]):
 class ValidationDataset(Dataset[tuple[int, torch.Tensor]]):
     """Photos as validation and detection see them, in order.
 
-    targets: what is to be found on each, in pixels of the original photo.
+    Attributes:
+        targets: what is to be found on each, in pixels of the original photo.
     """
 
-    def __init__(self, photos: PhotoSet, net: tuple[int, int], letterbox: bool) -> None:
-        self.photos, self.net, self.letterbox = photos, net, letterbox
+    def __init__(self, photos: PhotoSet, input_size: tuple[int, int], letterbox: bool) -> None:
+        self.photos, self.input_size, self.letterbox = photos, input_size, letterbox
         self.targets: list[Targets] = [photo.targets() for photo in photos.photos]
 
     def __len__(self) -> int:
         return len(self.photos)
 
     def __getitem__(self, index: int) -> tuple[int, torch.Tensor]:
-        return index, fit_image(self.photos.image(index), self.net, self.letterbox)
+        return index, fit_image(self.photos.image(index), self.input_size, self.letterbox)
 
     def collate(self, items: Sequence[tuple[int, torch.Tensor]]) -> Batch:
-        """The batch; its boxes, in pixels of the input, leave out what is ignored."""
+        """Make a batch; its boxes, in pixels of the input, leave out what is ignored."""
         photos = [self.photos.photos[index] for index, _ in items]
         boxes, labels = [], []
         for photo in photos:
-            wanted = torch.from_numpy(~photo.ignore)
-            fit = Fit.of(photo.size, self.net, self.letterbox)
-            boxes.append(fit.into(torch.from_numpy(photo.boxes))[wanted])
-            labels.append(torch.from_numpy(photo.labels)[wanted])
+            counted = torch.from_numpy(~photo.ignore)
+            fit = Fit.of(photo.size, self.input_size, self.letterbox)
+            boxes.append(fit.into(torch.from_numpy(photo.boxes))[counted])
+            labels.append(torch.from_numpy(photo.labels)[counted])
         return Batch(
             images=torch.stack([image for _, image in items]),
             boxes=torch.cat(boxes),
@@ -118,7 +128,7 @@ class ValidationDataset(Dataset[tuple[int, torch.Tensor]]):
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Samples of one size → a batch. Its `sizes` are the samples' own."""
+    """Make a batch of samples of one size. Its `sizes` are the samples' own."""
     boxes = [torch.from_numpy(sample.boxes) for sample in samples]
     height, width = samples[0].image.shape[:2]
     return Batch(
@@ -132,43 +142,41 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 def training_loader(
-    dataset: DetectionDataset, sampler: EpochSampler, batch_size: int, workers: int
+    dataset: DetectionDataset, sampler: EpochSampler, settings: Data
 ) -> DataLoader[Batch]:
-    """Batches of an epoch; call `sampler.set_epoch(epoch)` before each."""
+    """Load the batches of an epoch; call `sampler.set_epoch(epoch)` before each."""
     return DataLoader(
         dataset,  # type: ignore[arg-type]  # torch types samples and batches alike
-        batch_size=batch_size,
+        batch_size=settings.batch_size,
         sampler=sampler,
         collate_fn=collate,
-        **_worker_options(workers),
+        **_worker_options(settings.workers),
     )
 
 
-def validation_loader(
-    dataset: ValidationDataset, batch_size: int, workers: int
-) -> DataLoader[Batch]:
-    """Every photo once, in the order of `dataset.targets`."""
+def validation_loader(dataset: ValidationDataset, settings: Data) -> DataLoader[Batch]:
+    """Load each photo once, in the order of `dataset.targets`."""
     return DataLoader(
         dataset,  # type: ignore[arg-type]
-        batch_size=batch_size,
+        batch_size=settings.batch_size,
         collate_fn=dataset.collate,
-        **_worker_options(workers),
+        **_worker_options(settings.workers),
     )
 
 
-def choose_workers(asked: int, cores: int) -> int:
-    """How many worker processes to use; `asked` itself, or for -1 what suits so many cores.
+def choose_workers(setting: int, cores: int) -> int:
+    """How many worker processes to use: `setting` itself, or for -1 what suits so many cores.
 
     On two cores the network's own threads need both: without workers yolov3-lite trains at 180
     images a second, with one at 144, with two at 153 (224 px, batches of 8).
     """
-    if asked >= 0:
-        return asked
+    if setting >= 0:
+        return setting
     return 0 if cores <= 2 else min(8, cores // 2)
 
 
-def _worker_options(asked: int) -> dict[str, Any]:
-    workers = choose_workers(asked, os.cpu_count() or 1)
+def _worker_options(setting: int) -> dict[str, Any]:
+    workers = choose_workers(setting, os.cpu_count() or 1)
     return {
         "num_workers": workers,
         "persistent_workers": workers > 0,
@@ -184,5 +192,5 @@ def _one_thread(worker: int) -> None:
 
 
 def _image_index(boxes: Sequence[torch.Tensor]) -> torch.Tensor:
-    counts = torch.tensor([len(of_one) for of_one in boxes])
+    counts = torch.tensor([len(photo_boxes) for photo_boxes in boxes])
     return torch.repeat_interleave(torch.arange(len(boxes)), counts)

@@ -12,7 +12,7 @@ from import_param import Augmentation, TrainSettings
 from utils.boxes import Fit, fit_image
 from utils.data.augment import (
     GREY,
-    LEAST_AREA,
+    MIN_AREA,
     NO_AUGMENTATION,
     augment,
     fit,
@@ -67,7 +67,7 @@ def test_scaled_and_shifted_boxes_stay_on_their_objects(
 ) -> None:
     rng = np.random.default_rng(seed)
     before = painted(width, height, 0, rng)
-    after = scale_translate(before, net, letterbox, 0.5, 0.2, rng)
+    after = scale_translate(before, net, letterbox, Augmentation(scale=0.5, translate=0.2), rng)
     assert after.image.shape == (net[1], net[0], 3)
     assert_on_objects(after, 1.5 * max(net[0] / width, net[1] / height))
 
@@ -79,7 +79,7 @@ def test_mosaic_boxes_stay_on_their_objects(
 ) -> None:
     rng = np.random.default_rng(seed)
     before = [painted(*size, label, rng) for label, size in enumerate(sizes)]
-    after = mosaic(before, net, letterbox, 0.5, 0.1, rng)
+    after = mosaic(before, net, letterbox, Augmentation(scale=0.5, translate=0.1), rng)
     assert after.image.shape == (net[1], net[0], 3)
     for box, label in zip(after.boxes, after.labels, strict=True):
         seen = seen_box(after, int(label))
@@ -95,7 +95,8 @@ def test_mosaic_boxes_stay_on_their_objects(
 def test_a_mosaic_leaves_no_part_empty(seed: int) -> None:
     rng = np.random.default_rng(seed)
     white = Sample(np.full((50, 70, 3), 255, np.uint8), np.zeros((0, 4), np.float32), EMPTY, "")
-    assert (mosaic([white] * 4, (64, 64), False, 0.5, 0.1, rng).image == 255).mean() > 0.98
+    after = mosaic([white] * 4, (64, 64), False, Augmentation(scale=0.5, translate=0.1), rng)
+    assert (after.image == 255).mean() > 0.98
 
 
 @settings(max_examples=25, deadline=None)
@@ -135,7 +136,8 @@ def test_flips_have_their_probability() -> None:
     before = Sample(image, np.zeros((0, 4), np.float32), EMPTY, "")
 
     def share(horizontal: float, vertical: float) -> float:
-        flipped = [flip(before, horizontal, vertical, rng) for _ in range(200)]
+        flips = Augmentation(flip_horizontal=horizontal, flip_vertical=vertical)
+        flipped = [flip(before, flips, rng) for _ in range(200)]
         return float(np.mean([not np.array_equal(f.image, before.image) for f in flipped]))
 
     assert share(0, 0) == 0
@@ -146,20 +148,26 @@ def test_flips_have_their_probability() -> None:
 def test_hsv_changes_colours_within_its_strength_and_no_box() -> None:
     rng = np.random.default_rng(0)
     grey = Sample(np.full((8, 8, 3), 100, np.uint8), np.ones((1, 4), np.float32), EMPTY, "")
-    values = {int(hsv(grey, 0.5, 0.5, 0.4, rng).image[0, 0, 0]) for _ in range(300)}
+    values = {
+        int(hsv(grey, Augmentation(hue=0.5, saturation=0.5, value=0.4), rng).image[0, 0, 0])
+        for _ in range(300)
+    }
     assert 60 <= min(values) < 65
     assert 135 < max(values) <= 140
     coloured = replace(grey, image=rng.integers(0, 255, (8, 8, 3), dtype=np.uint8))
-    changed = hsv(coloured, 0.1, 0.5, 0.4, rng)
+    changed = hsv(coloured, Augmentation(hue=0.1, saturation=0.5, value=0.4), rng)
     assert not np.array_equal(changed.image, coloured.image)
     assert changed.boxes is coloured.boxes
-    np.testing.assert_array_equal(hsv(coloured, 0, 0, 0, rng).image, coloured.image)
+    np.testing.assert_array_equal(hsv(coloured, NO_AUGMENTATION, rng).image, coloured.image)
 
 
 def test_hue_turns_through_the_whole_circle() -> None:
     red = Sample(np.array([[[255, 0, 0]]], np.uint8), np.zeros((0, 4), np.float32), EMPTY, "")
     rng = np.random.default_rng(0)
-    seen = {tuple(hsv(red, 1.0, 0, 0, rng).image[0, 0] > 127) for _ in range(200)}
+    seen = {
+        tuple(hsv(red, replace(NO_AUGMENTATION, hue=1.0), rng).image[0, 0] > 127)
+        for _ in range(200)
+    }
     assert seen >= {(True, False, False), (False, True, False), (False, False, True)}
 
 
@@ -170,14 +178,16 @@ def test_objects_of_which_little_is_left_are_dropped() -> None:
     before = Sample(image, boxes.clip(0, 100), np.arange(len(boxes)), "")
     dropped = 0
     for _ in range(50):
-        after = scale_translate(before, (64, 64), False, 0.5, 0.5, rng)
+        after = scale_translate(
+            before, (64, 64), False, Augmentation(scale=0.5, translate=0.5), rng
+        )
         assert (after.boxes >= 0).all()
         assert (after.boxes <= 64).all()
         assert ((after.boxes[:, 2:] - after.boxes[:, :2]) >= 2).all()
         assert len(after.labels) == len(after.boxes)
         dropped += len(before.boxes) - len(after.boxes)
     assert dropped
-    assert 0 < LEAST_AREA < 1
+    assert 0 < MIN_AREA < 1
 
 
 def test_what_no_photo_covers_is_grey() -> None:

@@ -1,5 +1,6 @@
 """Training sees the same photos whatever the number of workers, validation sees all in order."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from import_param import Augmentation
+from import_param import Augmentation, Data, Training
 from utils.data.augment import NO_AUGMENTATION
 from utils.data.datasets import (
     DetectionDataset,
@@ -47,18 +48,17 @@ def photos(tmp_path: Path) -> PhotoSet:
 
 def training(photos: PhotoSet, **changes: object) -> DetectionDataset:
     options = {
-        "net": NET,
+        "input_size": NET,
         "letterbox": True,
-        "strengths": Augmentation(),
-        "seed": 3,
-        "mosaic_until": None,
+        "augmentation": Augmentation(),
+        "training": Training(seed=3),
     }
     return DetectionDataset(photos, **{**options, **changes})  # type: ignore[arg-type]
 
 
 def epochs(photos: PhotoSet, workers: int, first: int, last: int) -> list[Batch]:
     sampler = EpochSampler(len(photos), seed=3)
-    loader = training_loader(training(photos), sampler, batch_size=4, workers=workers)
+    loader = training_loader(training(photos), sampler, Data(batch_size=4, workers=workers))
     batches = []
     for epoch in range(first, last):
         sampler.set_epoch(epoch)
@@ -106,15 +106,26 @@ def test_the_cached_photo_is_never_written_to(photos: PhotoSet) -> None:
 
 def test_mosaics_end_when_they_should(photos: PhotoSet) -> None:
     always = Augmentation(**{**vars(NO_AUGMENTATION), "mosaic": 1.0})
-    dataset = training(photos, strengths=always, mosaic_until=5)
-    plain = training(photos, strengths=NO_AUGMENTATION)
+    dataset = training(
+        photos, augmentation=always, training=Training(seed=3, epochs=8, close_mosaic=3)
+    )
+    plain = training(photos, augmentation=NO_AUGMENTATION)
     for index in range(len(photos)):
         assert not np.array_equal(dataset[(4, index)].image, plain[(4, index)].image)
         np.testing.assert_array_equal(dataset[(5, index)].image, plain[(5, index)].image)
 
 
+def test_photos_of_signs_are_not_mirrored(photos: PhotoSet) -> None:
+    flips = replace(NO_AUGMENTATION, flip_horizontal=1.0, flip_vertical=1.0)
+    plain = training(photos, augmentation=NO_AUGMENTATION)[(0, 0)]
+    mirrored = training(photos, augmentation=flips)[(0, 0)]
+    signs = training(replace(photos, mirror=False), augmentation=flips)[(0, 0)]
+    np.testing.assert_array_equal(mirrored.image, plain.image[::-1, ::-1])
+    np.testing.assert_array_equal(signs.image, plain.image)
+
+
 def test_batches_keep_boxes_with_their_photos(photos: PhotoSet) -> None:
-    dataset = training(photos, strengths=NO_AUGMENTATION)
+    dataset = training(photos, augmentation=NO_AUGMENTATION)
     samples = [dataset[(0, index)] for index in (0, 2, 1)]
     batch = collate(samples)
     assert batch.images.shape == (3, 3, NET[1], NET[0])
@@ -132,7 +143,7 @@ def test_batches_keep_boxes_with_their_photos(photos: PhotoSet) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_validation_shows_all_photos_in_order(photos: PhotoSet, workers: int) -> None:
     dataset = ValidationDataset(photos, NET, letterbox=False)
-    batches = list(validation_loader(dataset, batch_size=4, workers=workers))
+    batches = list(validation_loader(dataset, Data(batch_size=4, workers=workers)))
     assert [len(batch.paths) for batch in batches] == [4, 4, 1]
     paths = [path for batch in batches for path in batch.paths]
     assert paths == [str(photo.path) for photo in photos.photos]
@@ -147,7 +158,7 @@ def test_validation_shows_all_photos_in_order(photos: PhotoSet, workers: int) ->
 
 
 def test_an_epoch_without_augmentation_is_what_validation_sees(photos: PhotoSet) -> None:
-    plain = training(photos, strengths=NO_AUGMENTATION, letterbox=False)
+    plain = training(photos, augmentation=NO_AUGMENTATION, letterbox=False)
     validation = ValidationDataset(photos, NET, letterbox=False)
     mine = collate([plain[(0, index)] for index in range(len(photos))])
     theirs = validation.collate([validation[index] for index in range(len(photos))])
@@ -165,7 +176,7 @@ def test_ignored_objects_are_targets_but_not_trained_on(tmp_path: Path) -> None:
     )
     record = read_labels(tmp_path / "a.png", tmp_path / "a.xml", NAMES)
     found = check([record], NAMES, progress=False)
-    assert training(found, strengths=NO_AUGMENTATION)[(0, 0)].labels.tolist() == [1]
+    assert training(found, augmentation=NO_AUGMENTATION)[(0, 0)].labels.tolist() == [1]
     validation = ValidationDataset(found, NET, letterbox=False)
     assert validation.targets[0].ignore.tolist() == [True, False]
     batch = validation.collate([validation[0]])
