@@ -42,9 +42,8 @@ from utils.benchmark.memory import MEMORY, with_memory
 from utils.benchmark.peers import PEERS
 from utils.checkpoint import check_for_photos, check_size, load_network
 from utils.data.calibration import sample_images
-from utils.detection.writer import output_folder
 from utils.errors import InputError, run
-from utils.files import write_text
+from utils.files import output_folder, write_text
 from utils.settings import load, save
 from utils.timing import machine, version
 

@@ -25,10 +25,9 @@ from utils.data.calibration import sample_images
 from utils.data.datasets import ValidationDataset, validation_loader
 from utils.data.photos import PhotoSet
 from utils.data.splits import open_split
-from utils.detection.writer import output_folder
 from utils.errors import InputError, run
 from utils.evaluation.evaluate import evaluate
-from utils.files import write_text
+from utils.files import output_folder, write_text
 from utils.settings import load, save
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import detect_video
-from utils.detection.display import Window
+from utils.detection.display import Display
 from utils.detection.video import Source, VideoFile
 from utils.errors import run
 from utils.structures import Image
@@ -105,7 +105,7 @@ def test_a_key_ends_the_work_and_completes_the_video(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    class Closed(Window):
+    class Closed(Display):
         """A window that the user closes after five frames."""
 
         shown = 0
@@ -120,7 +120,7 @@ def test_a_key_ends_the_work_and_completes_the_video(
         def close(self) -> None:
             pass
 
-    monkeypatch.setattr(detect_video, "open_window", lambda title, say: Closed())
+    monkeypatch.setattr("utils.detection.display.open_display", lambda title, say: Closed())
     flags = ["--weights", colour_weights, "--source", clip(tmp_path / "clip")]
     detect_video.main([*flags, "--output", str(tmp_path / "out")])
     assert length(tmp_path / "out" / "clip.mp4") == 5
@@ -204,7 +204,7 @@ def test_ctrl_c_completes_the_video(
             os.kill(os.getpid(), number)
         return draw_detections(*arguments)
 
-    monkeypatch.setattr("detect_video.draw_detections", draw_and_stop)
+    monkeypatch.setattr("utils.detection.frames.draw_detections", draw_and_stop)
     assert run(lambda: detect_video.main([*flags, "--save-json"])) == 130
     frames = length(output / "clip.mp4")
     assert 0 < frames < 2000

@@ -18,7 +18,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, and rename it to `path` when the block succeeds.
 
     The temporary name keeps the suffix, since image and plot writers choose their format by it.
-    Raises InputError where the folder cannot be made or written to, or the disk is full.
+
+    Raises:
+        InputError: the folder cannot be made or written to, or the disk is full.
     """
     target = Path(path)
     try:
@@ -43,17 +45,23 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write a file, whole or not at all."""
     with atomic(path) as temporary:
         temporary.write_bytes(data)
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """The lines of a text file, whatever its line ends, with or without a byte order mark."""
+    """The lines of a text file, whatever its line ends, with or without a byte order mark.
+
+    Raises:
+        InputError: the file cannot be read, or is no text.
+    """
     try:
         return Path(path).read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -77,3 +85,24 @@ def exists(path: str | Path) -> bool:
 def is_file(path: str | Path) -> bool:
     """Whether there is such a file; see `exists`."""
     return os.path.isfile(path)  # noqa: PTH113
+
+
+def same_file(first: Path, second: Path) -> bool:
+    """Whether both paths lead to one file that exists, by whatever links."""
+    return first.exists() and second.exists() and first.samefile(second)
+
+
+def output_folder(path: str) -> Path:
+    """The folder, made where it is missing.
+
+    Raises:
+        InputError: it cannot be made, or nothing can be written to it.
+    """
+    folder = Path(path).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"output={path!r}: cannot make this folder ({error.strerror})") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"output={path!r}: nothing can be written to this folder")
+    return folder

@@ -14,7 +14,7 @@ from import_param import TrainSettings
 from models.netdef import parse
 from utils.checkpoint import save_checkpoint
 from utils.errors import InputError, run, stoppable
-from utils.files import atomic, write_bytes, write_text
+from utils.files import atomic, output_folder, same_file, write_bytes, write_text
 
 
 def test_what_is_written_is_there(tmp_path: Path) -> None:
@@ -101,3 +101,19 @@ def test_a_service_that_is_stopped_ends_as_by_ctrl_c() -> None:
     with pytest.raises(KeyboardInterrupt), stoppable():
         os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file/below"):
+        output_folder(str(tmp_path / "file" / "below"))
+    assert output_folder(str(tmp_path / "new" / "folder")).is_dir()
+
+
+def test_a_file_is_known_through_links(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "other").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    assert same_file(tmp_path / "file", tmp_path / "link")
+    assert not same_file(tmp_path / "file", tmp_path / "other")
+    assert not same_file(tmp_path / "file", tmp_path / "missing")

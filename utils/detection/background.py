@@ -10,16 +10,20 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-PATIENCE = 5.0  # seconds that closing waits for a thread; a dead camera's may never come back
+CLOSE_TIMEOUT = 5.0  # seconds that closing waits for a thread; a dead camera's may never come back
 
 
 class Background(Generic[T]):
-    """An iterator whose items are made ahead of need, in a thread of its own, in order.
+    """An iterator whose items are made ahead of need, in order, by a worker thread of its own.
 
-    depth: how many items may wait. newest: where they come faster than they are taken, the
-    oldest waiting one is dropped (for a camera); otherwise their maker waits (for a file).
-    What the maker raises is raised where the items are taken, after those that it made before.
-    Use it in a `with`: leaving stops the thread, and waits for it.
+    What the worker raises is raised where the items are taken, after those that it made before.
+    Use it in a `with`: leaving stops the worker, and waits for it.
+
+    Args:
+        items: makes the items; closed in the worker's thread.
+        depth: how many items may wait in the queue.
+        newest: where items come faster than they are taken, the oldest waiting one is dropped (for
+            a camera); otherwise the worker waits (for a file).
     """
 
     def __init__(self, items: Iterable[T], depth: int = 2, newest: bool = False) -> None:
@@ -27,7 +31,7 @@ class Background(Generic[T]):
         self._items = items
         self._depth = depth
         self._newest = newest
-        self._waiting: deque[T] = deque()
+        self._queue: deque[T] = deque()
         self._changed = threading.Condition()
         self._ended = False  # nothing more will come
         self._stopped = False  # nothing more is wanted
@@ -40,11 +44,11 @@ class Background(Generic[T]):
 
     def __next__(self) -> T:
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._ended or self._stopped)
+            self._changed.wait_for(lambda: self._queue or self._ended or self._stopped)
             if self._stopped:
                 raise StopIteration
-            if self._waiting:
-                item = self._waiting.popleft()
+            if self._queue:
+                item = self._queue.popleft()
                 self._changed.notify_all()
                 return item
             error, self._error = self._error, None
@@ -64,13 +68,15 @@ class Background(Generic[T]):
         self.close()
 
     def close(self) -> None:
-        """Stop making items and forget those that wait. Returns once the thread has ended, or
-        after five seconds where it hangs in a camera."""
+        """Stop making items and forget those that wait.
+
+        Returns once the worker has ended, or after five seconds where it hangs in a camera.
+        """
         with self._changed:
             self._stopped = True
-            self._waiting.clear()
+            self._queue.clear()
             self._changed.notify_all()
-        self._thread.join(PATIENCE)
+        self._thread.join(CLOSE_TIMEOUT)
 
     def _make(self) -> None:
         error: BaseException | None = None
@@ -91,29 +97,34 @@ class Background(Generic[T]):
     def _offer(self, item: T) -> bool:
         """Put an item where it can be taken; False where nobody wants it any more."""
         with self._changed:
-            if self._newest and len(self._waiting) >= self._depth:
-                self._waiting.popleft()
+            if self._newest and len(self._queue) >= self._depth:
+                self._queue.popleft()
                 self.dropped += 1
-            self._changed.wait_for(lambda: len(self._waiting) < self._depth or self._stopped)
+            self._changed.wait_for(lambda: len(self._queue) < self._depth or self._stopped)
             if self._stopped:
                 return False
-            self._waiting.append(item)
+            self._queue.append(item)
             self._changed.notify_all()
             return True
 
 
-class Stopwatch:
-    """Seconds spent in each stage of the work. Each stage is timed in one thread at a time."""
+class StageTimer:
+    """Seconds spent in each stage of the work, such as "read" and "network".
+
+    Stages may run in different threads; each is timed in one thread at a time.
+    """
 
     def __init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
+        """Forget all stages, and start anew."""
         self.seconds: dict[str, float] = {}
         self._start = time.perf_counter()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """Time the block that follows as a part of a stage."""
         start = time.perf_counter()
         try:
             yield
@@ -121,6 +132,7 @@ class Stopwatch:
             self.add(name, time.perf_counter() - start)
 
     def add(self, name: str, seconds: float) -> None:
+        """Add seconds to a stage."""
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     @property
@@ -129,10 +141,11 @@ class Stopwatch:
         return time.perf_counter() - self._start
 
     def report(self, count: int, stages: Iterable[str]) -> str:
-        """The time for each of `count` pictures, as it passed and as the stages took it.
+        """The time for each of `count` pictures, in all and by stage.
 
-        Stages that overlap add up to more than what passed.
+        Stages that run at the same time add up to more than the time that passed.
         """
         each = 1000 / max(1, count)
         parts = [f"{name} {self.seconds.get(name, 0) * each:.1f}" for name in stages]
-        return f"{self.elapsed * each:.1f} ms a picture; stages, overlapping: {', '.join(parts)} ms"
+        total = f"{self.elapsed * each:.1f} ms a picture"
+        return f"{total}; stages, at the same time: {', '.join(parts)} ms"

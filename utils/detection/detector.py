@@ -1,4 +1,4 @@
-"""From pictures to what is found on them: what the detection scripts share around a network."""
+"""From pictures to their detections: what the detection scripts share around a network."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,39 +10,43 @@ from import_param import DetectSettings, Nms
 from utils.backends.runtime import open_runtime
 from utils.boxes import fit_image
 from utils.checkpoint import Network, load_network
-from utils.detection.background import Stopwatch
-from utils.detection.writer import Found, Picture, class_indices, only_classes
+from utils.detection.background import StageTimer
+from utils.detection.writer import DetectedPicture, Picture, class_indices, only_classes
 from utils.evaluation.evaluate import Run, predict
 from utils.structures import Image
 from utils.visualization.draw import undrawable
 
 
-def open_detector(watch: Stopwatch, batch: int, settings: DetectSettings) -> "Detector":
+def open_detector(timer: StageTimer, batch: int, settings: DetectSettings) -> "Detector":
     """Open the network and the engine that a user asked for. batch: pictures at once."""
     network = load_network(settings.network)
     if hidden := undrawable(network.names):
         print(f"no font here has the letters of {', '.join(hidden)}: pictures show their numbers")
     run = open_runtime(network, batch, **asdict(settings.runtime))
-    return Detector(network, run, watch, settings.nms, settings.detection.classes)
+    return Detector(network, run, timer, settings.nms, settings.detection.classes)
 
 
 class Detector:
     """A network on an engine, with the thresholds and classes that a user asked for.
 
-    run: the engine. classes: names or numbers of the classes to keep; none for all. The times of
-    the network and of NMS (with the decoding of the boxes before it) go to `watch`.
+    Args:
+        network: the network, with its class names and the size of its input.
+        run: the engine.
+        timer: takes the times of the network and of NMS, with the decoding of boxes before it.
+        nms: the thresholds, and how many boxes of the kept classes a picture may have.
+        classes: names or numbers of the classes to keep; none for all.
     """
 
     def __init__(
         self,
         network: Network,
         run: Run,
-        watch: Stopwatch,
+        timer: StageTimer,
         nms: Nms,
         classes: Sequence[str] = (),
     ) -> None:
         self.names = network.names
-        self._network, self._run, self._watch = network, run, watch
+        self._network, self._run, self._timer = network, run, timer
         self._classes = class_indices(classes, network.names)
         self._max_detections = nms.max_detections or None
         # Objects of other classes must not use up the limit.
@@ -51,12 +55,12 @@ class Detector:
 
     def picture(self, image: Image, key: str, file: str, frame: int | None = None) -> Picture:
         """A photo or frame, made ready for the network."""
-        with self._watch.stage("resize"):
+        with self._timer.stage("resize"):
             fitted = fit_image(image, self._network.size, self._network.letterbox)
         return Picture(image, fitted, key, file, frame, time.monotonic())
 
-    def detect(self, pictures: Sequence[Picture]) -> list[Found]:
-        """Detect on some pictures at once."""
+    def detect(self, pictures: Sequence[Picture]) -> list[DetectedPicture]:
+        """Detect on a batch of pictures."""
         start = time.perf_counter()
         network_done = start
 
@@ -67,7 +71,7 @@ class Detector:
             network_done = time.perf_counter()
 
         images = torch.stack([picture.input for picture in pictures])
-        found = predict(
+        detections = predict(
             self._network.model,
             images.to(self._device, non_blocking=True),
             [picture.size for picture in pictures],
@@ -77,14 +81,14 @@ class Detector:
             on_network_done=on_network_done,
         )
         results = [
-            Found(picture, only_classes(detections, self._classes, self._max_detections))
-            for picture, detections in zip(pictures, found, strict=True)
+            DetectedPicture(picture, only_classes(each, self._classes, self._max_detections))
+            for picture, each in zip(pictures, detections, strict=True)
         ]
-        self._watch.add("network", network_done - start)
-        self._watch.add("NMS", time.perf_counter() - network_done)
+        self._timer.add("network", network_done - start)
+        self._timer.add("NMS", time.perf_counter() - network_done)
         return results
 
-    def stream(self, pictures: Iterable[Picture], batch_size: int) -> Iterator[Found]:
+    def stream(self, pictures: Iterable[Picture], batch_size: int) -> Iterator[DetectedPicture]:
         """Detect on pictures as they come, `batch_size` at a time, in their order."""
         batch: list[Picture] = []
         for picture in pictures:

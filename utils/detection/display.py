@@ -1,8 +1,11 @@
 """How are frames shown on a display without the work depending on it?
 
 OpenCV's window library ends the process that opens a window where there is no display, where it
-may not be used, or when it goes away. So the window lives in a process of its own, this file run
-as a script, which gets the frames through a pipe; losing it costs nothing but the picture.
+may not be used, or when it goes away, without leaving Python a chance to complete the video. Where
+the display hangs, so does the process. So the window lives in a process of its own, this file run
+as a script, which gets the frames through a pipe and shows the newest. Measured with Xvfb and
+frames of 1280x720: a frame costs 5 ms, against 11 to 15 with a window in the same process; killing
+or stopping the X server costs nothing but the picture.
 """
 
 import os
@@ -21,24 +24,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 HEADER = struct.Struct("<II")  # height, width; then height · width · 3 bytes, RGB
-LARGEST = 1280, 720  # pixels; larger frames are shown smaller
-OPENING = 20  # seconds that a display may take to answer
-READY = b"r"  # what the window's process says once the window is open
-UNWANTED = 3  # its exit code once the user has closed it
-KEYS = (ord("q"), 27)  # what closes it: q, Esc
+LARGEST_SIZE = 1280, 720  # pixels; larger frames are shown smaller
+OPEN_TIMEOUT = 20  # seconds that a display may take to answer
+READY = b"r"  # the process writes it once its window is open
+CLOSED_BY_USER = 3  # its exit code then
+CLOSING_KEYS = (ord("q"), 27)  # q, Esc
 
 
-class Window:
-    """A window that shows frames until q or Esc is pressed in it, or it is closed.
+class Display:
+    """A window on the screen that shows frames until q or Esc is pressed in it, or it is closed.
 
-    Make one with `open_window`. say: where one line goes if the window is lost.
+    Make one with `open_display`.
+
+    Args:
+        process: the window's.
+        say: prints one line if the window is lost.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], say: Callable[[str], None]) -> None:
         self._process, self._say = process, say
         self._lost = False
 
-    def __enter__(self) -> "Window":
+    def __enter__(self) -> "Display":
         return self
 
     def __exit__(
@@ -62,6 +69,7 @@ class Window:
         return True
 
     def close(self) -> None:
+        """Close the window, and end its process."""
         if self._process.stdin is not None and not self._process.stdin.closed:
             try:
                 self._process.stdin.close()  # its end ends the window's process
@@ -71,14 +79,14 @@ class Window:
 
     def _ended(self) -> bool:
         code = _end(self._process)
-        if code == UNWANTED:
+        if code == CLOSED_BY_USER:
             return False
         self._lost = True
         self._say(f"the window was lost (code {code}); the work goes on without it")
         return True
 
 
-def open_window(title: str, say: Callable[[str], None]) -> Window | None:
+def open_display(title: str, say: Callable[[str], None]) -> Display | None:
     """A window on the display, or None where there is none that works."""
     if sys.platform.startswith("linux") and not (
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
@@ -92,14 +100,14 @@ def open_window(title: str, say: Callable[[str], None]) -> Window | None:
         stderr=subprocess.DEVNULL,
     )
     assert process.stdout is not None
-    limit = threading.Timer(OPENING, process.kill)
+    limit = threading.Timer(OPEN_TIMEOUT, process.kill)
     limit.start()
     ready = process.stdout.read(1) == READY  # nothing, if the process ends instead
     limit.cancel()
-    window = Window(process, say)
+    display = Display(process, say)
     if ready:
-        return window
-    window.close()
+        return display
+    display.close()
     return None
 
 
@@ -116,7 +124,7 @@ def _end(process: subprocess.Popen[bytes]) -> int:
 
 
 class Frames(threading.Thread):
-    """Reads frames from a pipe and keeps the newest, so that a slow display delays nobody."""
+    """Reads frames from a pipe and keeps the newest: a slow display must not delay the work."""
 
     def __init__(self, pipe: IO[bytes]) -> None:
         super().__init__(daemon=True)
@@ -134,6 +142,7 @@ class Frames(threading.Thread):
 
 
 def main(title: str) -> int:
+    """Show the frames that come through the pipe; the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that does the work
     cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
     cv2.waitKey(1)
@@ -149,8 +158,8 @@ def main(title: str) -> int:
                 cv2.resizeWindow(title, *_window_size(frame.shape[1], frame.shape[0]))
             cv2.imshow(title, cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
             shown = frame
-        if cv2.waitKey(10) & 0xFF in KEYS or _closed(title):
-            return UNWANTED
+        if cv2.waitKey(10) & 0xFF in CLOSING_KEYS or _closed(title):
+            return CLOSED_BY_USER
     return 0
 
 
@@ -162,7 +171,7 @@ def _closed(title: str) -> bool:
 
 
 def _window_size(width: int, height: int) -> tuple[int, int]:
-    scale = min(1.0, LARGEST[0] / width, LARGEST[1] / height)
+    scale = min(1.0, LARGEST_SIZE[0] / width, LARGEST_SIZE[1] / height)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 

@@ -17,9 +17,8 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 
-from utils.detection.writer import same_file
 from utils.errors import InputError
-from utils.files import atomic
+from utils.files import atomic, same_file
 from utils.structures import Image
 
 # Read once by OpenCV, at its first use of FFmpeg: what goes wrong is told by our own one line.

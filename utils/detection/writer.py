@@ -1,11 +1,11 @@
-"""What is left of detections beside the annotated pictures: labels, one JSON, crops, a summary.
+"""What is written of detections beside the annotated pictures: labels, a JSON file, crops, counts.
 
 Under the output folder, for a picture with the key `holiday/dog`:
 
     labels/holiday/dog.txt          one line an object, best first: class x y width height score;
                                     the class is a number from 0, (x, y) the box's centre, all four
                                     as shares of the picture, 0 to 1 (Darknet's label format and
-                                    the score). Empty where nothing was found.
+                                    the score). Empty where nothing was detected.
     crops/<class>/holiday/dog_0.jpg what lies inside the box; 0 is the best object of the picture.
     detections.json                 COCO's format: `images`, `categories` and `annotations`, the
                                     latter with `bbox` (x, y, width, height, as COCO wants it) and
@@ -60,7 +60,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Found:
+class DetectedPicture:
     """A picture with what was detected on it."""
 
     picture: Picture
@@ -68,7 +68,7 @@ class Found:
 
 
 class Results:
-    """Writes, for each picture, what was asked for, and counts the objects of each class.
+    """Writes the files that a user asked for of each picture, and counts the objects of each class.
 
     Use it in a `with`: leaving it, for whatever reason, completes detections.json with what has
     been added until then.
@@ -97,17 +97,18 @@ class Results:
     ) -> None:
         self._stack.close()  # without the error, so that what is done stays
 
-    def add(self, found: Found) -> None:
+    def add(self, item: DetectedPicture) -> None:
+        """Write and count a picture's detections."""
         self.pictures += 1
-        self.counts.update(found.detections.labels.tolist())
+        self.counts.update(item.detections.labels.tolist())
         if self._save_txt:
-            lines = label_lines(found.detections, found.picture.size)
-            write_text(self._folder / "labels" / f"{found.picture.key}.txt", "".join(lines))
+            lines = label_lines(item.detections, item.picture.size)
+            write_text(self._folder / "labels" / f"{item.picture.key}.txt", "".join(lines))
         if self._save_crops:
-            for name, crop in crops(found, self._names):
+            for name, crop in crops(item, self._names):
                 write_image(self._folder / "crops" / name, crop)
         if self._json is not None:
-            self._json.add(found)
+            self._json.add(item)
 
     def summary(self) -> str:
         """Objects of each class, most frequent first, such as `3 objects: dog 2, bicycle 1`."""
@@ -134,8 +135,9 @@ class JsonFile:
     def __exit__(self, *_: object) -> None:
         self._file.write('\n],\n"images": [\n' + ",\n".join(self._images) + "\n]}\n")
 
-    def add(self, found: Found) -> None:
-        picture, detections = found.picture, found.detections
+    def add(self, item: DetectedPicture) -> None:
+        """Write a picture's detections; its own record comes at the end of the file."""
+        picture, detections = item.picture, item.detections
         width, height = picture.size
         record = {"id": len(self._images), "file_name": picture.file}
         record |= {"width": width, "height": height}
@@ -178,19 +180,19 @@ def label_lines(detections: Detections, size: tuple[int, int]) -> list[str]:
     ]
 
 
-def crops(found: Found, names: Sequence[str]) -> Iterator[tuple[str, Image]]:
+def crops(item: DetectedPicture, names: Sequence[str]) -> Iterator[tuple[str, Image]]:
     """(path below the crops' folder, what lies inside the box), for each object."""
-    width, height = found.picture.size
-    low = found.detections.boxes[:, :2].floor().long()
-    high = found.detections.boxes[:, 2:].ceil().long()
+    width, height = item.picture.size
+    low = item.detections.boxes[:, :2].floor().long()
+    high = item.detections.boxes[:, 2:].ceil().long()
     low = low.clamp(min=0).minimum(torch.tensor([width - 1, height - 1]))
     high = high.minimum(torch.tensor([width, height])).maximum(low + 1)  # at least one pixel
     for number, ((left, top), (right, bottom), label) in enumerate(
-        zip(low.tolist(), high.tolist(), found.detections.labels.tolist(), strict=True)
+        zip(low.tolist(), high.tolist(), item.detections.labels.tolist(), strict=True)
     ):
         folder = file_name(name_of(label, names))
-        crop = found.picture.image[top:bottom, left:right]
-        yield f"{folder}/{found.picture.key}_{number}.jpg", crop
+        crop = item.picture.image[top:bottom, left:right]
+        yield f"{folder}/{item.picture.key}_{number}.jpg", crop
 
 
 def file_name(text: str) -> str:
@@ -199,14 +201,17 @@ def file_name(text: str) -> str:
 
 
 def name_of(label: int, names: Sequence[str]) -> str:
+    """A class's name, or its number where it has none."""
     return names[label] if 0 <= label < len(names) else f"#{label}"
 
 
 def class_indices(wanted: Sequence[str], names: Sequence[str]) -> frozenset[int] | None:
     """Class names or numbers → numbers; None, for all classes, where none is given.
 
-    A class that is called `7` is meant by `7` before the class with that number. Raises InputError,
-    with the names that there are, for any other.
+    A class that is called `7` is meant by `7` before the class with that number.
+
+    Raises:
+        InputError: there is no such class; the message lists those that there are.
     """
     indices: set[int] = set()
     for text in wanted:
@@ -223,14 +228,15 @@ def class_indices(wanted: Sequence[str], names: Sequence[str]) -> frozenset[int]
 
 
 def only_classes(
-    detections: Detections, indices: frozenset[int] | None, most: int | None = None
+    detections: Detections, indices: frozenset[int] | None, max_detections: int | None = None
 ) -> Detections:
-    """The best `most` detections of some classes; of all where `indices` is None."""
+    """The best `max_detections` of the classes `indices`; None for all of either."""
     keep = torch.ones_like(detections.labels, dtype=torch.bool)
     if indices is not None:
         keep = torch.isin(detections.labels, torch.tensor(sorted(indices)).to(keep.device))
     boxes, scores, labels = (
-        values[keep][:most] for values in (detections.boxes, detections.scores, detections.labels)
+        values[keep][:max_detections]
+        for values in (detections.boxes, detections.scores, detections.labels)
     )
     return Detections(boxes, scores, labels)
 
@@ -251,23 +257,6 @@ def output_keys(names: Sequence[Path]) -> list[str]:
     ]
     # `a.jpg`, `a.png` and `a.jpg.png` together: only whole names are all different.
     return keys if len(set(keys)) == len(keys) else [name.as_posix() for name in names]
-
-
-def output_folder(path: str) -> Path:
-    """The folder, made where it is missing. Raises InputError where it cannot be written to."""
-    folder = Path(path).expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"output={path!r}: cannot make this folder ({error.strerror})") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"output={path!r}: nothing can be written to this folder")
-    return folder
-
-
-def same_file(first: Path, second: Path) -> bool:
-    """Do both paths lead to one file that exists, by whatever links?"""
-    return first.exists() and second.exists() and first.samefile(second)
 
 
 def _rounded(*values: float) -> list[float]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from utils.detection.background import Background, Stopwatch
+from utils.detection.background import Background, StageTimer
 
 
 def test_items_come_in_order_whoever_is_faster() -> None:
@@ -80,12 +80,12 @@ def test_leaving_stops_and_cleans_up_a_chain_of_makers(taken: int) -> None:
 
 
 def test_stages_are_timed_and_reported_for_each_picture() -> None:
-    watch = Stopwatch()
-    watch.add("read", 0.010)
-    watch.add("read", 0.020)
-    with watch.stage("draw"):
+    timer = StageTimer()
+    timer.add("read", 0.010)
+    timer.add("read", 0.020)
+    with timer.stage("draw"):
         time.sleep(0.01)
-    assert watch.seconds["draw"] >= 0.01
-    assert "read 15.0, network 0.0 ms" in watch.report(2, ["read", "network"])
-    watch.restart()
-    assert not watch.seconds
+    assert timer.seconds["draw"] >= 0.01
+    assert "read 15.0, network 0.0 ms" in timer.report(2, ["read", "network"])
+    timer.restart()
+    assert not timer.seconds

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from utils.detection.display import Window, open_window
+from utils.detection.display import Display, open_display
 
 FRAME = np.full((48, 64, 3), 200, np.uint8)
 
@@ -34,7 +34,7 @@ def display(monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]
     server.wait()
 
 
-def show_until_it_ends(window: Window) -> bool:
+def show_until_it_ends(window: Display) -> bool:
     """Show frames until the window's process has ended; what the last `show` said."""
     end = time.monotonic() + 10
     while window._process.poll() is None and time.monotonic() < end:
@@ -46,13 +46,13 @@ def show_until_it_ends(window: Window) -> bool:
 def test_without_a_display_there_is_no_window(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    assert open_window("test", pytest.fail) is None
+    assert open_display("test", pytest.fail) is None
     monkeypatch.setenv("DISPLAY", ":987")  # OpenCV would abort this process
-    assert open_window("test", pytest.fail) is None
+    assert open_display("test", pytest.fail) is None
 
 
 def test_frames_are_shown(display: subprocess.Popen[bytes]) -> None:
-    window = open_window("test", pytest.fail)
+    window = open_display("test", pytest.fail)
     assert window is not None
     with window:
         assert all(window.show(FRAME) for _ in range(20))
@@ -62,7 +62,7 @@ def test_frames_are_shown(display: subprocess.Popen[bytes]) -> None:
 def test_a_window_that_the_user_closes_says_so(display: subprocess.Popen[bytes]) -> None:
     if shutil.which("xdotool") is None:
         pytest.skip("xdotool is not installed (apt-get install xdotool)")
-    window = open_window("detect_test", pytest.fail)
+    window = open_display("detect_test", pytest.fail)
     assert window is not None
     with window:
         window.show(FRAME)
@@ -80,7 +80,7 @@ def test_a_window_that_the_user_closes_says_so(display: subprocess.Popen[bytes])
 
 def test_losing_the_display_costs_nothing_but_the_window(display: subprocess.Popen[bytes]) -> None:
     said: list[str] = []
-    window = open_window("test", said.append)
+    window = open_display("test", said.append)
     assert window is not None
     with window:
         assert window.show(FRAME)

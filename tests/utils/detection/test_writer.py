@@ -10,16 +10,14 @@ import torch
 from import_param import Detection
 from utils.boxes import cxcywh_to_xyxy
 from utils.detection.writer import (
-    Found,
+    DetectedPicture,
     Picture,
     Results,
     class_indices,
     label_lines,
     only_classes,
-    output_folder,
     output_keys,
     output_names,
-    same_file,
 )
 from utils.errors import InputError
 from utils.images import read_image
@@ -28,7 +26,7 @@ from utils.structures import Detections
 NAMES = ("dog", "a/b", "..", "0")
 
 
-def found(key: str = "photo", frame: int | None = None) -> Found:
+def detected(key: str = "photo", frame: int | None = None) -> DetectedPicture:
     image = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
     detections = Detections(
         torch.tensor([[10.0, 20, 50, 40], [0, 0, 80, 60], [79.5, 59.5, 79.9, 59.9]]),
@@ -36,11 +34,11 @@ def found(key: str = "photo", frame: int | None = None) -> Found:
         torch.tensor([0, 1, 2]),
     )
     picture = Picture(image, torch.zeros(3, 8, 8), key, f"{key}.png", frame)
-    return Found(picture, detections)
+    return DetectedPicture(picture, detections)
 
 
 def test_a_label_file_says_what_was_detected() -> None:
-    detections = found().detections
+    detections = detected().detections
     rows = torch.tensor(
         [[float(part) for part in line.split()] for line in label_lines(detections, (80, 60))]
     )
@@ -51,8 +49,10 @@ def test_a_label_file_says_what_was_detected() -> None:
 
 
 def test_json_says_what_was_detected_also_where_that_is_nothing(tmp_path: Path) -> None:
-    item = found("clip_000007", frame=7)
-    nothing = Found(found("empty").picture, only_classes(item.detections, frozenset({3})))
+    item = detected("clip_000007", frame=7)
+    nothing = DetectedPicture(
+        detected("empty").picture, only_classes(item.detections, frozenset({3}))
+    )
     with Results(tmp_path, NAMES, Detection(save_json=True)) as results:
         results.add(nothing)
         results.add(item)
@@ -74,7 +74,7 @@ def test_json_says_what_was_detected_also_where_that_is_nothing(tmp_path: Path) 
 def test_an_error_leaves_what_was_done(tmp_path: Path) -> None:
     results = Results(tmp_path, NAMES, Detection(save_json=True))
     with pytest.raises(KeyboardInterrupt), results:
-        results.add(found())
+        results.add(detected())
         raise KeyboardInterrupt
     assert len(json.loads((tmp_path / "detections.json").read_text())["annotations"]) == 3
     assert [path.name for path in tmp_path.iterdir()] == ["detections.json"]
@@ -82,7 +82,7 @@ def test_an_error_leaves_what_was_done(tmp_path: Path) -> None:
 
 def test_crops_hold_the_boxes_in_folders_that_are_safe(tmp_path: Path) -> None:
     with Results(tmp_path, NAMES, Detection(save_crops=True)) as results:
-        results.add(found("holiday/photo"))
+        results.add(detected("holiday/photo"))
     files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.jpg"))
     assert files == [
         "crops/_/holiday/photo_2.jpg",
@@ -95,8 +95,8 @@ def test_crops_hold_the_boxes_in_folders_that_are_safe(tmp_path: Path) -> None:
 def test_nothing_is_written_unless_asked_for_and_objects_are_counted(tmp_path: Path) -> None:
     with Results(tmp_path, NAMES, Detection()) as results:
         assert results.summary() == "no objects"
-        results.add(found())
-        results.add(found())
+        results.add(detected())
+        results.add(detected())
     assert not list(tmp_path.iterdir())
     assert results.pictures == 2
     assert results.summary() == "6 objects: dog 2, a/b 2, .. 2"
@@ -115,11 +115,11 @@ def test_classes_are_chosen_by_name_or_number() -> None:
 
 
 def test_only_the_wanted_classes_stay_in_their_order() -> None:
-    detections = found().detections
+    detections = detected().detections
     assert only_classes(detections, frozenset({2, 0})).labels.tolist() == [0, 2]
-    assert only_classes(detections, frozenset({2, 0}), most=1).scores.tolist() == pytest.approx(
-        [0.9]
-    )
+    assert only_classes(
+        detections, frozenset({2, 0}), max_detections=1
+    ).scores.tolist() == pytest.approx([0.9])
     assert len(only_classes(detections, None)) == 3
 
 
@@ -131,19 +131,3 @@ def test_photos_of_the_same_name_get_different_results() -> None:
     assert output_names([Path("x/a/1.jpg")]) == [Path("1.jpg")]
     awkward = [Path("1.jpg"), Path("1.png"), Path("1.jpg.png")]
     assert len(set(output_keys(awkward))) == 3
-
-
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"file/below"):
-        output_folder(str(tmp_path / "file" / "below"))
-    assert output_folder(str(tmp_path / "new" / "folder")).is_dir()
-
-
-def test_a_file_is_known_through_links(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    (tmp_path / "other").touch()
-    (tmp_path / "link").symlink_to(tmp_path / "file")
-    assert same_file(tmp_path / "file", tmp_path / "link")
-    assert not same_file(tmp_path / "file", tmp_path / "other")
-    assert not same_file(tmp_path / "file", tmp_path / "missing")
