@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     validation = ValidationDataset(photos, network.size, network.letterbox)
     metrics, detections = evaluate(
         network.model,
-        validation_loader(validation, data.batch_size, data.workers),
+        validation_loader(validation, data),
         validation.targets,
         settings.evaluation,
         settings.nms,
