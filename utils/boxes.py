@@ -1,4 +1,4 @@
-"""Arithmetic on boxes, and how a photo is fitted into a network's input and boxes back out.
+"""Arithmetic on boxes, and the way of photos into a network's input and of boxes back out.
 
 Pairwise IoU is `torchvision.ops.box_iou`; this module holds what torchvision lacks.
 """
@@ -14,8 +14,8 @@ from utils.structures import Image
 
 
 @dataclass(frozen=True)
-class Fit:
-    """Where a photo of (width, height) `size` lies inside an input of (width, height) `net`.
+class InputTransform:
+    """Where a photo of (width, height) `size` lies inside a network's input: letterbox or stretch.
 
     scale_x, scale_y: input pixels per photo pixel. left, top: the offset in input pixels; where the
     free space is odd, the photo is painted at the whole pixel before it, while boxes are read from
@@ -30,28 +30,37 @@ class Fit:
     height: int
 
     @staticmethod
-    def of(size: tuple[int, int], net: tuple[int, int], letterbox: bool) -> "Fit":
-        """A plain stretch (Darknet's default), or its `letter_box=1`: aspect kept, centred."""
-        (w, h), (net_w, net_h) = size, net
+    def of(size: tuple[int, int], input_size: tuple[int, int], letterbox: bool) -> "InputTransform":
+        """A plain stretch (Darknet's default), or its `letter_box=1`: aspect kept, centred.
+
+        Args:
+            size: the photo's (width, height), pixels.
+            input_size: the network input's (width, height), pixels.
+            letterbox: keep the photo's aspect.
+        """
+        (w, h), (input_w, input_h) = size, input_size
         if not letterbox:
-            return Fit(net_w / w, net_h / h, 0, 0, net_w, net_h)
-        if net_w / w < net_h / h:
-            width, height = net_w, max(1, h * net_w // w)
+            return InputTransform(input_w / w, input_h / h, 0, 0, input_w, input_h)
+        if input_w / w < input_h / h:
+            width, height = input_w, max(1, h * input_w // w)
         else:
-            width, height = max(1, w * net_h // h), net_h
-        return Fit(width / w, height / h, (net_w - width) / 2, (net_h - height) / 2, width, height)
+            width, height = max(1, w * input_h // h), input_h
+        left, top = (input_w - width) / 2, (input_h - height) / 2
+        return InputTransform(width / w, height / h, left, top, width, height)
 
-    def into(self, boxes: Tensor) -> Tensor:
+    def to_input(self, boxes: Tensor) -> Tensor:
         """Boxes [..., 4] in pixels of the photo → in pixels of the input."""
-        return boxes * boxes.new_tensor([self.scale_x, self.scale_y] * 2) + boxes.new_tensor(
-            [self.left, self.top] * 2
-        )
+        scale, offset = self._scale_and_offset(boxes)
+        return boxes * scale + offset
 
-    def back(self, boxes: Tensor) -> Tensor:
+    def to_photo(self, boxes: Tensor) -> Tensor:
         """Boxes [..., 4] in pixels of the input → in pixels of the photo (not clipped)."""
-        return (boxes - boxes.new_tensor([self.left, self.top] * 2)) / boxes.new_tensor(
-            [self.scale_x, self.scale_y] * 2
-        )
+        scale, offset = self._scale_and_offset(boxes)
+        return (boxes - offset) / scale
+
+    def _scale_and_offset(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        scale = boxes.new_tensor([self.scale_x, self.scale_y] * 2)
+        return scale, boxes.new_tensor([self.left, self.top] * 2)
 
 
 def resize(image: Tensor, width: int, height: int) -> Tensor:
@@ -68,16 +77,22 @@ def resize(image: Tensor, width: int, height: int) -> Tensor:
     ).reshape(*image.shape[:-2], height, width)
 
 
-def fit_image(image: Image, net: tuple[int, int], letterbox: bool) -> Tensor:
-    """A photo, uint8 [H, W, 3], as the input of a network: float32 [3, net_h, net_w], 0 to 1."""
-    fit = Fit.of((image.shape[1], image.shape[0]), net, letterbox)
+def network_input(image: Image, input_size: tuple[int, int], letterbox: bool) -> Tensor:
+    """A photo, uint8 [H, W, 3], as the input of a network: float32 [3, input_h, input_w], 0 to 1.
+
+    Args:
+        image: the photo, RGB.
+        input_size: the input's (width, height), pixels.
+        letterbox: keep the photo's aspect and fill the rest with mid-grey; else stretch it.
+    """
+    transform = InputTransform.of((image.shape[1], image.shape[0]), input_size, letterbox)
     pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float()
-    resized = resize(pixels, fit.width, fit.height) / 255
-    if (fit.width, fit.height) == net:
+    resized = resize(pixels, transform.width, transform.height) / 255
+    if (transform.width, transform.height) == input_size:
         return resized
-    canvas = torch.full((3, net[1], net[0]), 0.5)  # Darknet's letterbox fills with mid-grey
-    left, top = int(fit.left), int(fit.top)
-    canvas[:, top : top + fit.height, left : left + fit.width] = resized
+    canvas = torch.full((3, input_size[1], input_size[0]), 0.5)  # grey as Darknet's
+    left, top = int(transform.left), int(transform.top)
+    canvas[:, top : top + transform.height, left : left + transform.width] = resized
     return canvas
 
 

@@ -10,7 +10,7 @@ import torch
 from torchvision.ops import box_iou
 
 from import_param import Nms, TrainedNetwork
-from utils.boxes import clip, cxcywh_to_xyxy, fit_image
+from utils.boxes import clip, cxcywh_to_xyxy, network_input
 from utils.checkpoint import Network, load_network
 from utils.evaluation.evaluate import predict
 from utils.images import read_image
@@ -62,7 +62,7 @@ def test_detections_are_darknets(folder: str, letterbox: bool, shared: Path) -> 
         size = (image.shape[1], image.shape[0])
         ours = predict(
             network.model,
-            fit_image(image, network.size, letterbox)[None],
+            network_input(image, network.size, letterbox)[None],
             [size],
             Nms(CONF, NMS, max_detections=0),
             letterbox=letterbox,

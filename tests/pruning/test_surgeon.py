@@ -42,7 +42,7 @@ from tests.pruning.nets import (
     random_plan,
     trained,
 )
-from utils.boxes import fit_image
+from utils.boxes import network_input
 from utils.checkpoint import load_network, write_pair
 from utils.evaluation.nms import non_maximum_suppression
 from utils.images import read_image
@@ -337,7 +337,7 @@ def test_opencv_finds_the_same_with_a_cut_real_network(
     small = cut(model, plan)
     pair = write_pair(tmp_path / "pruned", small, small.netdef, network.names)
     for path in sorted((shared / "photos").glob("*.jpg")):
-        images = fit_image(read_image(path), network.size, False)[None]
+        images = network_input(read_image(path), network.size, False)[None]
         with torch.no_grad():
             ours, theirs = small(images), opencv_maps(*pair, images)
         assert error(theirs, ours) < 1e-4

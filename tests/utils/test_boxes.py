@@ -6,24 +6,24 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.boxes import Fit, clip, cxcywh_to_xyxy, fit_image, resize, xyxy_to_cxcywh
+from utils.boxes import InputTransform, clip, cxcywh_to_xyxy, network_input, resize, xyxy_to_cxcywh
 
 sizes = st.tuples(st.integers(1, 3000), st.integers(1, 3000))
 
 
 @given(sizes, st.sampled_from([(416, 416), (320, 320), (608, 320)]), st.booleans())
 def test_boxes_come_back(size: tuple[int, int], net: tuple[int, int], letterbox: bool) -> None:
-    fit = Fit.of(size, net, letterbox)
+    transform = InputTransform.of(size, net, letterbox)
     whole = torch.tensor([[0.0, 0.0, *size]], dtype=torch.float64)
-    inside = fit.into(whole)
+    inside = transform.to_input(whole)
     assert (inside >= 0).all() and (inside <= torch.tensor([*net, *net]).double() + 1e-9).all()
-    torch.testing.assert_close(fit.back(inside), whole)
+    torch.testing.assert_close(transform.to_photo(inside), whole)
 
 
 def test_a_letterbox_keeps_the_aspect_and_is_centred() -> None:
-    fit = Fit.of((768, 576), (416, 416), True)
-    assert (fit.width, fit.height, fit.left, fit.top) == (416, 312, 0, 52)
-    image = fit_image(np.zeros((576, 768, 3), np.uint8), (416, 416), True)
+    transform = InputTransform.of((768, 576), (416, 416), True)
+    assert (transform.width, transform.height, transform.left, transform.top) == (416, 312, 0, 52)
+    image = network_input(np.zeros((576, 768, 3), np.uint8), (416, 416), True)
     assert (image[:, :52] == 0.5).all() and (image[:, 364:] == 0.5).all()
     assert (image[:, 52:364] == 0).all()
 
@@ -35,7 +35,7 @@ def test_resizing_lays_corners_on_corners() -> None:
 
 def test_an_image_of_the_networks_size_is_unchanged() -> None:
     image = np.random.default_rng(0).integers(0, 256, (32, 64, 3), dtype=np.uint8)
-    fitted = fit_image(image, (64, 32), letterbox=False)
+    fitted = network_input(image, (64, 32), letterbox=False)
     assert np.array_equal((fitted.permute(1, 2, 0) * 255).round().numpy(), image)
 
 

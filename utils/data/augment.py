@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from import_param import Augmentation
-from utils.boxes import Fit, resize
+from utils.boxes import InputTransform, resize
 from utils.structures import Batch, Image, Sample
 
 GREY = 127  # what fills the input where no photo lies; Darknet's letterbox has 0.5
@@ -52,8 +52,10 @@ class Transform:
     @staticmethod
     def fitted(size: tuple[int, int], input_size: tuple[int, int], letterbox: bool) -> "Transform":
         """Stretch or letterbox a photo of (width, height) `size` onto the input."""
-        fit = Fit.of(size, input_size, letterbox)
-        return Transform(fit.scale_x, fit.scale_y, int(fit.left), int(fit.top))  # as it is painted
+        placed = InputTransform.of(size, input_size, letterbox)
+        return Transform(
+            placed.scale_x, placed.scale_y, int(placed.left), int(placed.top)
+        )  # as it is painted
 
     def then(self, scale: float, shift_x: float, shift_y: float) -> "Transform":
         """This transform, enlarged by `scale` from the origin and then shifted by pixels."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from import_param import DataSet
-from utils.boxes import fit_image
+from utils.boxes import network_input
 from utils.data.splits import Split, open_split
 from utils.images import find_images, read_image
 
@@ -39,7 +39,7 @@ def sample_images(
     else:
         paths = find_images(source.data)
         images = [read_image(paths[index]) for index in _spread(len(paths), count)]
-    return torch.stack([fit_image(image, size, letterbox) for image in images])
+    return torch.stack([network_input(image, size, letterbox) for image in images])
 
 
 def _spread(length: int, count: int) -> list[int]:

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from import_param import Augmentation, Data, Training
-from utils.boxes import Fit, fit_image
+from utils.boxes import InputTransform, network_input
 from utils.data.augment import augment, to_tensor, without_flips
 from utils.data.photos import PhotoSet
 from utils.structures import Batch, Sample, Targets
@@ -106,7 +106,7 @@ class ValidationDataset(Dataset[tuple[int, torch.Tensor]]):
         return len(self.photos)
 
     def __getitem__(self, index: int) -> tuple[int, torch.Tensor]:
-        return index, fit_image(self.photos.image(index), self.input_size, self.letterbox)
+        return index, network_input(self.photos.image(index), self.input_size, self.letterbox)
 
     def collate(self, items: Sequence[tuple[int, torch.Tensor]]) -> Batch:
         """Make a batch; its boxes, in pixels of the input, leave out what is ignored."""
@@ -114,8 +114,8 @@ class ValidationDataset(Dataset[tuple[int, torch.Tensor]]):
         boxes, labels = [], []
         for photo in photos:
             counted = torch.from_numpy(~photo.ignore)
-            fit = Fit.of(photo.size, self.input_size, self.letterbox)
-            boxes.append(fit.into(torch.from_numpy(photo.boxes))[counted])
+            transform = InputTransform.of(photo.size, self.input_size, self.letterbox)
+            boxes.append(transform.to_input(torch.from_numpy(photo.boxes))[counted])
             labels.append(torch.from_numpy(photo.labels)[counted])
         return Batch(
             images=torch.stack([image for _, image in items]),

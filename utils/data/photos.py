@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from utils.boxes import Fit
+from utils.boxes import InputTransform
 from utils.data.report import Report
 from utils.images import read_photo
 from utils.structures import Image, Targets
@@ -80,7 +80,7 @@ class PhotoSet:
         """
         sizes = [np.zeros((0, 2))]
         for photo in self.photos:
-            fit = Fit.of(photo.size, net, letterbox)
+            transform = InputTransform.of(photo.size, net, letterbox)
             size = (photo.boxes[:, 2:] - photo.boxes[:, :2])[~photo.ignore]
-            sizes.append(size * np.array([fit.scale_x, fit.scale_y]))
+            sizes.append(size * np.array([transform.scale_x, transform.scale_y]))
         return np.concatenate(sizes)

@@ -8,7 +8,7 @@ import torch
 
 from import_param import DetectSettings, Nms
 from utils.backends.runtime import open_runtime
-from utils.boxes import fit_image
+from utils.boxes import network_input
 from utils.checkpoint import Network, load_network
 from utils.detection.background import StageTimer
 from utils.detection.writer import DetectedPicture, Picture, class_indices, only_classes
@@ -56,7 +56,7 @@ class Detector:
     def picture(self, image: Image, key: str, file: str, frame: int | None = None) -> Picture:
         """A photo or frame, made ready for the network."""
         with self._timer.stage("resize"):
-            fitted = fit_image(image, self._network.size, self._network.letterbox)
+            fitted = network_input(image, self._network.size, self._network.letterbox)
         return Picture(image, fitted, key, file, frame, time.monotonic())
 
     def detect(self, pictures: Sequence[Picture]) -> list[DetectedPicture]:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from import_param import Evaluation, Nms
 from models.darknet import Darknet
 from models.head import decode
-from utils.boxes import Fit, clip
+from utils.boxes import InputTransform, clip
 from utils.evaluation.metrics import Metrics, compute_metrics
 from utils.evaluation.nms import non_maximum_suppression
 from utils.structures import Batch, Detections, Targets
@@ -34,7 +34,7 @@ def predict(
 
     Args:
         model: the network, whose heads decode its maps.
-        images: float32 [B, 3, H, W], 0 to 1, as `utils.boxes.fit_image` makes them.
+        images: float32 [B, 3, H, W], 0 to 1, as `utils.boxes.network_input` makes them.
         sizes: the B original photos' (width, height) in pixels.
         nms: the thresholds, and how many boxes a photo may have.
         letterbox: whether the photos were fitted with their aspect kept.
@@ -54,13 +54,15 @@ def predict(
         model.heads[-1].nms_power,  # Darknet, too, asks the last head
     )
     return [
-        _on_photo(photo_detections, Fit.of(size, net, letterbox), size)
+        _on_photo(photo_detections, InputTransform.of(size, net, letterbox), size)
         for photo_detections, size in zip(detections, sizes, strict=True)
     ]
 
 
-def _on_photo(detections: Detections, fit: Fit, size: tuple[int, int]) -> Detections:
-    boxes = clip(fit.back(detections.boxes), size)
+def _on_photo(
+    detections: Detections, transform: InputTransform, size: tuple[int, int]
+) -> Detections:
+    boxes = clip(transform.to_photo(detections.boxes), size)
     return Detections(boxes.cpu(), detections.scores.cpu(), detections.labels.cpu())
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from import_param import Augmentation, TrainSettings
-from utils.boxes import Fit, fit_image
+from utils.boxes import InputTransform, network_input
 from utils.data.augment import (
     GREY,
     MIN_AREA,
@@ -111,10 +111,12 @@ def test_an_unchanged_photo_is_what_validation_sees(
     sample = Sample(image, np.array([[3, 4, 30, 33]], np.float32), np.array([0]), "")
     off = NO_AUGMENTATION
     after = augment(sample, list, net, letterbox, off, rng)
-    expected = fit_image(image, net, letterbox).permute(1, 2, 0).numpy() * 255
+    expected = network_input(image, net, letterbox).permute(1, 2, 0).numpy() * 255
     assert np.abs(after.image - expected).max() < 8
     assert np.abs(after.image - expected).mean() < 1
-    box = Fit.of((width, height), net, letterbox).into(torch.from_numpy(sample.boxes))
+    box = InputTransform.of((width, height), net, letterbox).to_input(
+        torch.from_numpy(sample.boxes)
+    )
     # Training's boxes lie where the photo is painted; `Fit` reads up to half a pixel beside it.
     np.testing.assert_allclose(after.boxes, box.numpy(), rtol=0, atol=0.501)
     np.testing.assert_array_equal(after.image, fit(sample, net, letterbox).image)
