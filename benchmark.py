@@ -25,7 +25,7 @@ import torch
 from import_param import Benchmark, BenchmarkSettings, TrainedNetwork
 from models import netdef as cfg_files
 from models.darknet import Darknet
-from utils.backends import ENGINES, PRECISIONS, installed
+from utils.backends import ENGINES, PRECISIONS, install_command
 from utils.benchmark.accuracy import validation_photos, with_mean_ap
 from utils.benchmark.latency import (
     UPSTREAM,
@@ -80,12 +80,12 @@ def choose(asked: Benchmark) -> tuple[list[str], list[str]]:
     """The engines and precisions to measure; engines that are not installed are told."""
     engines = list(asked.engines)
     if not engines:
-        engines = [name for name in ENGINES if not installed(name)]
+        engines = [name for name in ENGINES if not install_command(name)]
         missing = [name for name in ENGINES if name not in engines]
         if missing:
             print(f"not installed: {', '.join(missing)}: pip install -r requirements/engines.txt")
     for name in engines:
-        installed(name)  # refuses what is not known
+        install_command(name)  # refuses what is not known
     for precision in asked.precisions:
         if precision not in PRECISIONS:
             raise InputError(f"precisions={precision!r}: expected some of {', '.join(PRECISIONS)}")

@@ -10,7 +10,6 @@ that it belongs to. `--rule darknet --conf_thres 0.005 --nms_thres 0.45 --max_de
 Darknet's own `detector map` measures.
 """
 
-import dataclasses
 import sys
 
 from import_param import TestSettings
@@ -46,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
         settings.evaluation,
         settings.nms,
         letterbox=network.letterbox,
-        run=open_runtime(network, data.batch_size, **dataclasses.asdict(settings.runtime)),
+        run=open_runtime(network, data.batch_size, settings.runtime),
     )
     table = format_metrics(metrics, photos.names)
     print(table)

@@ -12,7 +12,7 @@ from torch import Tensor
 import export as script
 from import_param import TrainedNetwork
 from tests.utils.backends.test_backends import CFG, trained
-from utils.backends import export, installed
+from utils.backends import export, install_command
 from utils.backends.export import FORMATS, NEEDS, Options
 from utils.checkpoint import Network, load_network
 from utils.errors import InputError, run
@@ -20,8 +20,8 @@ from utils.visualization.draw import write_image
 
 
 def need(kind: str, precision: str = "fp32") -> None:
-    if how := installed(NEEDS.get(kind, kind), precision):
-        pytest.skip(f"{kind}: {how}")
+    if command := install_command(NEEDS.get(kind, kind), precision):
+        pytest.skip(f"{kind}: {command}")
 
 
 @pytest.fixture

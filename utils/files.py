@@ -72,6 +72,12 @@ def read_lines(path: str | Path) -> list[str]:
         raise InputError(f"{path}: {error.strerror or error}") from error
 
 
+def cache_folder() -> Path:
+    """The folder of what the project keeps for its user: `$XDG_CACHE_HOME/yolov3`, by default
+    below `~/.cache`. All of it may be deleted at any time."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolov3"
+
+
 def expand(text: str | Path) -> Path:
     """A path with `~` as the home folder. A file may as well be named `~a.jpg`."""
     return Path(os.path.expanduser(text))  # noqa: PTH111  pathlib's raises where no user is `a.jpg`

@@ -17,9 +17,9 @@ from models.darknet import Darknet
 from models.netdef import NetDef, parse
 from pruning.latency.options import DEFAULTS, SearchOptions
 from pruning.latency.table import Conditions, Floats, LatencyTable, LayerSpec, WidthRange
-from utils.backends import ENGINES, open_engine
+from utils.backends import ENGINES, EngineOptions, open_engine
 from utils.backends.base import Engine
-from utils.backends.sensitivity import PHOTOS
+from utils.backends.float_layers import OPTIONS as FLOAT_LAYERS
 from utils.data.calibration import sample_images
 from utils.timing import cpu_name, interleaved, spread, version
 
@@ -66,18 +66,19 @@ def open_meter(model: Darknet, size: tuple[int, int], runtime: Runtime) -> Laten
     """
     photos = None
     if runtime.precision == "int8":
-        photos = [sample_images(DataSet(data=runtime.calibration), size, False, PHOTOS)]
+        photos = [
+            sample_images(DataSet(data=runtime.calibration), size, False, FLOAT_LAYERS.photos)
+        ]
 
     def open_as(backend: str, model: Darknet, inputs: tuple[int, int]) -> Engine:
-        return open_engine(
-            backend,
-            model,
+        options = EngineOptions(
             inputs,
-            precision=runtime.precision,
+            runtime.precision,
             threads=runtime.threads,
             calibration=photos if photos is None or inputs == size else [noise_image(inputs)],
-            keep=False,
+            use_cache=False,
         )
+        return open_engine(backend, model, options)
 
     backend: str = runtime.backend
     if backend == "auto":
@@ -88,7 +89,7 @@ def open_meter(model: Darknet, size: tuple[int, int], runtime: Runtime) -> Laten
 
 
 def _conditions(backend: str, runtime: Runtime) -> Conditions:
-    packages = ENGINES[backend].needs(runtime.precision)
+    packages = ENGINES[backend].required_packages(runtime.precision)
     return Conditions(
         engine=backend,
         precision=runtime.precision,

@@ -53,4 +53,4 @@ def count_instead_of_timing(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(meter, "time_in_turns", time_in_turns)
     monkeypatch.setattr(meter, "shortest_time", shortest_time)
-    monkeypatch.setattr(meter, "open_engine", lambda name, model, size, **how: model)
+    monkeypatch.setattr(meter, "open_engine", lambda name, model, options: model)

@@ -19,53 +19,63 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 class Engine(Protocol):
     """A network made ready for one input size on one library.
 
-    name: of the library, a key of ENGINES. precision: one of PRECISIONS. size: (width, height) of
-    the input in pixels. Called with float32 images [B, 3, H, W], 0 to 1, of any B, it gives what
-    `Darknet.forward` gives: the raw map of each [yolo], float32 [B, anchors·(5+classes), h, w].
+    Called with float32 images [B, 3, H, W], 0 to 1, of any B, it gives what `Darknet.forward`
+    gives: the raw map of each [yolo], float32 [B, anchors·(5+classes), h, w].
+
+    Attributes:
+        name: of the library, a key of `ENGINES`.
+        precision: one of `PRECISIONS`.
+        size: (width, height) of the input in pixels.
     """
 
     name: str
     precision: str
     size: tuple[int, int]
 
-    def __call__(self, images: Tensor) -> list[Tensor]: ...
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        """Images → raw maps."""
+        ...
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What an engine is to be made for.
+class EngineOptions:
+    """What an engine is made for."""
 
-    size: (width, height) in pixels. batch: images it runs at once. threads: 0 for the library's
-    own choice. calibration: batches of images to take the ranges of activations from, for int8.
-    keep: whether to keep what int8 came to, for the next time.
-    """
+    size: tuple[int, int]  # (width, height) of the input in pixels
+    precision: str = "fp32"  # one of PRECISIONS
+    batch: int = 1  # images that it runs at once; it takes any number
+    threads: int = 0  # 0 = as many as torch uses
+    calibration: Iterable[Tensor] | None = None  # for int8: batches [B, 3, H, W] like those to come
+    use_cache: bool = True  # keep int8 networks, so that the same one is quantised once
 
-    size: tuple[int, int]
-    precision: str = "fp32"
-    batch: int = 1
-    threads: int = 0
-    calibration: Iterable[Tensor] | None = None
-    keep: bool = True
+    def check_precision(self, engine: str, supported: Sequence[str]) -> None:
+        """Refuse a precision that an engine lacks.
 
-    def refuse_precision(self, engine: str, able: tuple[str, ...]) -> None:
-        """Raise InputError unless the engine can compute as asked here."""
-        if self.precision not in able:
+        Raises:
+            InputError: the precision is none of those that are supported here.
+        """
+        if self.precision not in supported:
             raise InputError(
-                f"precision={self.precision!r}: expected one of {', '.join(able)}, "
+                f"precision={self.precision!r}: expected one of {', '.join(supported)}, "
                 f"which {engine} has on this machine"
             )
 
-    def images(self) -> Tensor:
-        """Some images of the right shape."""
+    def random_images(self) -> Tensor:
+        """Noise of the shape that the engine runs at once, [batch, 3, H, W]."""
         return torch.rand(self.batch, 3, self.size[1], self.size[0])
 
 
-def near(found: Sequence[Tensor], wanted: Sequence[Tensor], share: float) -> bool:
-    """Whether maps have the shapes of others, and differ from each by no more than a share of its
-    largest value."""
-    pairs = list(zip(found, wanted, strict=True))
+def maps_agree(maps: Sequence[Tensor], reference: Sequence[Tensor], tolerance: float) -> bool:
+    """Whether maps have the shapes of a reference and its values.
+
+    Args:
+        maps: raw maps.
+        reference: the maps that they should be.
+        tolerance: the largest difference, as a share of the largest value of each map.
+    """
+    pairs = list(zip(maps, reference, strict=True))
     return all(a.shape == b.shape for a, b in pairs) and all(
-        bool((a - b).abs().max() <= share * b.abs().max()) for a, b in pairs
+        bool((a - b).abs().max() <= tolerance * b.abs().max()) for a, b in pairs
     )
 
 
@@ -74,8 +84,9 @@ class FixedBatch(ABC):
 
     name = ""
 
-    def __init__(self, wanted: Wanted) -> None:
-        self.precision, self.size, self.batch = wanted.precision, wanted.size, wanted.batch
+    def __init__(self, options: EngineOptions) -> None:
+        """Take over what the engine is made for."""
+        self.precision, self.size, self.batch = options.precision, options.size, options.batch
 
     @abstractmethod
     def run(self, images: Tensor) -> list[Tensor]:
@@ -83,6 +94,11 @@ class FixedBatch(ABC):
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> list[Tensor]:
+        """Any number of images → the maps.
+
+        Raises:
+            InputError: the images have another size than the engine was opened for.
+        """
         width, height = self.size
         if images.shape[1:] != (3, height, width):
             raise InputError(

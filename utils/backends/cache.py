@@ -1,61 +1,60 @@
-"""What took long to find, kept in the user's cache folder: `$XDG_CACHE_HOME/yolov3`, by default
-below `~/.cache`. All of it may be deleted at any time."""
+"""Results that took long, kept as files in the user's cache folder.
+
+All of it may be deleted at any time.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import warnings
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+import joblib
 
 from utils.errors import InputError
-from utils.files import write_bytes
+from utils.files import atomic, cache_folder
 
-MOST = 16  # files in a folder; of more, those go that were not used for longest
-DIGEST = hashlib.sha256().digest_size
-
-
-def cache_folder() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "yolov3"
+T = TypeVar("T")
+MAX_FILES = 16  # in a folder; of more, those go that were not used for longest
 
 
-def identity(parts: Iterable[bytes]) -> str:
-    """A file's name for what was made of these bytes, in this order."""
-    found = hashlib.sha256()
-    for part in parts:
-        found.update(len(part).to_bytes(8, "little"))
-        found.update(part)
-    return found.hexdigest()[:32]
+def cached(folder: str, key: object, compute: Callable[[], T]) -> T:
+    """What `compute` returns, from a file where it was computed for the same key before.
 
+    A file that is damaged or cannot be written is told in one line, and the work goes on.
 
-def kept(folder: str, name: str, make: Callable[[], bytes]) -> bytes:
-    """What `make` makes, from a file of the cache where there is a whole one."""
-    path = cache_folder() / folder / name
-    content = _whole(path)
-    if content is None:
-        content = make()
-        _keep(path, content)
-    return content
-
-
-def _whole(path: Path) -> bytes | None:
-    """A file's content, which its digest stands before; None where it is missing or damaged."""
+    Args:
+        folder: of these results, below `utils.files.cache_folder`.
+        key: all that the result depends on; anything that pickle takes.
+        compute: makes the result.
+    """
+    path = cache_folder() / folder / f"{joblib.hash(key)}.joblib"
+    if path.exists():
+        try:
+            result: T = joblib.load(path)
+            os.utime(path)
+            return result
+        except Exception as error:  # unpickling a damaged file raises almost anything
+            reason = str(error).partition("\n")[0]
+            note(f"{path}: damaged, computed anew: {reason}")
+    result = compute()
     try:
-        found = path.read_bytes()
-        os.utime(path)
-    except OSError:
-        return None
-    content = found[DIGEST:]
-    return content if hashlib.sha256(content).digest() == found[:DIGEST] else None
-
-
-def _keep(path: Path, content: bytes) -> None:
-    try:
-        write_bytes(path, hashlib.sha256(content).digest() + content)
-        files = sorted(path.parent.iterdir(), key=lambda file: file.stat().st_mtime)
-        for old in files[:-MOST]:
-            old.unlink(missing_ok=True)
+        _write(path, result)
     except (InputError, OSError) as error:
-        warnings.warn(f"not kept for the next time: {error}", stacklevel=3)
+        note(f"not kept for the next time: {error}")
+    return result
+
+
+def _write(path: Path, result: object) -> None:
+    with atomic(path) as temporary:
+        joblib.dump(result, temporary, compress=("zlib", 1))  # zlib, for its check sum
+    files = sorted(path.parent.iterdir(), key=lambda file: file.stat().st_mtime)
+    for old in files[:-MAX_FILES]:
+        old.unlink(missing_ok=True)
+
+
+def note(message: str) -> None:
+    """Tell in a line what went wrong without stopping the work."""
+    print(f"note: {message}", file=sys.stderr)

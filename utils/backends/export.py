@@ -15,7 +15,7 @@ from torch import Tensor
 from import_param import Nms, TrainedNetwork
 from models.darknet import Darknet
 from models.head import decode
-from utils.backends import ENGINES, installed
+from utils.backends import ENGINES, install_command
 from utils.backends.fold import folded
 from utils.checkpoint import Network, load_network, write_pair
 from utils.errors import InputError
@@ -99,8 +99,12 @@ def check(kind: str, options: Options) -> None:
             raise InputError("precision='int8': expected photos to calibrate on")
     engine = NEEDS.get(kind, kind)
     assert engine in ENGINES
-    if how := installed(engine, options.precision):
-        raise InputError(f"format={kind!r}: not installed: {how}")
+    if command := install_command(engine, options.precision):
+        raise InputError(f"format={kind!r}: not installed: {command}")
+
+
+def _photos(options: Options) -> list[Tensor]:
+    return [] if options.calibration is None else [options.calibration]
 
 
 Written = tuple[list[Path], Callable[[Tensor], Any]]
@@ -131,18 +135,18 @@ def _onnx(network: Network, stem: Path, images: Tensor, options: Options) -> Wri
     from utils.backends.nms_graph import with_nms
     from utils.backends.onnx_graph import to_onnx
     from utils.backends.onnxruntime_engine import session
-    from utils.backends.quantization import float_layers, in_batches, quantized_onnx
+    from utils.backends.quantization import calibration_batches, float_nodes, quantized_onnx
 
     model = network.model
     size = None if options.dynamic else (images.shape[-1], images.shape[-2])
     if options.nms:
-        thresholds = (options.conf_thres, options.nms_thres, options.max_detections)
-        content = with_nms(model, size, *thresholds)
+        thresholds = Nms(options.conf_thres, options.nms_thres, options.max_detections)
+        content = with_nms(model, size, thresholds)
     else:
         content = to_onnx(model, size)
     if options.precision == "int8":
-        photos = in_batches([options.calibration], 1) if options.calibration is not None else []
-        content = quantized_onnx(content, photos, float_layers(model, photos))
+        batches = calibration_batches(_photos(options), 1)
+        content = quantized_onnx(content, batches, float_nodes(model, batches))
     file = stem.with_name(f"{stem.name}.onnx")
     file.write_bytes(content)
     opened = session(str(file))
@@ -156,13 +160,13 @@ def _openvino(network: Network, stem: Path, images: Tensor, options: Options) ->
 
     from utils.backends.onnx_graph import to_onnx
     from utils.backends.openvino_engine import compiled
-    from utils.backends.quantization import float_layers, in_batches, quantized_openvino
+    from utils.backends.quantization import calibration_batches, float_nodes, quantized_openvino
 
     size = (images.shape[-1], images.shape[-2])
     graph = openvino.Core().read_model(to_onnx(network.model, size))
     if options.precision == "int8":
-        photos = in_batches([options.calibration], 1) if options.calibration is not None else []
-        graph = quantized_openvino(graph, photos, float_layers(network.model, photos))
+        batches = calibration_batches(_photos(options), 1)
+        graph = quantized_openvino(graph, batches, float_nodes(network.model, batches))
     files = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".xml", ".bin")]
     openvino.save_model(graph, files[0], compress_to_fp16=False)
     opened = compiled(openvino.Core().read_model(files[0]))

@@ -1,4 +1,4 @@
-"""A network without batch normalisation: its scale and shift go into the convolutions."""
+"""A network without batch normalisation: its scale and shift are folded into the convolutions."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from models.darknet import Darknet
-from utils.backends.base import FixedBatch, Wanted
+from utils.backends.base import EngineOptions, FixedBatch
 from utils.backends.ncnn_graph import IMAGE, to_ncnn
 from utils.errors import InputError
 
@@ -26,7 +26,11 @@ def write(model: Darknet, stem: Path) -> tuple[Path, Path]:
 
 
 def load(parameters: Path, weights: Path, threads: int = 0) -> ncnn.Net:
-    """A network that `write` wrote, ready to run in float32."""
+    """A network that `write` wrote, ready to run in float32.
+
+    Raises:
+        InputError: ncnn refuses the files.
+    """
     net = ncnn.Net()
     net.opt.num_threads = threads or torch.get_num_threads()
     for option in ("use_fp16_storage", "use_fp16_arithmetic", "use_fp16_packed"):
@@ -37,7 +41,11 @@ def load(parameters: Path, weights: Path, threads: int = 0) -> ncnn.Net:
 
 
 def infer(net: ncnn.Net, image: Tensor, count: int) -> list[Tensor]:
-    """One image [3, H, W] → its `count` raw maps [1, C, h, w]."""
+    """One image [3, H, W] → its `count` raw maps [1, C, h, w].
+
+    Raises:
+        InputError: the network has not so many maps.
+    """
     extractor = net.create_extractor()
     pixels = np.ascontiguousarray(image.cpu().numpy())
     extractor.input(IMAGE, ncnn.Mat(pixels))
@@ -55,13 +63,15 @@ class NcnnEngine(FixedBatch):
 
     name = "ncnn"
 
-    def __init__(self, model: Darknet, wanted: Wanted) -> None:
-        super().__init__(wanted)
-        wanted.refuse_precision(self.name, ("fp32",))
+    def __init__(self, model: Darknet, options: EngineOptions) -> None:
+        """Write the network as ncnn's files and read them."""
+        super().__init__(options)
+        options.check_precision(self.name, ("fp32",))
         self._count = len(model.heads)
         with tempfile.TemporaryDirectory() as folder:
-            self._net = load(*write(model, Path(folder) / "net"), wanted.threads)
+            self._net = load(*write(model, Path(folder) / "net"), options.threads)
 
     def run(self, images: Tensor) -> list[Tensor]:
+        """Exactly `batch` images → the maps."""
         parts = zip(*(infer(self._net, image, self._count) for image in images), strict=True)
         return [torch.cat(maps) for maps in parts]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from models.blocks import Convolution, Logistic, Pool, Reorg, Scale, Shortcut, Upsample
 from models.darknet import Darknet
-from utils.backends.write import Layer, Map, padding, write_layers
+from utils.backends.layer_writer import Layer, Map, padding, write_layers
 
 MAGIC = 7767517  # the first line of a .param
 IMAGE = "image"
@@ -48,18 +48,19 @@ class Graph:
         return name
 
     def put(self, values: Tensor) -> None:
+        """Add float32 weights."""
         self.weights += values.detach().cpu().contiguous().numpy().astype("<f4").tobytes()
 
     def text(self) -> str:
         """The .param. A blob has one reader there, so one that has several is split for them."""
         readers = Counter(name for line in self.lines for name in line.reads)
-        rows, blobs, turn = [], len(self.lines), Counter[str]()
+        rows, blobs, copies_read = [], len(self.lines), Counter[str]()
 
         def read(name: str) -> str:
             if readers[name] < 2:
                 return name
-            turn[name] += 1
-            return f"{name}_{turn[name]}"
+            copies_read[name] += 1
+            return f"{name}_{copies_read[name]}"
 
         for line in self.lines:
             reads = [read(name) for name in line.reads]
@@ -86,10 +87,12 @@ def _setting(key: int, value: Setting) -> str:
 
 
 def to_ncnn(model: Darknet) -> tuple[str, bytes]:
-    """The text of a .param and the bytes of a .bin: from an image of any size, `IMAGE`, to the raw
-    maps, which are called map0, map1, ...
+    """A network as the text of a .param and the bytes of a .bin.
 
-    Raises InputError for a layer without a counterpart.
+    It goes from an image of any size, `IMAGE`, to the raw maps, which are called map0, map1, ...
+
+    Raises:
+        InputError: a layer has no counterpart.
     """
     graph = Graph()
     graph.add("Input", name=IMAGE)
@@ -123,14 +126,14 @@ def _convolution(graph: Graph, layer: Layer) -> Map:
     kind = "Convolution"
     if conv.groups > 1:
         kind, settings[7] = "ConvolutionDepthWise", conv.groups
-    after = type(layer.module.activation)
-    if after in FUSED:
-        settings |= FUSED[after]
+    activation = type(layer.module.activation)
+    if activation in FUSED:
+        settings |= FUSED[activation]
     name = graph.add(kind, *layer.names, settings=settings)
     graph.weights += bytes(4)  # float32 follows
     graph.put(conv.weight)
     graph.put(conv.bias)
-    return Map(name if after in FUSED else _activated(graph, layer, name), conv.out_channels)
+    return Map(name if activation in FUSED else _activated(graph, layer, name), conv.out_channels)
 
 
 def _pool(graph: Graph, layer: Layer) -> Map:
@@ -222,8 +225,8 @@ ACTIVATIONS: dict[type[nn.Module], tuple[str, Mapping[int, Setting]]] = {
 
 
 def _activated(graph: Graph, layer: Layer, name: str) -> str:
-    after = type(layer.module.activation)
-    if after is nn.Identity:
+    activation = type(layer.module.activation)
+    if activation is nn.Identity:
         return name
-    kind, settings = ACTIVATIONS[after]
+    kind, settings = ACTIVATIONS[activation]
     return graph.add(kind, name, settings=settings)

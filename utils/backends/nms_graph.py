@@ -1,6 +1,8 @@
 """A network's ONNX graph that also decodes boxes and suppresses those that overlap.
 
-Decoding is that of `models.head`, written as nodes, so that the size of the images may vary.
+Decoding is that of `models.head`, written as nodes, so that the size of the images may vary. It is
+written by hand since torch's exporter takes 19 seconds for these two steps alone (this takes half a
+second with the network), needs two more packages, and has no operator for NonMaxSuppression.
 """
 
 from __future__ import annotations
@@ -10,28 +12,31 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import TensorProto
 
+import import_param
 from models.darknet import Darknet
 from models.head import Head
 from utils.backends.onnx_graph import IMAGES, Graph, Shape, image_shape, raw_maps
 from utils.errors import InputError
 
-WHOLE, REAL = TensorProto.INT64, TensorProto.FLOAT
-
 
 def with_nms(
     model: Darknet,
     size: tuple[int, int] | None,
-    conf_thres: float,
-    nms_thres: float,
-    max_detections: int,
+    settings: import_param.Nms,
 ) -> bytes:
-    """The bytes of a .onnx file from images to image_index [N], labels [N], boxes [N, 4], xyxy in
-    pixels of the input, and scores [N].
+    """A network with decoding and NMS as the bytes of a .onnx file.
 
-    size: as for `to_onnx`. The rule is that of `utils.evaluation.nms`: a box may be of several classes, and
-    suppression goes class by class; at most `max_detections` of each class of an image are kept.
-    N detections in the order of image, class and falling score. Raises InputError for another
-    overlap than IoU.
+    It goes from images to N detections, in the order of image, class and falling score: image_index
+    [N], labels [N], boxes [N, 4] (xyxy in pixels of the input) and scores [N]. The rule is that of
+    `utils.evaluation.nms`: a box may be of several classes, and suppression goes class by class.
+
+    Args:
+        model: the network.
+        size: as for `to_onnx`.
+        settings: the thresholds; `max_detections` is for each class of an image.
+
+    Raises:
+        InputError: the network's heads ask for another overlap than IoU.
     """
     if model.heads[-1].nms_power is not None:
         raise InputError(
@@ -39,19 +44,24 @@ def with_nms(
         )
     graph = Graph()
     boxes, scores = _decoded(graph, raw_maps(graph, model), model.heads)
-    limits = (graph.integers([max_detections]), graph.constant([nms_thres, conf_thres]))
-    iou, confidence = graph.split(limits[1], (1, 1), 0)
-    chosen = graph.node("NonMaxSuppression", boxes, scores, limits[0], iou, confidence)
-    places = graph.node("Gather", chosen, graph.integers([0, 2]), axis=1)  # image, box
-    graph.node("Gather", chosen, graph.integers(0), name="image_index", axis=1)
-    graph.node("Gather", chosen, graph.integers(1), name="labels", axis=1)
-    graph.node("GatherND", boxes, places, name="boxes")
-    graph.node("GatherND", scores, chosen, name="scores")
+    selected = graph.node(  # [N, 3]: image, class, box
+        "NonMaxSuppression",
+        boxes,
+        scores,
+        graph.integers([settings.max_detections]),
+        graph.constant([settings.nms_thres]),
+        graph.constant([settings.conf_thres]),
+    )
+    image_and_box = graph.node("Gather", selected, graph.integers([0, 2]), axis=1)
+    graph.node("Gather", selected, graph.integers(0), name="image_index", axis=1)
+    graph.node("Gather", selected, graph.integers(1), name="labels", axis=1)
+    graph.node("GatherND", boxes, image_and_box, name="boxes")
+    graph.node("GatherND", scores, selected, name="scores")
     outputs: dict[str, tuple[int, Shape]] = {
-        "image_index": (WHOLE, ["N"]),
-        "labels": (WHOLE, ["N"]),
-        "boxes": (REAL, ["N", 4]),
-        "scores": (REAL, ["N"]),
+        "image_index": (TensorProto.INT64, ["N"]),
+        "labels": (TensorProto.INT64, ["N"]),
+        "boxes": (TensorProto.FLOAT, ["N", 4]),
+        "scores": (TensorProto.FLOAT, ["N"]),
     }
     return graph.model(image_shape(model, size), outputs).SerializeToString()
 
@@ -84,8 +94,9 @@ def _head(graph: Graph, raw: str, head: Head) -> tuple[str, str]:
     boxes = graph.node("Concat", *edges, axis=2)  # [B, A, 4, h·w]
     boxes = graph.node("Transpose", boxes, perm=(0, 1, 3, 2))
 
-    found = [_probability(graph, logits, head) for logits in (objectness, classes)]
-    scores = graph.node("Transpose", graph.node("Mul", *found), perm=(0, 2, 1, 3))  # [B, C, A, h·w]
+    factors = [_probability(graph, logits, head) for logits in (objectness, classes)]
+    scores = graph.node("Mul", *factors)
+    scores = graph.node("Transpose", scores, perm=(0, 2, 1, 3))  # [B, C, A, h·w]
     return (
         graph.node("Reshape", boxes, graph.integers([0, -1, 4])),
         graph.node("Reshape", scores, graph.integers([0, head.classes, -1])),
@@ -106,7 +117,7 @@ def _cells(graph: Graph, raw: str) -> tuple[str, str]:
     row = graph.node("Div", numbers, width)
     column = graph.node("Mod", numbers, width)
     ends = [graph.node("Unsqueeze", value, graph.integers([0])) for value in (column, row)]
-    corner = graph.node("Cast", graph.node("Concat", *ends, axis=0), to=REAL)
-    turned = [graph.node("Gather", value, graph.integers([[1], [0]])) for value in lengths]
-    of_map, of_image = (graph.node("Cast", value, to=REAL) for value in turned)  # [2, 1]
-    return corner, graph.node("Div", of_image, of_map)
+    corner = graph.node("Cast", graph.node("Concat", *ends, axis=0), to=TensorProto.FLOAT)
+    swapped = [graph.node("Gather", value, graph.integers([[1], [0]])) for value in lengths]
+    sizes = [graph.node("Cast", value, to=TensorProto.FLOAT) for value in swapped]  # [2, 1] each
+    return corner, graph.node("Div", sizes[1], sizes[0])

@@ -17,7 +17,7 @@ from torch import nn
 
 from models.blocks import Convolution, Logistic, Pool, Reorg, Scale, Shortcut, Upsample
 from models.darknet import Darknet, shapes
-from utils.backends.write import Layer, Map, padding, write_layers
+from utils.backends.layer_writer import Layer, Map, padding, write_layers
 
 OPSET, IR_VERSION = 20, 9  # the first with Gelu, and the file format of its time
 IMAGES = "images"
@@ -28,6 +28,7 @@ class Graph:
     """An ONNX graph that grows node by node."""
 
     def __init__(self) -> None:
+        """Begin without nodes."""
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
 
@@ -38,7 +39,7 @@ class Graph:
         return name
 
     def split(self, value: str, sizes: Sequence[int], axis: int) -> list[str]:
-        """A tensor in parts of these sizes."""
+        """Add a node that cuts a tensor into parts of these sizes along an axis."""
         name = f"Split_{len(self._nodes)}"
         parts = [f"{name}_{number}" for number in range(len(sizes))]
         inputs = [value, self.integers(sizes)]
@@ -46,41 +47,61 @@ class Graph:
         return parts
 
     def constant(self, values: ArrayLike, dtype: DTypeLike = np.float32) -> str:
+        """Add a constant tensor; its name."""
         name = f"constant_{len(self._constants)}"
         self._constants.append(numpy_helper.from_array(np.asarray(values, dtype), name))
         return name
 
     def integers(self, values: ArrayLike) -> str:
+        """Add a constant tensor of integers; its name."""
         return self.constant(values, np.int64)
 
     def model(self, images: Shape, outputs: Mapping[str, tuple[int, Shape]]) -> onnx.ModelProto:
-        """The graph from `IMAGES` to outputs, by name their element type and shape."""
-        source = helper.make_tensor_value_info(IMAGES, TensorProto.FLOAT, images)
-        found = [helper.make_tensor_value_info(name, *what) for name, what in outputs.items()]
-        graph = helper.make_graph(self._nodes, "network", [source], found, self._constants)
+        """The whole graph.
+
+        Args:
+            images: the shape of its input, `IMAGES`.
+            outputs: by name of a node, its element type and shape.
+        """
+        inputs = [helper.make_tensor_value_info(IMAGES, TensorProto.FLOAT, images)]
+        results = [helper.make_tensor_value_info(name, *type_) for name, type_ in outputs.items()]
+        graph = helper.make_graph(self._nodes, "network", inputs, results, self._constants)
         opsets = [helper.make_opsetid("", OPSET)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
 
 
 def to_onnx(model: Darknet, size: tuple[int, int] | None = None, batch: int = 1) -> bytes:
-    """The bytes of a .onnx file: from images [batch, C, height, width] to the raw maps, which are
-    called map0, map1, ...; the convolution of layer 7 is called `layer_7` there.
+    """A network as the bytes of a .onnx file.
 
-    size: (width, height) in pixels; None for images of any number and size.
-    Raises InputError for a pooling without a counterpart.
+    It goes from images [batch, C, height, width] to the raw maps, which are called map0, map1, ...;
+    its convolutions are called as `node_name` says.
+
+    Args:
+        model: the network.
+        size: (width, height) in pixels; None for images of any number and size.
+        batch: the number of images, where the size is given.
+
+    Raises:
+        InputError: a pooling has no counterpart.
     """
     graph, netdef = Graph(), model.netdef
     outputs: dict[str, tuple[int, Shape]] = {}
-    found = shapes(netdef, size)
+    map_shapes = shapes(netdef, size)
     for number, (index, raw) in enumerate(zip(netdef.heads, raw_maps(graph, model), strict=True)):
         name = graph.node("Identity", raw, name=f"map{number}")
-        channels, height, width = found[index]
+        channels, height, width = map_shapes[index]
         fixed: Shape = (batch, channels, height, width)
         outputs[name] = (TensorProto.FLOAT, fixed if size else ("batch", channels, None, None))
     return graph.model(image_shape(model, size, batch), outputs).SerializeToString()
 
 
+def node_name(index: int) -> str:
+    """The name of the convolution of a layer."""
+    return f"layer_{index}"
+
+
 def image_shape(model: Darknet, size: tuple[int, int] | None, batch: int = 1) -> Shape:
+    """The shape of a network's input; arguments as for `to_onnx`."""
     channels = model.netdef.channels
     return (batch, channels, size[1], size[0]) if size else ("batch", channels, "rows", "columns")
 
@@ -107,7 +128,7 @@ def _convolution(graph: Graph, layer: Layer) -> Map:
         layer.inputs[0].name,
         graph.constant(conv.weight.cpu()),
         graph.constant(conv.bias.cpu()),
-        name=f"layer_{layer.index}",
+        name=node_name(layer.index),
         kernel_shape=conv.kernel_size,
         strides=conv.stride,
         pads=conv.padding * 2,

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from models.darknet import Darknet
-from utils.backends.base import FixedBatch, Wanted
-from utils.backends.onnx_graph import to_onnx
+from utils.backends.base import EngineOptions, FixedBatch
+from utils.backends.onnx_graph import IMAGES, to_onnx
 from utils.backends.quantization import quantized, quantized_onnx
 
 
@@ -23,16 +23,20 @@ def session(graph: bytes | str, threads: int = 0) -> onnxruntime.InferenceSessio
 
 
 class OnnxRuntimeEngine(FixedBatch):
+    """ONNX Runtime, in float32 or int8."""
+
     name = "onnxruntime"
 
-    def __init__(self, model: Darknet, wanted: Wanted) -> None:
-        super().__init__(wanted)
-        wanted.refuse_precision(self.name, ("fp32", "int8"))
-        graph = to_onnx(model, wanted.size, wanted.batch)
-        if wanted.precision == "int8":
-            graph = quantized(graph, model, wanted, quantized_onnx, ("onnxruntime",))
-        self._session = session(graph, wanted.threads)
+    def __init__(self, model: Darknet, options: EngineOptions) -> None:
+        """Write the network as an ONNX graph and open it."""
+        super().__init__(options)
+        options.check_precision(self.name, ("fp32", "int8"))
+        graph = to_onnx(model, options.size, options.batch)
+        if options.precision == "int8":
+            graph = quantized(graph, model, options, quantized_onnx, ("onnxruntime",))
+        self._session = session(graph, options.threads)
 
     def run(self, images: Tensor) -> list[Tensor]:
-        feeds = {"images": images.cpu().contiguous().numpy()}
+        """Exactly `batch` images → the maps."""
+        feeds = {IMAGES: images.cpu().contiguous().numpy()}
         return [torch.from_numpy(raw) for raw in self._session.run(None, feeds)]

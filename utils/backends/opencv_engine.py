@@ -10,16 +10,20 @@ from torch import Tensor
 
 from models.darknet import Darknet
 from models.weights import to_bytes
-from utils.backends.base import FixedBatch, Wanted, near
+from utils.backends.base import EngineOptions, FixedBatch, maps_agree
 from utils.errors import InputError
 
-# Of the largest value of a map. Of what OpenCV takes for something else (dilated convolutions,
-# shortcuts of three maps, weighted ones, ...), the nearest was 0.03 off.
-DIFFERENT = 0.01
+# How far its maps may be off, as a share of a map's largest value. Of what OpenCV takes for
+# something else (dilated convolutions, shortcuts of three maps, ...), the nearest was 0.03 off.
+TOLERANCE = 0.01
 
 
 def load(cfg: bytes, weights: bytes) -> cv2.dnn.Net:
-    """A Darknet pair, ready to run. Raises InputError for what OpenCV refuses."""
+    """A Darknet pair, ready to run.
+
+    Raises:
+        InputError: OpenCV refuses the network, or this OpenCV reads no Darknet files.
+    """
     if not hasattr(cv2.dnn, "readNetFromDarknet"):
         raise InputError(
             f"backend='opencv': OpenCV {cv2.__version__} reads no Darknet files: "
@@ -42,7 +46,8 @@ def _buffer(file: bytes) -> NDArray[np.uint8]:
 def raw_maps(net: cv2.dnn.Net, heads: tuple[int, ...]) -> list[str]:
     """What OpenCV calls the layers that the [yolo] `heads` read.
 
-    Raises InputError where it has not made such layers.
+    Raises:
+        InputError: it has not made such layers.
     """
     names = list(net.getLayerNames())
     for index in heads:
@@ -52,32 +57,38 @@ def raw_maps(net: cv2.dnn.Net, heads: tuple[int, ...]) -> list[str]:
 
 
 class OpenCvEngine(FixedBatch):
+    """OpenCV, in float32."""
+
     name = "opencv"
 
-    def __init__(self, model: Darknet, wanted: Wanted) -> None:
-        super().__init__(wanted)
-        wanted.refuse_precision(self.name, ("fp32",))
-        width, height = wanted.size
+    def __init__(self, model: Darknet, options: EngineOptions) -> None:
+        """Let OpenCV read the network, and compare what it computes with torch."""
+        super().__init__(options)
+        options.check_precision(self.name, ("fp32",))
+        width, height = options.size
         netdef = model.netdef.with_net_options(width=width, height=height)
         self._net = load(netdef.text().encode(), to_bytes(model))
-        self._threads = wanted.threads
-        self._try(model, wanted.images())
+        self._threads = options.threads
+        self._check(model, options.random_images())
 
     @torch.inference_mode()
-    def _try(self, model: Darknet, images: Tensor) -> None:
-        """Raise InputError where OpenCV cannot run the network, or computes something else of it:
-        it overlooks options of a section that it does not know."""
+    def _check(self, model: Darknet, images: Tensor) -> None:
+        """Refuse what OpenCV cannot run, or computes something else of.
+
+        It overlooks options of a section that it does not know.
+        """
         try:
             self._outputs = raw_maps(self._net, model.netdef.heads)
-            found = self.run(images)
+            maps = self.run(images)
         except cv2.error as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"backend='opencv': cannot run this network: {reason}") from error
-        wanted = [raw.cpu() for raw in model(images.to(next(model.parameters()).device))]
-        if not near(found, wanted, DIFFERENT):
+        reference = [raw.cpu() for raw in model(images.to(next(model.parameters()).device))]
+        if not maps_agree(maps, reference, TOLERANCE):
             raise InputError("backend='opencv': OpenCV computes something else of this network")
 
     def run(self, images: Tensor) -> list[Tensor]:
+        """Exactly `batch` images → the maps."""
         before = cv2.getNumThreads()
         cv2.setNumThreads(self._threads or torch.get_num_threads())
         try:

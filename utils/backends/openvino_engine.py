@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,27 +12,28 @@ import torch
 from torch import Tensor
 
 from models.darknet import Darknet
-from utils.backends.base import FixedBatch, Wanted
+from utils.backends.base import EngineOptions, FixedBatch
 from utils.backends.onnx_graph import to_onnx
-from utils.backends.quantization import Images, quantized, quantized_openvino
+from utils.backends.quantization import CalibrationBatches, quantized, quantized_openvino
 
 # Left to itself, OpenVINO computes in bfloat16 where the CPU has it, whatever the model says.
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
 def precisions() -> tuple[str, ...]:
-    able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return ("fp32", *(["bf16"] if "BF16" in able else []), "int8")
+    """What OpenVINO computes natively on this CPU."""
+    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return ("fp32", *(["bf16"] if "BF16" in capabilities else []), "int8")
 
 
 def compiled(
     graph: openvino.Model, precision: str = "fp32", threads: int = 0
 ) -> openvino.CompiledModel:
     """A graph made ready for one image after the other."""
-    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": HINTS[precision]}
+    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": HINTS[precision]}
     if threads:
-        options["INFERENCE_NUM_THREADS"] = str(threads)
-    return openvino.Core().compile_model(graph, "CPU", options)
+        hints["INFERENCE_NUM_THREADS"] = str(threads)
+    return openvino.Core().compile_model(graph, "CPU", hints)
 
 
 def packed(graph: openvino.Model) -> bytes:
@@ -43,28 +45,33 @@ def packed(graph: openvino.Model) -> bytes:
 
 
 def unpacked(content: bytes) -> openvino.Model:
+    """The graph that `packed` made bytes of."""
     end = 8 + int.from_bytes(content[:8], "little")
     weights = np.frombuffer(content[end:], np.uint8)
     return openvino.Core().read_model(content[8:end], openvino.Tensor(weights))
 
 
-def _quantized(graph: bytes, images: Images, in_float: list[str]) -> bytes:
-    return packed(quantized_openvino(openvino.Core().read_model(graph), images, in_float))
+def _quantized(graph: bytes, batches: CalibrationBatches, in_float: Sequence[str]) -> bytes:
+    return packed(quantized_openvino(openvino.Core().read_model(graph), batches, in_float))
 
 
 class OpenVinoEngine(FixedBatch):
+    """OpenVINO, in float32, int8, and bfloat16 where the CPU has it."""
+
     name = "openvino"
 
-    def __init__(self, model: Darknet, wanted: Wanted) -> None:
-        super().__init__(wanted)
-        wanted.refuse_precision(self.name, precisions())
-        graph = to_onnx(model, wanted.size, wanted.batch)
-        if wanted.precision == "int8":
-            network = unpacked(quantized(graph, model, wanted, _quantized, ("openvino", "nncf")))
+    def __init__(self, model: Darknet, options: EngineOptions) -> None:
+        """Write the network as an ONNX graph and compile it."""
+        super().__init__(options)
+        options.check_precision(self.name, precisions())
+        graph = to_onnx(model, options.size, options.batch)
+        if options.precision == "int8":
+            network = unpacked(quantized(graph, model, options, _quantized, ("openvino", "nncf")))
         else:
             network = openvino.Core().read_model(graph)
-        self._request = compiled(network, wanted.precision, wanted.threads).create_infer_request()
+        self._request = compiled(network, options.precision, options.threads).create_infer_request()
 
     def run(self, images: Tensor) -> list[Tensor]:
-        found = self._request.infer([images.cpu().contiguous().numpy()], share_inputs=True)
-        return [torch.from_numpy(found[n]) for n in range(len(found))]
+        """Exactly `batch` images → the maps."""
+        maps = self._request.infer([images.cpu().contiguous().numpy()], share_inputs=True)
+        return [torch.from_numpy(maps[n]) for n in range(len(maps))]

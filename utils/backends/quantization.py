@@ -1,9 +1,9 @@
-"""A network in 8-bit integers: which layers, and by whose tools.
+"""A network in 8-bit integers, by ONNX Runtime's and OpenVINO's own tools.
 
 Post-training quantisation: weights become int8 with a scale a channel, activations 8-bit with a
-scale a tensor, whose range is taken from photos like those to come. The convolutions that write the
-raw maps stay in float, since a box's width is an exponential of what they say; decoding is outside
-the graph, in float32, in any case.
+scale a tensor, whose range is taken from photos like those to come (calibration). Which layers stay
+in float is decided in `utils.backends.float_layers`; decoding is outside the graph, in float32, in
+any case.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.darknet import Darknet
-from models.netdef import NetDef
-from utils.backends.base import Wanted
-from utils.backends.cache import identity, kept
-from utils.backends.sensitivity import DEAREST, ENOUGH, PHOTOS, too_sensitive
+from utils.backends.base import EngineOptions
+from utils.backends.cache import cached
+from utils.backends.float_layers import OPTIONS, float_layers
 from utils.errors import InputError
 from utils.timing import version
 
-Images = list[NDArray[np.float32]]  # [B, 3, H, W] each
+CalibrationBatches = list[NDArray[np.float32]]  # [B, 3, H, W] each, 0 to 1
+Quantize = Callable[[bytes, CalibrationBatches, Sequence[str]], bytes]
 
 
-def in_batches(calibration: Iterable[Tensor] | None, batch: int) -> Images:
+def calibration_batches(calibration: Iterable[Tensor] | None, batch: int) -> CalibrationBatches:
     """Photos in batches of one size; the last is filled up with the first photos.
 
-    Raises InputError where there are none.
+    Raises:
+        InputError: there are no photos.
     """
     photos = list(calibration or ())
     if not sum(map(len, photos)):
@@ -46,89 +47,81 @@ def in_batches(calibration: Iterable[Tensor] | None, batch: int) -> Images:
     return [images[order[start : start + batch]] for start in range(0, count, batch)]
 
 
-def head_convolutions(netdef: NetDef) -> tuple[int, ...]:
-    """The layers that write the raw maps."""
-    found = []
-    for index in netdef.heads:
-        while netdef.layers[index].kind != "convolutional":
-            index = netdef.sources(index)[0]
-        found.append(index)
-    return tuple(found)
+def float_nodes(model: Darknet, batches: CalibrationBatches) -> list[str]:
+    """The names that `onnx_graph` gives to the convolutions that stay in float."""
+    from utils.backends.onnx_graph import node_name
 
-
-def float_layers(model: Darknet, images: Images) -> list[str]:
-    """The names of the convolutions that stay in float, as `onnx_graph` gives them: those
-    that write the raw maps, and those that `sensitivity` finds."""
-    heads = head_convolutions(model.netdef)
-    few = torch.from_numpy(np.concatenate(images[:PHOTOS]))
-    device = next(model.parameters()).device
-    return [f"layer_{n}" for n in sorted({*heads, *too_sensitive(model, few.to(device), heads)})]
+    images = torch.from_numpy(np.concatenate(batches[: OPTIONS.photos]))
+    layers = float_layers(model, images.to(next(model.parameters()).device))
+    return [node_name(index) for index in layers]
 
 
 def quantized(
-    graph: bytes,
-    model: Darknet,
-    wanted: Wanted,
-    quantize: Callable[[bytes, Images, list[str]], bytes],
-    tools: Sequence[str],
+    graph: bytes, model: Darknet, options: EngineOptions, quantize: Quantize, tools: Sequence[str]
 ) -> bytes:
-    """What `quantize` makes of a network's ONNX graph, from the cache where it is there.
+    """A network's ONNX graph in int8, from the cache where the same one was quantised before.
 
-    tools: the packages that have a part in it.
+    Args:
+        graph: the network as `onnx_graph` writes it.
+        model: the network.
+        options: with photos to calibrate on.
+        quantize: makes it from the graph, the photos and the names of nodes that stay in float.
+        tools: the packages that have a part in it, whose versions the cache minds.
     """
-    images = in_batches(wanted.calibration, wanted.batch)
+    batches = calibration_batches(options.calibration, options.batch)
 
-    def make() -> bytes:
-        return quantize(graph, images, float_layers(model, images))
+    def compute() -> bytes:
+        return quantize(graph, batches, float_nodes(model, batches))
 
-    if not wanted.keep:
-        return make()
-    versions = [f"{name} {version(name)}" for name in tools]
-    rules = f"int8 {versions} {PHOTOS} {ENOUGH} {DEAREST}"  # and which layers stay in float
-    return kept("int8", identity([rules.encode(), graph, *(x.tobytes() for x in images)]), make)
+    if not options.use_cache:
+        return compute()
+    versions = [(name, version(name)) for name in tools]
+    return cached("int8", (versions, OPTIONS, graph, batches), compute)
 
 
-def quantized_onnx(graph: bytes, images: Images, in_float: list[str]) -> bytes:
+def quantized_onnx(graph: bytes, batches: CalibrationBatches, in_float: Sequence[str]) -> bytes:
     """An ONNX graph with QDQ nodes, by ONNX Runtime's own tools."""
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
+    from utils.backends.onnx_graph import IMAGES
+
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self._images: Iterator[Any] = iter(images)
+            self._batches: Iterator[Any] = iter(batches)
 
         def get_next(self) -> dict[str, Any] | None:
-            image = next(self._images, None)
-            return None if image is None else {"images": image}
+            images = next(self._batches, None)
+            return None if images is None else {IMAGES: images}
 
     with TemporaryDirectory() as folder:
-        ready, target = Path(folder) / "ready.onnx", Path(folder) / "int8.onnx"
-        ready.write_bytes(graph)
-        logging.disable(logging.WARNING)  # it asks for what the exporter has done
+        source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+        source.write_bytes(graph)
+        logging.disable(logging.WARNING)  # it asks for what `onnx_graph` has done
         quantize_static(
-            ready,
+            source,
             target,
             Reader(),
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=in_float,
+            nodes_to_exclude=list(in_float),
         )
         logging.disable(logging.NOTSET)
         return target.read_bytes()
 
 
-def quantized_openvino(graph: Any, images: Images, in_float: list[str]) -> Any:
+def quantized_openvino(graph: Any, batches: CalibrationBatches, in_float: Sequence[str]) -> Any:
     """An openvino.Model with FakeQuantize nodes, by NNCF."""
     import nncf
 
     present = {op.get_friendly_name() for op in graph.get_ops()}
     names = [name for name in present if name.partition("/")[0] in in_float]
     nncf.set_log_level(logging.ERROR)
-    with redirect_stdout(StringIO()):  # progress bars, of each of a table's hundreds of networks
+    with redirect_stdout(StringIO()):  # a latency table quantises hundreds: no progress bars
         return nncf.quantize(
             graph,
-            nncf.Dataset(images),
+            nncf.Dataset(batches),
             preset=nncf.QuantizationPreset.MIXED,  # leaky leaves few negative values
-            subset_size=len(images),
+            subset_size=len(batches),
             ignored_scope=nncf.IgnoredScope(names=names) if names else None,
         )

@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-from import_param import DataSet
-from utils.backends import open_engine
-from utils.backends.base import Engine
+from import_param import DataSet, Runtime
+from utils.backends.base import Engine, EngineOptions
+from utils.backends.registry import open_engine
 from utils.checkpoint import Network
 from utils.data.calibration import sample_images
 
-CALIBRATION_BATCH = 8  # photos that go through the network at once while it is calibrated
+CALIBRATION_BATCH = 8  # photos that go through the network at once while int8's ranges are taken
 
 
-def open_runtime(
-    network: Network,
-    batch: int,
-    *,
-    backend: str,
-    precision: str,
-    threads: int = 0,
-    calibration: str = "",
-    calibration_photos: int = 200,
-) -> Engine:
-    """Open a network on an engine; the settings are those of `import_param.Runtime`."""
-    photos = None
-    if precision == "int8":
+def open_runtime(network: Network, batch: int, runtime: Runtime) -> Engine:
+    """Open a network on an engine, to run `batch` images at once.
+
+    Raises:
+        InputError: the library is not installed or cannot compute in that precision, or there are
+            no photos to calibrate on.
+    """
+    calibration = None
+    if runtime.precision == "int8":
         photos = sample_images(
-            DataSet(data=calibration), network.size, network.letterbox, calibration_photos
+            DataSet(data=runtime.calibration),
+            network.size,
+            network.letterbox,
+            runtime.calibration_photos,
         )
-    return open_engine(
-        backend,
-        network.model,
-        network.size,
-        precision=precision,
-        batch=batch,
-        threads=threads,
-        calibration=None if photos is None else photos.split(CALIBRATION_BATCH),
+        calibration = photos.split(CALIBRATION_BATCH)
+    options = EngineOptions(
+        network.size, runtime.precision, batch, runtime.threads, calibration=calibration
     )
+    return open_engine(runtime.backend, network.model, options)

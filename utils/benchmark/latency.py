@@ -22,7 +22,7 @@ from torch import Tensor
 from models.costs import count_operations, count_parameters
 from models.darknet import Darknet
 from models.weights import to_bytes
-from utils.backends import open_engine
+from utils.backends import EngineOptions, open_engine
 from utils.benchmark.peers import PEERS, PeerNetwork, open_peer
 from utils.errors import InputError
 from utils.files import atomic
@@ -118,15 +118,9 @@ def open_one(candidate: Candidate, key: Key, threads: int) -> Run:
     network, engine, precision, batch = key
     if engine in PEERS:
         return open_peer(engine, candidate.model, network, candidate.size)
-    return open_engine(
-        engine,
-        candidate.model,
-        candidate.size,
-        precision=precision,
-        batch=batch,
-        threads=threads,
-        calibration=None if candidate.calibration is None else [candidate.calibration],
-    )
+    calibration = None if candidate.calibration is None else [candidate.calibration]
+    options = EngineOptions(candidate.size, precision, batch, threads, calibration)
+    return open_engine(engine, candidate.model, options)
 
 
 def measure(

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import torch
 
@@ -22,7 +22,7 @@ def open_detector(timer: StageTimer, batch: int, settings: DetectSettings) -> "D
     network = load_network(settings.network)
     if hidden := undrawable(network.names):
         print(f"no font here has the letters of {', '.join(hidden)}: pictures show their numbers")
-    run = open_runtime(network, batch, **asdict(settings.runtime))
+    run = open_runtime(network, batch, settings.runtime)
     return Detector(network, run, timer, settings.nms, settings.detection.classes)
 
 

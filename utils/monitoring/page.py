@@ -13,7 +13,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from utils.errors import InputError
-from utils.files import write_bytes
+from utils.files import cache_folder, write_bytes
 
 DOWNLOAD_TIMEOUT = 10.0  # seconds without a byte
 NPM_TIMEOUT = 90.0  # seconds in all
@@ -75,8 +75,7 @@ def static_folder(data: Path) -> Path:
     if not missing_page_files(package):
         return package
     name = f"visdom-{importlib.metadata.version('visdom')}"
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    for folder in (base / "yolov3-pruning" / name, data / name):
+    for folder in (cache_folder() / name, data / name):
         try:
             for source in package.rglob("*"):
                 target = folder / source.relative_to(package)
@@ -86,7 +85,7 @@ def static_folder(data: Path) -> Path:
             continue
         if os.access(folder, os.W_OK):
             return folder
-    raise RuntimeError(f"neither {base} nor {data} can be written")
+    raise RuntimeError(f"neither {cache_folder()} nor {data} can be written")
 
 
 def _package_folder() -> Path:

@@ -1,7 +1,6 @@
 """Is what is measured one layer, alone and without noise, on the engine that was asked for?"""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +21,7 @@ from pruning.latency.table import LatencyTable, LayerSpec, WidthRange, layer_spe
 from tests.pruning.fake_latency import CONDITIONS, METER, count_instead_of_timing
 from tests.pruning.latency.test_table import DEPTHWISE, PLAIN, filled
 from tests.pruning.nets import CONFIGS, config
+from utils.backends import EngineOptions
 from utils.visualization.draw import write_image
 
 
@@ -95,11 +95,11 @@ def test_int8_is_calibrated_on_photos_of_the_networks_size(
     class Fastest:
         name = "onnxruntime"
 
-    def open_engine(name: str, model: Darknet, size: tuple[int, int], **how: Any) -> Fastest:
-        assert (name, how["keep"]) == ("onnxruntime" if seen else "auto", False)
-        (photos,) = how["calibration"]
+    def open_engine(name: str, model: Darknet, options: EngineOptions) -> Fastest:
+        assert (name, options.use_cache) == ("onnxruntime" if seen else "auto", False)
+        (photos,) = options.calibration or ()
         seen.append(photos)
-        assert photos.shape == (1, 3, size[1], size[0])
+        assert photos.shape == (1, 3, options.size[1], options.size[0])
         return Fastest()
 
     monkeypatch.setattr(meter, "open_engine", open_engine)

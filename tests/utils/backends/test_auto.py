@@ -12,12 +12,10 @@ import torch
 from torch import Tensor
 
 from tests.utils.backends.test_backends import trained
-from utils.backends import auto as choose
-from utils.backends import open_engine
-from utils.backends.base import Wanted
+from utils.backends import EngineOptions, auto, open_engine
 from utils.errors import InputError
 
-WANTED = Wanted((64, 64))
+OPTIONS = EngineOptions((64, 64))
 
 
 class Fake:
@@ -34,7 +32,7 @@ def refuse() -> Fake:
     raise InputError("this one cannot")
 
 
-def clock(milliseconds: Mapping[str, float], *, drift: float = 1.0) -> choose.Clock:
+def meter(milliseconds: Mapping[str, float], *, drift: float = 1.0) -> auto.Meter:
     """A machine on which engines take these times, and all that is measured later takes longer."""
     level = 1 / drift
 
@@ -51,16 +49,16 @@ def clock(milliseconds: Mapping[str, float], *, drift: float = 1.0) -> choose.Cl
     return measured
 
 
-def openers(*names: str) -> dict[str, choose.Opener]:
+def openers(*names: str) -> dict[str, auto.Opener]:
     return {name: partial(Fake, name) for name in names}
 
 
 def test_the_fastest_of_those_that_can() -> None:
     for names in permutations(("slow", "fast", "hopeless")):
-        engine, times, refused = choose.fastest(
+        engine, times, refused = auto.fastest(
             {"none": refuse, **openers(*names)},
-            WANTED,
-            clock({"slow": 3.0, "fast": 2.0, "hopeless": 9.0}),
+            OPTIONS,
+            meter({"slow": 3.0, "fast": 2.0, "hopeless": 9.0}),
         )
         assert engine.name == "fast"
         assert times == {"slow": 3.0, "fast": 2.0, "hopeless": 9.0}
@@ -69,7 +67,7 @@ def test_the_fastest_of_those_that_can() -> None:
 
 def test_on_a_machine_that_slows_down_all_are_told_as_with_the_last_one() -> None:
     times = {"first": 3.0, "second": 2.9, "last": 2.8}
-    engine, found, _ = choose.fastest(openers(*times), WANTED, clock(times, drift=2.0))
+    engine, found, _ = auto.fastest(openers(*times), OPTIONS, meter(times, drift=2.0))
     assert engine.name == "last"
     level = found["last"] / times["last"]
     assert level == 8  # of four measurements, two of each pair
@@ -89,54 +87,76 @@ def test_no_more_than_two_engines_are_in_memory() -> None:
 
     names = "abcdef"
     times = {name: 10.0 - number for number, name in enumerate(names)}
-    choose.fastest({name: partial(open_, name) for name in names}, WANTED, clock(times))
+    auto.fastest({name: partial(open_, name) for name in names}, OPTIONS, meter(times))
     assert most == 2
 
 
 def test_where_none_can_the_reasons_are_told() -> None:
     with pytest.raises(InputError, match="this one cannot"):
-        choose.fastest({"none": refuse}, WANTED)
+        auto.fastest({"none": refuse}, OPTIONS)
 
 
 def test_a_measurement_is_kept_for_its_network_and_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    milliseconds = {"a": 2.0, "b": 1.0}
+    measured: list[int] = []
+
+    def fastest(openers: Mapping[str, auto.Opener], options: EngineOptions) -> object:
+        measured.append(1)
+        return openers["b"](), milliseconds, {}
+
+    monkeypatch.setattr(auto, "fastest", fastest)
+
+    def ask(cfg: str = "cfg", options: EngineOptions = OPTIONS, machine: str = "here") -> bool:
+        """Whether it was measured now."""
+        before = len(measured)
+        engine, line = auto.open_fastest(openers("a", "b"), cfg, options, ["torch"], machine)
+        assert engine.name == "b" and "b, 1.0 ms (a 2.0)" in line
+        assert line.endswith("as measured before") == (len(measured) == before)
+        return len(measured) > before
+
+    assert ask() and not ask()
+    assert ask("other") and ask(machine="there")
+    for options in (
+        EngineOptions((32, 64)),
+        EngineOptions((64, 64), "bf16"),
+        EngineOptions((64, 64), batch=2),
+        EngineOptions((64, 64), threads=2),
+    ):
+        assert ask(options=options) and not ask(options=options)
+    file = tmp_path / "yolov3" / "engines.json"
+    assert len(json.loads(file.read_text())) == len(measured) == 7
+    for damage in ("{ damaged", "[]", '{"key": {"chosen": 1}}'):
+        file.write_text(damage)
+        assert ask() and not ask()
+        message = capsys.readouterr().err
+        assert message.startswith(f"note: {file}: damaged") and message.count("\n") == 1
+    file.unlink()
+    file.mkdir()
+    assert ask()
+    assert "not kept for the next time" in capsys.readouterr().err
+
+
+def test_a_known_engine_that_is_not_installed_any_more_is_not_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    times = {"a": 2.0, "b": 1.0}
-    measured: list[int] = []
-
-    def fastest(openers: Mapping[str, choose.Opener], wanted: Wanted) -> object:
-        measured.append(1)
-        return openers["b"](), times, {}
-
-    monkeypatch.setattr(choose, "fastest", fastest)
-
-    def chosen(cfg: str = "cfg", wanted: Wanted = WANTED, where: str = "here") -> str:
-        engine, line = choose.open_fastest(openers(*times), cfg, wanted, ["torch"], where)
-        assert "b, 1.0 ms (a 2.0)" in line
-        return engine.name
-
-    assert chosen() == chosen() == "b" and len(measured) == 1
-    for count, changed in enumerate(
-        [{"cfg": "other"}, {"wanted": Wanted((64, 64), batch=2)}, {"where": "there"}], start=2
-    ):
-        chosen(**changed)  # type: ignore[arg-type]
-        assert len(measured) == count
-    file = tmp_path / "yolov3" / "engines.json"
-    assert len(json.loads(file.read_text())) == 4
-    file.write_text("{ damaged")
-    chosen()
-    assert len(measured) == 5
+    for names, chosen in ((("a", "b"), "b"), (("a",), "a")):
+        fake = (Fake(chosen), {"a": 2.0, "b": 1.0}, {"c": "cannot"})
+        monkeypatch.setattr(auto, "fastest", lambda openers, options, fake=fake: fake)
+        engine, line = auto.open_fastest(openers(*names), "cfg", OPTIONS, ["torch"], "here")
+        assert engine.name == chosen and line.endswith("; cannot run it: c")
 
 
 def test_auto_runs_the_network(capsys: pytest.CaptureFixture[str]) -> None:
     model = trained()
     images = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
-        wanted = model(images)
+        reference = model(images)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(choose, "ROUNDS", 1)
-        found = open_engine("auto", model, (64, 64))(images)
-    for ours, theirs in zip(found, wanted, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+        patch.setattr(auto, "OPTIONS", auto.AutoOptions(rounds=1, first_rounds=1))
+        maps = open_engine("auto", model, OPTIONS)(images)
+    torch.testing.assert_close(maps, reference, rtol=1e-3, atol=1e-3)
     assert capsys.readouterr().out.startswith("engine: ")

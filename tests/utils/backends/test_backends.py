@@ -8,10 +8,10 @@ import torch
 from models.darknet import Darknet
 from models.netdef import parse
 from tests.conftest import ROOT
-from utils import backends
-from utils.backends import ENGINES, installed, open_engine
+from utils.backends import ENGINES, EngineEntry, EngineOptions, install_command, open_engine
 from utils.errors import InputError
 
+OPTIONS = EngineOptions((64, 64))
 # Two heads, and what the shipped networks are made of.
 CFG = """
 [net]
@@ -95,23 +95,22 @@ def trained(text: str = CFG, seed: int = 0) -> Darknet:
 @pytest.fixture(params=ENGINES)
 def engine_name(request: pytest.FixtureRequest) -> str:
     name: str = request.param
-    if how := installed(name):
-        pytest.skip(f"{name} is not installed: {how}")
+    if command := install_command(name):
+        pytest.skip(f"{name} is not installed: {command}")
     return name
 
 
 def test_an_engine_gives_the_networks_maps(engine_name: str) -> None:
     model = trained()
-    engine = open_engine(engine_name, model, (96, 64), batch=2)
+    engine = open_engine(engine_name, model, EngineOptions((96, 64), batch=2))
     assert (engine.name, engine.precision, engine.size) == (engine_name, "fp32", (96, 64))
     for count in (1, 2, 3):  # of any number, whatever it runs at once
         images = torch.rand(count, 3, 64, 96)
         with torch.inference_mode():
-            wanted = model(images)
-        found = engine(images)
-        assert [raw.dtype for raw in found] == [torch.float32] * 2
-        for ours, theirs in zip(found, wanted, strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+            reference = model(images)
+        maps = engine(images)
+        assert [raw.dtype for raw in maps] == [torch.float32] * 2
+        torch.testing.assert_close(maps, reference, rtol=1e-3, atol=1e-3)
 
 
 def test_the_network_itself_stays_as_it_was() -> None:
@@ -119,7 +118,7 @@ def test_the_network_itself_stays_as_it_was() -> None:
     images = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
         before = model(images)
-        open_engine("torch", model, (64, 64))(images)
+        open_engine("torch", model, OPTIONS)(images)
         after = model(images)
     for a, b in zip(before, after, strict=True):
         assert a.equal(b)
@@ -130,9 +129,9 @@ def test_torch_runs_shipped_networks(name: str) -> None:
     model = trained((ROOT / "config" / f"{name}.cfg").read_text())
     images = torch.rand(1, 3, 96, 96)
     with torch.inference_mode():
-        wanted = model(images)
-    for ours, theirs in zip(open_engine("torch", model, (96, 96))(images), wanted, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+        reference = model(images)
+    maps = open_engine("torch", model, EngineOptions((96, 96)))(images)
+    torch.testing.assert_close(maps, reference, rtol=1e-3, atol=1e-4)
 
 
 def test_activations_that_onednn_lacks_or_has() -> None:
@@ -144,9 +143,9 @@ def test_activations_that_onednn_lacks_or_has() -> None:
         )
         images = torch.rand(1, 3, 32, 32)
         with torch.inference_mode():
-            wanted = model(images)[0]
-        found = open_engine("torch", model, (32, 32))(images)[0]
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+            reference = model(images)
+        maps = open_engine("torch", model, EngineOptions((32, 32)))(images)
+        torch.testing.assert_close(maps, reference, rtol=1e-4, atol=1e-5)
 
 
 def test_bfloat16_is_near() -> None:
@@ -155,15 +154,14 @@ def test_bfloat16_is_near() -> None:
     model = trained()
     images = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
-        wanted = model(images)
-    engine = open_engine("torch", model, (64, 64), precision="bf16")
-    for ours, theirs in zip(engine(images), wanted, strict=True):
-        assert ours.dtype == torch.float32
-        torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.05)
+        reference = model(images)
+    maps = open_engine("torch", model, EngineOptions((64, 64), "bf16"))(images)
+    assert [raw.dtype for raw in maps] == [torch.float32] * 2
+    torch.testing.assert_close(maps, reference, rtol=0.05, atol=0.05)
 
 
 def test_images_of_another_size_are_refused() -> None:
-    engine = open_engine("torch", trained(), (64, 64))
+    engine = open_engine("torch", trained(), OPTIONS)
     with pytest.raises(InputError, match="64"):
         engine(torch.rand(1, 3, 32, 64))
 
@@ -178,15 +176,15 @@ def test_images_of_another_size_are_refused() -> None:
 )
 def test_what_cannot_be_is_told_in_a_line(name: str, precision: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
-        open_engine(name, trained(), (64, 64), precision=precision)
+        open_engine(name, trained(), EngineOptions((64, 64), precision))
     assert "\n" not in str(error.value)
 
 
 def test_what_is_not_installed_is_told_with_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    missing = backends.Known("torch_engine", "TorchEngine", ("torch", "no_such_package"))
+    missing = EngineEntry("torch_engine", "TorchEngine", ("torch", "no_such_package"))
     monkeypatch.setitem(ENGINES, "torch", missing)
     with pytest.raises(InputError, match="pip install no_such_package"):
-        open_engine("torch", trained(), (64, 64))
+        open_engine("torch", trained(), OPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -203,9 +201,9 @@ def test_what_opencv_takes_for_something_else_is_refused(
     """It overlooks what it does not know, so a network may run, and find nothing."""
     model = trained(CFG.replace(old, new))
     with pytest.raises(InputError, match=f"backend='opencv': .*{message}"):
-        open_engine("opencv", model, (64, 64))
+        open_engine("opencv", model, OPTIONS)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     said: list[str] = []
-    assert open_engine("auto", model, (64, 64), tell=said.append).name != "opencv"
+    assert open_engine("auto", model, OPTIONS, said.append).name != "opencv"
     (line,) = said
     assert "cannot run it: opencv" in line or "only one" in line

@@ -9,18 +9,18 @@ from models.blocks import ACTIVATIONS
 from models.netdef import NetDef
 from tests.pruning.nets import CONFIGS, config, error, photos, random_net, trained
 from tests.utils.backends.layers import POOLS, activated, pooled, weighted
-from utils.backends import installed, open_engine
+from utils.backends import EngineOptions, install_command, open_engine
 from utils.errors import InputError
 
-if how := installed("ncnn"):
-    pytest.skip(f"ncnn is not installed: {how}", allow_module_level=True)
+if command := install_command("ncnn"):
+    pytest.skip(f"ncnn is not installed: {command}", allow_module_level=True)
 
 
 def differs(netdef: NetDef, seed: int = 0) -> float:
     model, images = trained(netdef, seed), photos(netdef)
-    found = open_engine("ncnn", model, netdef.size, threads=1)(images)
+    maps = open_engine("ncnn", model, EngineOptions(netdef.size, threads=1))(images)
     with torch.inference_mode():
-        return error(found, model(images))
+        return error(maps, model(images))
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -6,17 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from import_param import Nms
 from models.blocks import ACTIVATIONS
 from models.darknet import Darknet
 from models.head import decode
 from models.netdef import NetDef, parse
 from tests.pruning.nets import CONFIGS, config, error, photos, random_net, trained
 from tests.utils.backends.layers import HEAD, POOLS, activated, pooled, weighted
-from utils.backends import installed
+from utils.backends import install_command
 from utils.errors import InputError
 
-if how := installed("onnxruntime"):
-    pytest.skip(f"onnxruntime is not installed: {how}", allow_module_level=True)
+if command := install_command("onnxruntime"):
+    pytest.skip(f"onnxruntime is not installed: {command}", allow_module_level=True)
 
 import onnx
 
@@ -27,12 +28,12 @@ from utils.backends.onnxruntime_engine import session
 
 def run(graph: bytes, images: Tensor) -> list[Tensor]:
     onnx.checker.check_model(graph, full_check=True)
-    found = session(graph, 1).run(None, {"images": images.numpy()})
-    return [torch.from_numpy(value) for value in found]
+    outputs = session(graph, 1).run(None, {"images": images.numpy()})
+    return [torch.from_numpy(value) for value in outputs]
 
 
 @torch.inference_mode()
-def wanted(model: Darknet, images: Tensor) -> list[Tensor]:
+def reference(model: Darknet, images: Tensor) -> list[Tensor]:
     return model(images)
 
 
@@ -40,7 +41,7 @@ def differs(netdef: NetDef, seed: int = 0) -> float:
     """Of one size, and of any."""
     model, images = trained(netdef, seed), photos(netdef)
     graphs = (to_onnx(model, netdef.size, len(images)), to_onnx(model))
-    return max(error(run(graph, images), wanted(model, images)) for graph in graphs)
+    return max(error(run(graph, images), reference(model, images)) for graph in graphs)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -79,7 +80,7 @@ def test_an_any_size_graph_takes_any_size() -> None:
     graph = to_onnx(model)
     for shape in ((1, 3, 64, 96), (3, 3, 32, 32)):
         images = torch.rand(shape)
-        assert error(run(graph, images), wanted(model, images)) < 1e-4
+        assert error(run(graph, images), reference(model, images)) < 1e-4
 
 
 @pytest.mark.parametrize("options", ["", "scale_x_y=1.5\n", "scale_x_y=2\nnew_coords=1\n"])
@@ -91,13 +92,14 @@ def test_decoding_in_the_graph(options: str) -> None:
         head = head.replace("linear", "logistic")
     model = trained(parse(f"{first}activation=mish\n{head}[route]\nlayers=0\n{head}"), 0)
     images = torch.rand(2, 3, 64, 40)
-    image, label, boxes, scores = run(with_nms(model, None, 0.0, 1.0, 1000), images)
-    found = decode(wanted(model, images), model.heads, (40, 64))
-    assert len(image) == found.boxes.shape[0] * found.boxes.shape[1] * 2
-    every = (found.objectness[..., None] * found.classes).transpose(1, 2)  # [B, C, P]
+    image, label, boxes, scores = run(with_nms(model, None, Nms(0.0, 1.0, 1000)), images)
+    predictions = decode(reference(model, images), model.heads, (40, 64))
+    assert len(image) == predictions.boxes.shape[0] * predictions.boxes.shape[1] * 2
+    expected = predictions.objectness[..., None] * predictions.classes
+    expected = expected.transpose(1, 2)  # [B, C, P]
     for photo in range(2):
         for number in range(2):
-            mine = (image == photo) & (label == number)
-            order = every[photo, number].argsort(descending=True)
-            assert torch.allclose(scores[mine], every[photo, number][order], atol=1e-5)
-            torch.testing.assert_close(boxes[mine], found.boxes[photo][order])
+            rows = (image == photo) & (label == number)
+            order = expected[photo, number].argsort(descending=True)
+            assert torch.allclose(scores[rows], expected[photo, number][order], atol=1e-5)
+            torch.testing.assert_close(boxes[rows], predictions.boxes[photo][order])

@@ -10,15 +10,17 @@ from hypothesis import strategies as st
 from tests.pruning.nets import photos, random_net
 from tests.pruning.nets import trained as random_weights
 from tests.utils.backends.test_backends import CFG, trained
-from utils.backends import open_engine
+from utils.backends import EngineOptions, open_engine
+from utils.backends.base import maps_agree
 from utils.backends.fold import folded
-from utils.backends.torch_engine import DTYPES, graph, layers, precisions
+from utils.backends.onednn_graph import compile_graph
+from utils.backends.torch_engine import DTYPES, precisions, prepack_
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="this PyTorch is built without oneDNN"
 )
 HALF = "[maxpool]\nsize=2\nstride=2\n"
-NEAR = {"fp32": 1e-5, "bf16": 0.03}  # of a map's largest value
+TOLERANCE = {"fp32": 1e-5, "bf16": 0.03}  # of a map's largest value
 
 
 @given(
@@ -34,15 +36,14 @@ def test_both_ways_give_the_networks_maps(
     model = trained(CFG.replace("filters=12", f"filters={filters}"))
     images, dtype = torch.rand(batch, 3, *side), DTYPES[precision]
     with torch.inference_mode():
-        wanted = model(images)
+        reference = model(images)
         copy = folded(model).to(dtype).to(memory_format=torch.channels_last)
         prepared = images.to(dtype, memory_format=torch.channels_last)
-        ways = [graph(copy, prepared), layers(copy, prepared)]
-        found = [run(prepared) for run in ways if run is not None]
-    assert found
-    for maps in found:
-        for ours, theirs in zip(maps, wanted, strict=True):
-            assert (ours.float() - theirs).abs().max() <= NEAR[precision] * theirs.abs().max()
+        compiled, prepacked = compile_graph(copy, prepared), prepack_(copy, prepared)
+        runs = [prepacked] if compiled is None else [compiled, prepacked]
+        results = [run(prepared) for run in runs]
+    for maps in results:
+        assert maps_agree([raw.float() for raw in maps], reference, TOLERANCE[precision])
 
 
 @pytest.mark.parametrize("seed", [*range(5), 38, 171, 239, 264])
@@ -51,10 +52,9 @@ def test_any_network_gives_its_maps(seed: int) -> None:
     netdef = random_net(random.Random(seed))
     model, images = random_weights(netdef, seed), photos(netdef)
     with torch.inference_mode():
-        wanted = model(images)
-    found = open_engine("torch", model, netdef.size, batch=len(images))(images)
-    for ours, theirs in zip(found, wanted, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+        reference = model(images)
+    maps = open_engine("torch", model, EngineOptions(netdef.size, batch=len(images)))(images)
+    torch.testing.assert_close(maps, reference, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -81,10 +81,10 @@ def test_what_the_graph_compiler_does_wrong_runs_layer_by_layer(changes: dict[st
     model = trained(text)
     images = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
-        assert graph(folded(model), images) is None
-        wanted = model(images)
-    for ours, theirs in zip(open_engine("torch", model, (64, 64))(images), wanted, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+        assert compile_graph(folded(model), images) is None
+        reference = model(images)
+    maps = open_engine("torch", model, EngineOptions((64, 64)))(images)
+    torch.testing.assert_close(maps, reference, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.skipif("bf16" not in precisions(torch.device("cpu")), reason="no bfloat16 here")
@@ -93,13 +93,12 @@ def test_a_sigmoid_inside_a_network_is_no_hindrance_to_bfloat16() -> None:
     model = trained(CFG.replace("activation=relu", "activation=logistic"))
     images = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
-        wanted = model(images)
-    found = open_engine("torch", model, (64, 64), precision="bf16")(images)
-    for ours, theirs in zip(found, wanted, strict=True):
-        assert (ours - theirs).abs().max() <= NEAR["bf16"] * theirs.abs().max()
+        reference = model(images)
+    maps = open_engine("torch", model, EngineOptions((64, 64), "bf16"))(images)
+    assert maps_agree(maps, reference, TOLERANCE["bf16"])
 
 
 def test_opening_leaves_torchs_own_settings() -> None:
     before = torch.get_num_threads(), torch.jit.onednn_fusion_enabled()
-    open_engine("torch", trained(), (64, 64), threads=3)(torch.rand(1, 3, 64, 64))
+    open_engine("torch", trained(), EngineOptions((64, 64), threads=3))(torch.rand(1, 3, 64, 64))
     assert (torch.get_num_threads(), torch.jit.onednn_fusion_enabled()) == before

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from import_param import DataSet, TrainedNetwork
+from import_param import DataSet, Runtime, TrainedNetwork
 from utils.backends.runtime import open_runtime
 from utils.checkpoint import load_network
 from utils.data.calibration import sample_images
@@ -26,7 +26,7 @@ def test_photos_are_spread_over_the_set(tmp_path: Path) -> None:
 
 def test_a_runtime_is_what_was_asked_for(colour_weights: str) -> None:
     network = load_network(TrainedNetwork(weights=colour_weights, device="cpu"))
-    engine = open_runtime(network, 2, backend="torch", precision="fp32")
+    engine = open_runtime(network, 2, Runtime(backend="torch"))
     assert (engine.name, engine.size) == ("torch", (64, 64))
     with pytest.raises(InputError, match="expected one of fp32"):
-        open_runtime(network, 2, backend="opencv", precision="bf16")
+        open_runtime(network, 2, Runtime(backend="opencv", precision="bf16"))

@@ -27,7 +27,7 @@ def test_it_starts_beside_another_program_without_a_network_and_ends(
             pass
         assert "no npm client" in problem and "\n" not in problem
         assert (tmp_path / "data" / "main.json").exists()
-        assert [path.name[:10] for path in (no_network / "yolov3-pruning").iterdir()] == [
+        assert [path.name[:10] for path in (no_network / "yolov3").iterdir()] == [
             "visdom-0.2" if sys.version_info < (3, 12) else "visdom-0.3"
         ]
     finally:

@@ -1,4 +1,4 @@
-"""A network's layers one after the other, for whoever writes them in another program's format."""
+"""A network's layers one after the other, to be written in another program's format."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from utils.backends.fold import folded
 
 
 class Map(NamedTuple):
-    """What a layer writes, as the format names it."""
+    """What a layer computes."""
 
-    name: str
+    name: str  # in the other format
     channels: int
 
 
 @dataclass(frozen=True)
 class Layer:
-    """module: what models.blocks made of the section, with batch normalisation folded. inputs:
-    what it reads."""
+    """A layer to write."""
 
     index: int
     section: Section
-    module: Any
-    inputs: Sequence[Map]
+    module: Any  # what models.blocks made of the section, with batch normalisation folded
+    inputs: Sequence[Map]  # what it reads
 
     @property
     def names(self) -> list[str]:
+        """The names of what it reads."""
         return [value.name for value in self.inputs]
 
 
@@ -41,10 +41,17 @@ def write_layers(
     cat: Callable[[Sequence[str]], str],
     part: Callable[[str, int, int], str],
 ) -> list[str]:
-    """Let every layer be written; the names of the raw maps.
+    """Let every layer be written.
 
-    image: the input's name. layer: writes what stands in a .cfg. cat: writes a concatenation of
-    channels. part: takes the channels of a map from one number up to another.
+    Args:
+        model: the network.
+        image: the input's name.
+        layer: writes what stands in a .cfg.
+        cat: writes a concatenation of channels, and gives its name.
+        part: writes the channels of a map from one number up to another, and gives its name.
+
+    Returns:
+        The names of the raw maps.
     """
     netdef, modules = model.netdef, folded(model).layers
 
@@ -70,8 +77,11 @@ def write_layers(
 
 
 def padding(layer: Layer, program: str) -> tuple[int, int]:
-    """What a pooling adds before (left, above) and after. Raises InputError where a window could
-    lie beside the map, which other programs refuse."""
+    """What a pooling adds before (left and above) and after, in pixels.
+
+    Raises:
+        InputError: a window could lie beside the map, which other programs refuse.
+    """
     pool = layer.module
     before = pool.padding // 2
     after = pool.padding - before

@@ -1,0 +1,102 @@
+"""Which library runs a network: a table of those that are known, and what each needs.
+
+To add an engine: a file beside this one with a class like `onnxruntime_engine.OnnxRuntimeEngine`,
+an entry in `ENGINES`, and its name in `import_param.Runtime.backend`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from models.darknet import Darknet
+from utils.backends import auto
+from utils.backends.base import PRECISIONS, Engine, EngineOptions
+from utils.errors import InputError
+from utils.timing import machine
+
+
+@dataclass(frozen=True)
+class EngineEntry:
+    """An engine: its module here and class there, and the packages that it needs."""
+
+    module: str
+    class_name: str
+    packages: tuple[str, ...]
+    int8_packages: tuple[str, ...] = ()  # beside `packages`, for int8
+
+    def required_packages(self, precision: str) -> tuple[str, ...]:
+        """The packages that it needs to compute in a precision."""
+        return self.packages + (self.int8_packages if precision == "int8" else ())
+
+
+ENGINES = {
+    "torch": EngineEntry("torch_engine", "TorchEngine", ("torch",)),
+    "onnxruntime": EngineEntry("onnxruntime_engine", "OnnxRuntimeEngine", ("onnxruntime", "onnx")),
+    "openvino": EngineEntry("openvino_engine", "OpenVinoEngine", ("openvino", "onnx"), ("nncf",)),
+    "ncnn": EngineEntry("ncnn_engine", "NcnnEngine", ("ncnn",)),
+    "opencv": EngineEntry("opencv_engine", "OpenCvEngine", ("cv2",)),
+}
+
+
+def install_command(name: str, precision: str = "fp32") -> str:
+    """The pip line that installs what an engine lacks here; empty where it lacks nothing.
+
+    Raises:
+        InputError: no engine has this name.
+    """
+    if name not in ENGINES:
+        raise InputError(f"backend={name!r}: expected auto or one of {', '.join(ENGINES)}")
+    packages = ENGINES[name].required_packages(precision)
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    return f"pip install {' '.join(missing)}" if missing else ""
+
+
+def open_engine(
+    name: str, model: Darknet, options: EngineOptions, report: Callable[[str], None] = print
+) -> Engine:
+    """Make a network ready on a library.
+
+    Args:
+        name: one of `ENGINES`, or `auto` for the fastest of those that are installed, which is
+            measured once and then known (`utils.backends.auto`).
+        model: the network, which stays as it is.
+        options: what the engine is made for.
+        report: gets a line on what `auto` chose.
+
+    Raises:
+        InputError: the library is not installed, or cannot compute this network in that precision.
+    """
+    if options.precision not in PRECISIONS:
+        raise InputError(
+            f"precision={options.precision!r}: expected one of {', '.join(PRECISIONS)}"
+        )
+    options = dataclasses.replace(options, threads=options.threads or torch.get_num_threads())
+    if name == "auto":
+        engine, line = _open_fastest(model, options)
+        report(line)
+        return engine
+    if command := install_command(name, options.precision):
+        raise InputError(f"backend={name!r}: not installed: {command}")
+    return _open(name, model, options)
+
+
+def _open(name: str, model: Darknet, options: EngineOptions) -> Engine:
+    module = importlib.import_module(f"utils.backends.{ENGINES[name].module}")
+    engine: Engine = getattr(module, ENGINES[name].class_name)(model, options)
+    return engine
+
+
+def _open_fastest(model: Darknet, options: EngineOptions) -> tuple[Engine, str]:
+    device = next(model.parameters()).device
+    names = ["torch"] if device.type != "cpu" else list(ENGINES)  # only torch runs on a card
+    names = [name for name in names if not install_command(name, options.precision)]
+    openers = {name: partial(_open, name, model, options) for name in names}
+    packages = {p for name in names for p in ENGINES[name].required_packages(options.precision)}
+    return auto.open_fastest(openers, model.netdef.text(), options, packages, machine(device))
