@@ -102,14 +102,11 @@ class LatencyPredictor:
 
     def features(self, space: SearchSpace, configuration: Configuration) -> Floats:
         """What each coefficient is multiplied by: the sums over the layers, and 1: [features]."""
-
-        def total(name: str) -> float:
-            def of_layer(layer: int, reads: Floats, writes: Floats) -> Floats:
-                return self._amounts(layer, reads, writes).get(name, 0.0 * reads)
-
-            return space.latency(of_layer, configuration)
-
-        return np.array([*map(total, (*FAMILIES, *TRAFFIC)), 1.0])
+        totals = dict.fromkeys((*FAMILIES, *TRAFFIC), 0.0)
+        for layer in space.layers(configuration):
+            for name, amount in self._amounts(*layer).items():
+                totals[name] += float(amount[0])
+        return np.array([*totals.values(), 1.0])
 
     def _amounts(self, layer: int, reads: Floats, writes: Floats) -> dict[str, Floats]:
         """Of a layer, by family, milliseconds in the table, and by traffic, million values."""

@@ -111,16 +111,19 @@ class SearchSpace:
 
     def latency(self, layer_latency: LayerLatency, configuration: Configuration) -> float:
         """Milliseconds of all layers that a configuration leaves."""
+        layers = self.layers(configuration)
+        return sum((float(layer_latency(*layer)[0]) for layer in layers), 0.0)
+
+    def layers(self, configuration: Configuration) -> Iterator[tuple[int, Floats, Floats]]:
+        """The layers that a configuration leaves, and the channels that each reads and writes."""
         removed = self.with_inner_blocks(configuration.removed_blocks)
-        total = 0.0
         for term in self.terms:
             if term.block not in removed:
                 reads, writes = (
                     np.array([width.channels(configuration.counts)], float)
                     for width in (term.reads, term.writes)
                 )
-                total += float(layer_latency(term.layer, reads, writes)[0])
-        return total
+                yield term.layer, reads, writes
 
     def with_inner_blocks(self, blocks: Sequence[int]) -> set[int]:
         """These blocks and those in them."""

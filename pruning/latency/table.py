@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from models.netdef import KEYS, NetDef
 from utils.errors import InputError
 from utils.files import atomic
 from utils.version import VERSION
+
+if TYPE_CHECKING:
+    from scipy.interpolate import RegularGridInterpolator
 
 Floats = NDArray[np.float64]
 N = TypeVar("N", int, float)
@@ -140,7 +143,9 @@ class LatencyTable:
     conditions: Conditions
     channel_step: int = 1
     points: dict[LayerSpec, dict[tuple[int, int], float]] = field(default_factory=dict)
-    _grids: dict[LayerSpec, tuple[Floats, Floats, Floats]] = field(default_factory=dict, repr=False)
+    _interpolators: dict[LayerSpec, RegularGridInterpolator] = field(
+        default_factory=dict, repr=False
+    )
 
     def query(self, spec: LayerSpec, inputs: Floats, outputs: Floats) -> Floats:
         """Milliseconds of a layer, by numbers of channels of any one shape.
@@ -151,15 +156,10 @@ class LatencyTable:
         Raises:
             ValueError: a width is outside of what was measured.
         """
-        ins, outs, values = self._grid(spec)
-        at_in = _place(ins, self._up(inputs, ins[-2]))
-        if spec.tied:
-            return _between(values, at_in)
-        at_out = _place(outs, self._up(outputs, outs[-2]))
-        (i, x), (o, y) = at_in, at_out
-        low = (1 - x) * values[i, o] + x * values[i + 1, o]
-        high = (1 - x) * values[i, o + 1] + x * values[i + 1, o + 1]
-        return np.asarray((1 - y) * low + y * high)
+        interpolator = self._interpolator(spec)
+        by_axis = zip((inputs, outputs), interpolator.grid, strict=False)  # tied widths: one axis
+        rounded = [self._round_up(widths, measured[-1]) for widths, measured in by_axis]
+        return np.asarray(interpolator(np.stack(rounded, -1)))
 
     def missing(self, ranges: Iterable[WidthRange]) -> list[tuple[LayerSpec, int, int]]:
         """What must be measured for layers of these widths: (spec, inputs, outputs)."""
@@ -183,26 +183,31 @@ class LatencyTable:
         """Store a measurement, instead of an earlier one of the same layer."""
         # As it is written, so that a table predicts the same once it is read again.
         self.points.setdefault(spec, {})[inputs, outputs] = float(f"{ms:.6g}")
-        self._grids.pop(spec, None)
+        self._interpolators.pop(spec, None)
 
-    def _up(self, widths: Floats, most: float) -> Floats:
-        step = self.channel_step
-        stepped = np.where(widths < step, widths, np.ceil(widths / step) * step)
+    def _round_up(self, widths: Floats, most: float) -> Floats:
+        """Up to the step, or to the largest width that was measured where that is less."""
+        widths = np.round(widths, 6)  # a tied width is a product, such as 48 · (1 / 3)
+        stepped = np.ceil(widths / self.channel_step) * self.channel_step
+        stepped = np.where(widths < self.channel_step, widths, stepped)
         return np.minimum(stepped, np.maximum(widths, most))
 
-    def _grid(self, spec: LayerSpec) -> tuple[Floats, Floats, Floats]:
-        """Widths in and out, ascending, and their milliseconds: [ins, outs], or [ins] where both
-        are one. The last of each is there twice, so that every width has a next."""
-        if spec not in self._grids:
+    def _interpolator(self, spec: LayerSpec) -> RegularGridInterpolator:
+        """Over inputs and outputs, or over inputs alone where these say the outputs."""
+        if spec not in self._interpolators:
+            from scipy.interpolate import RegularGridInterpolator
+
             points = self.points[spec]
-            ins, outs = sorted({i for i, _ in points}), sorted({o for _, o in points})
+            axes = [sorted({i for i, _ in points}), sorted({o for _, o in points})]
             if spec.tied:
-                values = np.array([ms for _, ms in sorted(points.items())])
+                values, axes = np.array([ms for _, ms in sorted(points.items())]), axes[:1]
             else:
-                values = np.array([[points[i, o] for o in outs] for i in ins])
-            edge = [(0, 1)] * values.ndim
-            self._grids[spec] = (_twice(ins), _twice(outs), np.pad(values, edge, mode="edge"))
-        return self._grids[spec]
+                values = np.array([[points[i, o] for o in axes[1]] for i in axes[0]])
+            for number, axis in enumerate(axes):
+                if len(axis) == 1:  # it takes two at least
+                    axes[number], values = [*axis, axis[0] + 1], values.repeat(2, number)
+            self._interpolators[spec] = RegularGridInterpolator(axes, values)
+        return self._interpolators[spec]
 
     def write(self, path: Path) -> None:
         """As a .csv: lines `# key: value`, then a row a measurement.
@@ -265,20 +270,3 @@ def _number(path: Path, line: int, text: str, kind: type[N]) -> N:
     if not 0 <= value < 1e12:
         raise InputError(f"{path}:{line}: {text!r}: expected a number of at least 0")
     return value
-
-
-def _twice(widths: Sequence[int]) -> Floats:
-    return np.array([*widths, widths[-1] + 1], np.float64)
-
-
-def _place(grid: Floats, widths: Floats) -> tuple[NDArray[np.int64], Floats]:
-    """Between which measured widths each lies: the lower one's place, and how far above it."""
-    if widths.min() < grid[0] - 1e-9 or widths.max() >= grid[-1]:
-        raise ValueError(f"measured at {grid[:-1]}, asked for {widths.min()} to {widths.max()}")
-    place = np.clip(np.searchsorted(grid, widths, "right") - 1, 0, len(grid) - 2)
-    return place, (widths - grid[place]) / (grid[place + 1] - grid[place])
-
-
-def _between(values: Floats, at: tuple[NDArray[np.int64], Floats]) -> Floats:
-    place, share = at
-    return np.asarray((1 - share) * values[place] + share * values[place + 1])

@@ -29,7 +29,7 @@ def test_between_rows_it_is_linear_in_each_width() -> None:
     wanted = 1 + reads * writes + 2 * reads + 3 * writes
     assert np.allclose(filled().query(PLAIN, reads, writes), wanted)
     assert filled().query(DEPTHWISE, np.array([7.0]), np.array([7.0])) == pytest.approx(14)
-    with pytest.raises(ValueError, match="measured at"):
+    with pytest.raises(ValueError, match="out of bounds"):
         filled().query(PLAIN, np.array([65.0]), np.array([8.0]))
 
 
