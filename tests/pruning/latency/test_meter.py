@@ -1,24 +1,30 @@
 """Is what is measured one layer, alone and without noise, on the engine that was asked for?"""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor
 
-from import_param import Runtime
+from import_param import TORCH, Runtime
 from models.darknet import Darknet, shapes
 from pruning.latency import meter
 from pruning.latency.meter import (
+    LatencyMeter,
+    LayerMeter,
     fill_table_,
     layer_net,
     measure_channel_step,
+    noise_image,
     noisy,
     open_meter,
 )
+from pruning.latency.options import SearchOptions
 from pruning.latency.predictor import input_shapes
 from pruning.latency.table import LatencyTable, LayerSpec, WidthRange, layer_spec
-from tests.pruning.fake_latency import CONDITIONS, METER, count_instead_of_timing
+from tests.pruning.fake_latency import CONDITIONS, METER, count_instead_of_timing, counted_latency
 from tests.pruning.latency.test_table import DEPTHWISE, PLAIN, filled
 from tests.pruning.nets import CONFIGS, config
 from utils.backends import EngineOptions
@@ -110,3 +116,103 @@ def test_int8_is_calibrated_on_photos_of_the_networks_size(
     engine.open(model, (32, 64))
     assert [bool((photos - 0.2).abs().max() < 1e-4) for photos in seen] == [True, True, False]
     assert "nncf" not in engine.conditions.versions and engine.conditions.precision == "int8"
+
+
+def test_a_disturbed_layer_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first measurement of one layer takes ten times as long; the others are run once."""
+    runs: dict[str, int] = {}
+
+    def shortest_time(run: Darknet, image: object, options: object) -> float:
+        text = run.netdef.text()
+        runs[text] = runs.get(text, 0) + 1
+        widths = [section.integer("filters", 0) for section in run.netdef.layers]
+        disturbed = widths[0] == 16 and len(widths) > 6 and runs[text] == 1
+        return counted_latency(run.netdef) * (10 if disturbed else 1)
+
+    monkeypatch.setattr(meter, "shortest_time", shortest_time)
+    table = LatencyTable(CONDITIONS)
+    assert fill_table_(table, [WidthRange(PLAIN, (8, 64), (8, 8))], METER) == 4
+    quiet = LatencyTable(CONDITIONS)
+    count_instead_of_timing(monkeypatch)
+    fill_table_(quiet, [WidthRange(PLAIN, (8, 64), (8, 8))], METER)
+    assert table.points == quiet.points
+    # 16 and 32 channels, with the layers and without: twice; 8 and 64 channels: once.
+    assert sorted(runs.values()) == [1, 1, 1, 1, 2, 2, 2, 2]
+
+
+def test_what_stays_noisy_is_given_up_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[int] = []
+
+    def shortest_time(run: Darknet, image: object, options: object) -> float:
+        layers = run.netdef.layers
+        runs.append(len(layers))
+        return 1 + 1 / layers[0].integer("filters") if len(layers) > 6 else 1
+
+    monkeypatch.setattr(meter, "shortest_time", shortest_time)
+    table = LatencyTable(CONDITIONS)
+    fill_table_(table, [WidthRange(PLAIN, (8, 16), (4, 4))], METER, options=SearchOptions())
+    assert len(runs) == 2 * 2 * SearchOptions().layer_attempts
+    assert table.points[PLAIN][8, 4] == pytest.approx(1 / 8 / 3, rel=1e-5)
+
+
+def test_the_shortest_time_of_all_attempts_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([10.0, 40.0, 16.0, 12.0])  # around, with the layers; and again
+    monkeypatch.setattr(meter, "shortest_time", lambda *_: next(times))
+    layers = LayerMeter(METER, SearchOptions(layer_copies=2))
+    assert layers.layer(PLAIN, 8, 8, 0) == 15
+    assert layers.layer(PLAIN, 8, 8, 0) == 15  # the same attempt: nothing is run
+    assert layers.layer(PLAIN, 8, 8, 1) == 1
+
+
+def test_a_layer_takes_no_less_than_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([10.0, 9.0])
+    monkeypatch.setattr(meter, "shortest_time", lambda *_: next(times))
+    assert LayerMeter(METER).layer(PLAIN, 8, 8) == 0
+
+
+def test_networks_are_timed_by_their_lower_quartile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In turns; an image is of the size that is asked for, and the same each time."""
+    turns = []
+
+    def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int) -> object:
+        assert rounds == 5
+        for call in calls.values():
+            call()
+        return {name: [3.0, 9.0, 1.0, 8.0, 2.0 + int(name)] for name in calls}
+
+    monkeypatch.setattr(meter, "interleaved", interleaved)
+    record = LatencyMeter(
+        "record", lambda model, size: lambda image: turns.append((model, image)), CONDITIONS
+    )
+    models = [Darknet(config("yolov3-lite", thinner=8)) for _ in range(2)]
+    assert record.time_networks(models, (48, 32), 5).tolist() == [2, 3]
+    assert [model for model, _ in turns] == models
+    assert turns[0][1].shape == (1, 3, 32, 48) and turns[0][1].equal(turns[1][1])
+
+
+def test_the_shortest_of_enough_runs_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of calls that take 1, 2, 3, … seconds, the first one is not timed."""
+    now, calls = [0.0], []
+
+    def run(image: object) -> None:
+        calls.append(image)
+        now[0] += len(calls)
+
+    monkeypatch.setattr("pruning.latency.meter.time.perf_counter", lambda: now[0])
+    options = SearchOptions(least_runs=3, least_seconds=0.5)
+    assert meter.shortest_time(run, noise_image((8, 8)), options) == 2000
+    assert len(calls) == 1 + 3
+    calls.clear()
+    meter.shortest_time(run, noise_image((8, 8)), SearchOptions(least_runs=1, least_seconds=8.5))
+    assert len(calls) == 1 + 3  # 2 + 3 + 4 seconds
+
+
+def test_the_file_of_a_table_is_named_by_engine_precision_and_threads() -> None:
+    runtime = Runtime(backend="torch", threads=3)
+    opened = open_meter(Darknet(config("yolov3-lite", thinner=8)), (32, 32), runtime)
+    assert opened.name == "torch fp32, threads: 3"
+    assert opened.table_path == Path("runs/latency/torch-fp32-3.csv")
+    assert opened.conditions.versions.startswith("torch-")
+    unlimited = open_meter(Darknet(config("yolov3-lite", thinner=8)), (32, 32), TORCH)
+    assert unlimited.name == "torch fp32"
+    assert unlimited.conditions.threads == torch.get_num_threads()

@@ -1,7 +1,10 @@
 """Is the time met that is asked for, where latencies depend on the network alone?"""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -10,16 +13,15 @@ import pytest
 from models.darknet import Darknet
 from models.netdef import parse
 from pruning.importance import gamma
+from pruning.latency.meter import LatencyMeter
 from pruning.latency.options import SearchOptions
 from pruning.latency.predictor import (
-    FAMILIES,
-    TRAFFIC,
     UNFITTED,
-    Coefficients,
     LatencyPredictor,
+    any_plan,
     check_predictor,
-    fit_coefficients,
     fit_predictor,
+    width_ranges,
 )
 from pruning.latency.search import (
     LatencyResult,
@@ -30,7 +32,7 @@ from pruning.latency.search import (
     next_budget,
     plan_by_prediction,
 )
-from pruning.latency.search_space import find_search_space, width_options
+from pruning.latency.search_space import Configuration, Floats, find_search_space
 from pruning.latency.table import LatencyTable
 from pruning.strategies import STRATEGIES, Target
 from pruning.surgeon import Plan, cut, masked
@@ -38,6 +40,26 @@ from tests.pruning.fake_latency import CONDITIONS, METER, count_instead_of_timin
 from tests.pruning.nets import config, error, forward_padding_constants, photos, trained
 from utils.errors import InputError
 
+TWO_LAYERS = """
+[net]
+width=8
+height=8
+channels=3
+[convolutional]
+batch_normalize=1
+filters=16
+size=1
+activation=leaky
+[convolutional]
+filters=6
+size=1
+activation=linear
+[yolo]
+mask=0
+anchors=4,4
+classes=1
+num=1
+"""
 QUICK = SearchOptions(sampled_cuts=10, timing_rounds=1)
 
 
@@ -174,17 +196,6 @@ def test_layers_are_weighed_alike_unless_scores_are_summed(
         assert found[-1] == pytest.approx(scores[layer].sum() / most)
 
 
-def test_options_are_steps_between_the_least_and_all() -> None:
-    space = find_search_space(config("yolov3"))
-    for options, group in zip(width_options(space, 0.25, 16), space.groups, strict=True):
-        if group.kept_because:
-            assert options == [len(group)]
-            continue
-        assert options[-1] == len(group) and options[0] >= 0.25 * len(group)
-        step = min(16, max(1, len(group) // 4))
-        assert all(count % step == 0 for count in options[:-1]) and len(options) <= 10
-
-
 @pytest.mark.parametrize("round_to", [1, 3, 12])
 def test_any_rounding_has_its_widths_measured(
     round_to: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -198,32 +209,10 @@ def test_any_rounding_has_its_widths_measured(
     assert 0 < problem.predict(problem.narrowest) < result.measured
 
 
-def test_a_fit_finds_the_coefficients_that_networks_obey() -> None:
-    rng = np.random.default_rng(0)
-    truth = Coefficients.of([1.3, 0.8, 2.0, 1.0, 0.5, 0.0, 3.0, 4.0])
-    features = rng.uniform(1, 9, (40, len(FAMILIES) + len(TRAFFIC) + 1))
-    features[:, -1] = 1
-    found = fit_coefficients(features, features @ truth.vector)
-    assert np.abs(features @ found.vector / (features @ truth.vector) - 1).max() < 0.01
-    alone = fit_coefficients(np.zeros((3, 8)) + UNFITTED.vector, np.full(3, UNFITTED.vector.sum()))
-    assert np.allclose(alone.vector, UNFITTED.vector, atol=1e-6)
-
-
 @pytest.mark.parametrize("target", [(0, 0), (3, 2)])
 def test_one_time_is_asked_for(target: tuple[float, float]) -> None:
     with pytest.raises(InputError, match="expected one of them above 0"):
         LatencyTarget(*target)
-
-
-def test_noise_is_not_explained_by_one_part_of_the_network() -> None:
-    rng = np.random.default_rng(1)
-    features = rng.uniform(0.5, 1, (20, 8)) * [3, 9, 1, 0.2, 0.3, 0.1, 0.1, 1]
-    features[:, -1] = 1
-    noise = rng.uniform(0.3, 3, 20)
-    found = fit_coefficients(features, features @ UNFITTED.vector * noise)
-    factors = np.array(list(found.factors.values())) / np.median(noise)
-    assert factors.min() >= 0.19 and factors.max() <= 5.01
-    assert max(found.rates.values()) <= 10 * np.median(noise)
 
 
 def test_a_prediction_that_is_far_off_is_made_up_for(
@@ -270,3 +259,170 @@ def test_a_plan_that_was_measured_is_passed_on_the_way_to_the_time() -> None:
     assert found(8.5, {8: slow}) == 7 and found(8.95, {8: fast}) == 9
     assert found(8.9, {8: fast, 9: slow}) is None  # there is nothing between
     assert found(8.0, dict.fromkeys(range(8, 13), fast)) is None  # nor near
+
+
+@dataclass(frozen=True)
+class ScriptedMeter(LatencyMeter):
+    """By a network's first width, the milliseconds that it takes."""
+
+    milliseconds: dict[int, float] = field(default_factory=dict)
+
+    def time_runs(self, runs: Sequence[Any], size: tuple[int, int], rounds: int) -> Floats:
+        return np.array([self.milliseconds[r.netdef.layers[0].integer("filters")] for r in runs])
+
+
+def search_of(target: LatencyTarget, milliseconds: dict[int, float]) -> LatencySearch:
+    """For a network of 16 channels, then those of the head."""
+    model = Darknet(parse(TWO_LAYERS)).eval()
+    by_width = {16: 20.0, **milliseconds}
+    meter = ScriptedMeter("scripted", METER.open, CONDITIONS, by_width)
+    return LatencySearch(model, (8, 8), target, meter, SearchOptions(max_attempts=4, halvings=5))
+
+
+def plan_of_width(search: LatencySearch, width: int) -> Plan:
+    space = find_search_space(search.model.netdef)
+    return any_plan(space, replace(space.uncut, counts=(width, *space.uncut.counts[1:])))
+
+
+def widths_tried(
+    target: LatencyTarget, milliseconds: dict[int, float], predicted: dict[float, int]
+) -> tuple[list[float], LatencyResult]:
+    """The budgets that are asked for; `predicted` is what each, rounded, leads to."""
+    search, budgets = search_of(target, milliseconds), list[float]()
+
+    def plan_for(budget: float) -> tuple[Plan, float]:
+        budgets.append(round(budget, 2))
+        return plan_of_width(search, predicted[budgets[-1]]), budget
+
+    plan, result = search.correct_budget(plan_for)
+    kept = plan.keep[find_search_space(search.model.netdef).groups[0].units].sum()
+    assert result.measured == milliseconds[int(kept)]
+    return budgets, result
+
+
+def test_the_budget_is_corrected_until_the_time_is_met() -> None:
+    """As in the docstring of `pruning.latency.search`."""
+    target = LatencyTarget(target_speedup=2)
+    budgets, result = widths_tried(target, {8: 11.0, 7: 9.9, 6: 8}, {10.0: 8, 9.09: 7})
+    assert budgets == [10.0, 9.09]
+    assert (result.before, result.asked, result.measured, result.attempts) == (20, 10, 9.9, 2)
+    assert result.predicted == pytest.approx(100 / 11)
+
+
+def test_of_all_attempts_the_nearest_is_taken() -> None:
+    target, milliseconds = LatencyTarget(target_ms=10), {8: 10.4, 7: 9.0, 6: 8.0}
+    leads_to = {10.0: 8, 9.62: 7, 9.89: 6, 9.99: 8}
+    budgets, result = widths_tried(target, milliseconds, leads_to)
+    assert budgets == [10.0, 9.62, 9.89, 9.89, 9.99]  # between these two there is nothing new
+    assert result.measured == 10.4 and result.attempts == 3
+
+
+def test_a_share_is_halved_until_the_time_is_met() -> None:
+    search = search_of(LatencyTarget(target_ms=5), {n: 20 * n / 16 for n in range(1, 17)})
+    shares = []
+
+    def plan_for(share: float) -> Plan:
+        shares.append(share)
+        return plan_of_width(search, max(1, round(16 * (1 - share) ** 2)))
+
+    _, result = search.bisect_share(plan_for)
+    assert shares[:2] == [0.75, 0.375]  # what is to be saved; that was too much
+    assert result.measured == 5 and result.attempts == len(shares)
+
+
+def always(plan: Plan, share: float) -> Plan:
+    return plan
+
+
+def test_a_time_that_no_share_reaches_is_refused_unless_it_is_near() -> None:
+    target = LatencyTarget(target_ms=5)
+    for narrowest, refused in [(6.0, True), (5.2, False)]:
+        search = search_of(target, {1: narrowest})
+        plan = plan_of_width(search, 1)
+        if refused:
+            with pytest.raises(InputError, match=r"at least 6\.00 ms.*but 5\.00 ms is asked for"):
+                search.bisect_share(partial(always, plan))
+        else:
+            assert search.bisect_share(partial(always, plan))[1].attempts == 1
+
+
+def test_a_target_is_a_time_or_a_factor_and_a_part_of_the_way_there() -> None:
+    assert LatencyTarget(target_ms=4).ms(10) == 4
+    assert LatencyTarget(target_speedup=4).ms(10) == 2.5
+    assert LatencyTarget(target_ms=4).at(0.25).ms(10) == 10 - 0.25 * 6
+    assert LatencyTarget(target_speedup=4).at(1.0).ms(10) == 2.5
+    assert LatencyTarget(target_ms=4.5).name == "4.5ms"
+    assert LatencyTarget(target_speedup=2).at(0.5).name == "2x"
+
+
+def test_a_result_says_what_was_asked_predicted_and_measured() -> None:
+    result = LatencyResult(20, 10, 9.5, 10.1, 3)
+    assert result.slow and result.missed == pytest.approx(0.01) and result.share == 0.5
+    assert result.line() == (
+        "asked 10.00 ms (2.00 times faster), predicted 9.50 ms, measured 10.10 ms "
+        "(1.98 times faster), attempts: 3"
+    )
+    assert result.outcome() == (
+        "20.00 ms before all cuts, asked 10.00 ms (2.00 times faster), measured 10.10 ms "
+        "(1.98 times faster)"
+    )
+    far = replace(result, predicted=None, measured=9.0)
+    assert "predicted" not in far.line() and not far.slow
+    assert far.outcome().endswith("; 10.0% off the time, the nearest of what was tried")
+
+
+def test_what_was_cut_before_stays_cut() -> None:
+    predictor = LatencyPredictor(parse(TWO_LAYERS), (8, 8), LatencyTable(CONDITIONS, 4))
+    netdef = parse(TWO_LAYERS)
+    space = find_search_space(netdef)
+    importance = {0: np.arange(16.0)}
+    whole = PruningProblem.of(netdef, importance, predictor, 0.1, 0)
+    assert whole.widths[0] == [4, 8, 12, 16] and whole.widest == space.uncut
+    before = whole.plan(Configuration((9, 6)))
+    problem = PruningProblem.of(netdef, importance, predictor, 0.1, 0, before)
+    assert problem.widths[0] == [4, 8, 9] and problem.narrowest.counts == (4, 6)
+    assert problem.plan(problem.widest).equals(before)
+
+
+def test_blocks_that_were_cut_before_stay_cut() -> None:
+    netdef = config("yolov3", thinner=16)
+    predictor = LatencyPredictor(netdef, (32, 32), LatencyTable(CONDITIONS, 4))
+    importance = {
+        n: np.ones(section.integer("filters"))
+        for n, section in enumerate(netdef.layers)
+        if section.kind == "convolutional"
+    }
+    whole = PruningProblem.of(netdef, importance, predictor, 0.1, 0)
+    first, second = sorted(whole.space.outer_blocks)[:2]
+    before = Plan(np.ones(whole.space.channels.count, bool), (second,))
+    problem = PruningProblem.of(netdef, importance, predictor, 0.1, 0, before)
+    assert second not in problem.space.outer_blocks
+    plan = problem.plan(replace(problem.widest, removed_blocks=(first,)))
+    assert plan.blocks == (first, second)
+
+
+def test_dead_units_are_those_without_a_channel_above_the_threshold() -> None:
+    predictor = LatencyPredictor(parse(TWO_LAYERS), (8, 8), LatencyTable(CONDITIONS, 4))
+    importance = {0: np.array([0.1] * 5 + [0.0] * 11)}
+    problem = PruningProblem.of(parse(TWO_LAYERS), importance, predictor, 0.1, 0)
+    assert problem.without_dead(importance, 0.05).counts == (8, 6)  # 5, in steps of 4
+    assert problem.without_dead(importance, 0.1).counts == (8, 6)
+    assert problem.without_dead(importance, 0.2).counts == (4, 6)
+    assert problem.without_dead({0: np.ones(16)}, 0.5).counts == (16, 6)
+
+
+def test_a_budget_is_for_all_but_the_constant() -> None:
+    """The narrowest of its cuts takes 4 ms of layers."""
+    netdef = parse(TWO_LAYERS)
+    table = LatencyTable(CONDITIONS, 4)
+    predictor = LatencyPredictor(netdef, (8, 8), table, replace(UNFITTED, constant=3.0))
+    space = find_search_space(netdef)
+    for spec, inputs, outputs in table.missing(width_ranges(space, predictor)):
+        table.add(spec, inputs, outputs, min(inputs, outputs) / 3 if inputs == 3 else inputs / 4)
+    problem = PruningProblem.of(netdef, {0: np.arange(16.0)}, predictor, 0.1, 0)
+    assert problem.predict(problem.narrowest) == pytest.approx(5.0)
+    assert problem.solve(4.99) is None
+    found = problem.solve(5.01)
+    assert found is not None and found.configuration == problem.narrowest
+    found = problem.solve(8.01)
+    assert found is not None and found.configuration == problem.widest

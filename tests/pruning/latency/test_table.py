@@ -6,8 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pruning.latency.table import Conditions, LatencyTable, LayerSpec, WidthRange, read_table
+from pruning.latency.table import (
+    FORMAT,
+    Conditions,
+    LatencyTable,
+    LayerSpec,
+    WidthRange,
+    read_table,
+)
 from utils.errors import InputError
+from utils.version import VERSION
 
 PLAIN = LayerSpec("convolutional activation=leaky pad=1 size=3 stride=1", 0, 0, 8, 8)
 DEPTHWISE = replace(PLAIN, group_inputs=1, group_outputs=1)
@@ -79,3 +87,44 @@ def test_only_what_is_missing_is_measured() -> None:
     missing = {key[1:] for key in table.missing([widths, widths])}
     assert missing == {(8, 16), (16, 16), (32, 8), (32, 16), (32, 32), (64, 16)}
     assert table.missing([WidthRange(DEPTHWISE, (4, 16), (4, 16))]) == [(DEPTHWISE, 8, 8)]
+
+
+def test_a_table_of_another_version_is_used_unless_its_rows_mean_something_else(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "table.csv"
+    filled(8).write(path)
+    text = path.read_text()
+    assert f"# format: {FORMAT}\n# written by: {VERSION}\n" in text
+    path.write_text(text.replace(VERSION, "0.0.1"))
+    assert read_table(path, CONDITIONS).points == filled().points
+    path.write_text(text.replace(f"# format: {FORMAT}\n# written by: {VERSION}\n", ""))
+    assert read_table(path, CONDITIONS).points == filled().points  # as before version 0.2
+    path.write_text(text.replace(f"# format: {FORMAT}", "# format: 99"))
+    with pytest.raises(InputError, match=f"format='99': expected '{FORMAT}'"):
+        read_table(path, CONDITIONS)
+
+
+def test_a_tied_width_that_is_a_product_is_rounded() -> None:
+    """48 · (1 / 3) is a little less than 16, and 49 · (8 / 49) a little more than 8, say."""
+    table = filled(8)
+    for width in (4, 8, 16):
+        for noise in (-1e-9, 1e-9):
+            widths = np.array([width + noise])
+            assert table.query(DEPTHWISE, widths, widths) == pytest.approx(2.0 * width, rel=1e-6)
+
+
+def test_families_are_told_by_kernel_and_groups() -> None:
+    assert PLAIN.family == "kxk" and DEPTHWISE.family == "grouped"
+    assert replace(PLAIN, text="convolutional activation=leaky size=1").family == "1x1"
+    assert replace(PLAIN, text="convolutional activation=leaky size=11").family == "kxk"
+    assert replace(PLAIN, text="maxpool size=1 stride=2").family == "pooling"
+    assert [PLAIN.tied, DEPTHWISE.tied, replace(PLAIN, text="maxpool size=2").tied] == [0, 1, 1]
+
+
+def test_widths_are_measured_at_powers_of_two_from_below_the_least_on() -> None:
+    assert WidthRange(PLAIN, (5, 40), (64, 64)).grid() == ((4, 8, 16, 32, 40), (64,))
+    assert WidthRange(PLAIN, (3, 3), (2, 9)).grid() == ((3,), (2, 4, 8, 9))
+    grouped = replace(PLAIN, group_inputs=2, group_outputs=3)  # 4 to 20 groups
+    assert WidthRange(grouped, (8, 40), (12, 60)).grid() == ((8, 16, 32, 40), (12, 24, 48, 60))
+    assert WidthRange(DEPTHWISE, (8, 20), (8, 20)).grid() == ((8, 16, 20), (8, 16, 20))
