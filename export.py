@@ -9,108 +9,120 @@ before it is kept. `int8` is calibrated on training photos; mAP before and after
 photos and through the reloaded files, is printed and left in export.json.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from import_param import EVALUATION_NMS, Data, DataSet, Evaluation, ExportSettings
-from utils.backends.export import Exported, Options, check, export
-from utils.checkpoint import Network, load_network, newest_weights
-from utils.data.calibration import sample_images
-from utils.data.datasets import ValidationDataset, validation_loader
-from utils.data.photos import PhotoSet
-from utils.data.splits import open_split
 from utils.errors import InputError, run
-from utils.evaluation.evaluate import evaluate
-from utils.files import output_folder, write_text
 from utils.settings import load, save
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from utils.backends.export import Exported
+    from utils.checkpoint import Network
+    from utils.data.photos import PhotoSet
+    from utils.evaluation.evaluate import Run
 
 
 def main(argv: list[str] | None = None) -> None:
-    p = load(ExportSettings, argv)
-    network = load_network(dataclasses.replace(p.network, device="cpu"))
-    options = options_of(p, None)
-    if p.export.precision == "int8":
-        if not p.data.data:
-            raise InputError("data='': expected a data set to calibrate int8 on, and to measure it")
-        options = options_of(p, calibration(p, network))
-    for kind in p.export.format:
-        check(kind, options)
-    measured = None
-    if p.export.precision == "int8":
-        measured = open_split(p.data, "valid", [len(network.names)], expect_objects=True)
-    source = dataclasses.replace(p.data, data=p.export.source or p.data.data or DataSet().data)
-    photos = sample_images(source, network.size, network.letterbox, p.export.photos, "valid")
-    stem = stem_of(p)
+    """Read the flags, open the network and photos, write and compare each format, and report."""
+    settings = load(ExportSettings, argv)
+    # Imported after the flags are read, so that --help and a mistyped flag need no torch.
+    from utils.backends.export import check_format, export
+    from utils.checkpoint import load_network
+    from utils.files import write_text
+
+    for file_format in settings.export.format:
+        check_format(file_format, settings.export)
+    network = load_network(dataclasses.replace(settings.network, device="cpu"))
+    calibration, validation = int8_photos(settings, network)
+    photos = comparison_photos(settings, network)
+    stem = file_stem(settings)
     report: dict[str, Any] = {}
-    for kind in p.export.format:
-        done = export(network, kind, stem, photos, options)
-        files = ", ".join(map(str, done.files))
-        print(f"{files}: {said(done, options, len(photos))}")
-        report[kind] = {
-            "files": [file.name for file in done.files],
-            "difference": done.difference,
-            "largest": done.largest,
+    for file_format in settings.export.format:
+        exported = export(
+            network, file_format, stem, photos, settings.export, settings.nms, calibration
+        )
+        print(f"{', '.join(map(str, exported.files))}: {difference_line(exported, len(photos))}")
+        report[file_format] = {
+            "files": [file.name for file in exported.files],
+            "difference": exported.difference,
+            "largest": exported.largest,
         }
-        if done.run is not None and measured:
-            report[kind] |= quality(network, measured, done.run)
-    save(p, stem.parent / "export_settings.json")
+        if validation and exported.run:
+            report[file_format] |= mean_ap_before_and_after(network, validation, exported.run)
+    save(settings, stem.parent / "export_settings.json")
     write_text(stem.parent / "export.json", json.dumps(report, indent=2) + "\n")
 
 
-def calibration(p: ExportSettings, network: Network) -> Tensor:
-    count = p.export.calibration_photos
-    return sample_images(p.data, network.size, network.letterbox, count)
+def int8_photos(
+    settings: ExportSettings, network: Network
+) -> tuple[Tensor | None, PhotoSet | None]:
+    """The photos to calibrate int8 on, and those to measure it on; neither for float32."""
+    if settings.export.precision != "int8":
+        return None, None
+    from utils.data.calibration import sample_images
+    from utils.data.splits import open_split
+
+    if not settings.data.data:
+        raise InputError("data='': expected a data set to calibrate int8 on, and to measure it")
+    validation = open_split(settings.data, "valid", [len(network.names)], expect_objects=True)
+    count = settings.export.calibration_photos
+    return sample_images(settings.data, network.size, network.letterbox, count), validation
 
 
-def options_of(p: ExportSettings, photos: Tensor | None) -> Options:
-    return Options(
-        precision=p.export.precision,
-        calibration=photos,
-        dynamic=p.export.dynamic,
-        nms=p.export.nms,
-        conf_thres=p.nms.conf_thres,
-        nms_thres=p.nms.nms_thres,
-        max_detections=p.nms.max_detections,
-    )
+def comparison_photos(settings: ExportSettings, network: Network) -> Tensor:
+    """The photos on which the files are compared with torch."""
+    from utils.data.calibration import sample_images
+
+    path = settings.export.source or settings.data.data or DataSet().data
+    source = dataclasses.replace(settings.data, data=path)
+    return sample_images(source, network.size, network.letterbox, settings.export.photos, "valid")
 
 
-def stem_of(p: ExportSettings) -> Path:
+def file_stem(settings: ExportSettings) -> Path:
     """The files' folder, made where it is missing, and name without suffix, which says what they
     are."""
-    source = Path(p.network.weights) if p.network.weights else newest_weights()
-    folder = Path(p.export.output) if p.export.output else source.parent / "export"
-    marks = [("dynamic", p.export.dynamic), ("nms", p.export.nms)]
-    marks += [("int8", p.export.precision == "int8")]
-    return output_folder(str(folder)) / "-".join(
-        [source.stem, *(mark for mark, asked in marks if asked)]
-    )
+    from utils.checkpoint import newest_weights
+    from utils.files import output_folder
+
+    wanted = settings.export
+    weights = Path(settings.network.weights) if settings.network.weights else newest_weights()
+    folder = Path(wanted.output) if wanted.output else weights.parent / "export"
+    options = {"dynamic": wanted.dynamic, "nms": wanted.nms, "int8": wanted.precision == "int8"}
+    marks = [mark for mark, is_on in options.items() if is_on]
+    return output_folder(str(folder)) / "-".join([weights.stem, *marks])
 
 
-def said(done: Exported, options: Options, photos: int) -> str:
-    if options.nms:
+def difference_line(exported: Exported, photos: int) -> str:
+    """How far the reloaded network is from torch, in words."""
+    if exported.run is None:
         return (
             f"same detections as torch on {photos} photos, boxes and scores within "
-            f"{done.difference:.2g}"
+            f"{exported.difference:.2g}"
         )
     return (
-        f"raw maps within {done.difference:.2g} of torch on {photos} photos "
-        f"(their largest value: {done.largest:.3g})"
+        f"raw maps within {exported.difference:.2g} of torch on {photos} photos "
+        f"(their largest value: {exported.largest:.3g})"
     )
 
 
-def quality(
-    network: Network, measured: PhotoSet, reloaded: Callable[[Tensor], list[Tensor]]
+def mean_ap_before_and_after(
+    network: Network, validation: PhotoSet, reloaded: Run
 ) -> dict[str, float]:
-    """mAP@.5 by COCO's rule before and after, on the validation photos."""
-    photos = ValidationDataset(measured, network.size, network.letterbox)
-    found = {}
-    for when, compute in (("mAP in float32", network.model), ("mAP in int8", reloaded)):
+    """mAP@.5 by COCO's rule in float32 and through the int8 file, on the validation photos."""
+    from utils.data.datasets import ValidationDataset, validation_loader
+    from utils.evaluation.evaluate import evaluate
+
+    photos = ValidationDataset(validation, network.size, network.letterbox)
+
+    def mean_ap(run: Run) -> float:
         metrics, _ = evaluate(
             network.model,
             validation_loader(photos, Data(batch_size=1, workers=0)),
@@ -118,12 +130,13 @@ def quality(
             Evaluation(),
             EVALUATION_NMS,
             letterbox=network.letterbox,
-            run=compute,
+            run=run,
         )
-        found[when] = float(metrics.mean_ap)
-    before, after = found.values()
+        return float(metrics.mean_ap)
+
+    before, after = mean_ap(network.model), mean_ap(reloaded)
     print(f"mAP@.5 on {len(photos)} photos: {before:.4f} in float32, {after:.4f} in int8")
-    return found
+    return {"mAP in float32": before, "mAP in int8": after}
 
 
 if __name__ == "__main__":

@@ -7,20 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 import export as script
-from import_param import TrainedNetwork
+from import_param import Export, Nms, TrainedNetwork
 from tests.utils.backends.test_backends import CFG, trained
 from utils.backends import export, install_command
-from utils.backends.export import FORMATS, NEEDS, Options
+from utils.backends.export import FORMATS, Format
 from utils.checkpoint import Network, load_network
 from utils.errors import InputError, run
 from utils.visualization.draw import write_image
 
 
 def need(kind: str, precision: str = "fp32") -> None:
-    if command := install_command(NEEDS.get(kind, kind), precision):
+    if command := install_command(FORMATS[kind].engine, precision):
         pytest.skip(f"{kind}: {command}")
 
 
@@ -42,13 +41,13 @@ def photos(tmp_path: Path) -> str:
 def test_a_format_is_written_whole(kind: str, network: Network, tmp_path: Path) -> None:
     need(kind)
     images = torch.rand(2, 3, 64, 64)
-    done = export.export(network, kind, tmp_path / "out" / "net", images, Options())
-    assert sorted(done.files) == sorted((tmp_path / "out").iterdir())
-    assert done.difference <= 1e-3 * done.largest
-    assert done.run is not None
+    exported = export.export(network, kind, tmp_path / "out" / "net", images, Export(), Nms())
+    assert sorted(exported.files) == sorted((tmp_path / "out").iterdir())
+    assert exported.difference <= 1e-3 * exported.largest
+    assert exported.run is not None
     with torch.inference_mode():
         wanted = network.model(images[:1])
-    for ours, theirs in zip(done.run(images[:1]), wanted, strict=True):
+    for ours, theirs in zip(exported.run(images[:1]), wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
@@ -57,24 +56,26 @@ def test_a_darknet_pair_has_the_name_size_and_shape_that_it_is_used_with(
 ) -> None:
     used = replace(network, size=(96, 64), letterbox=True)
     images = torch.rand(1, 3, 64, 96)
-    done = export.export(used, "darknet", tmp_path / "net-1.1", images, Options())
-    assert [file.name for file in done.files] == [
+    exported = export.export(used, "darknet", tmp_path / "net-1.1", images, Export(), Nms())
+    assert [file.name for file in exported.files] == [
         "net-1.1.cfg", "net-1.1.weights", "net-1.1.names",
     ]  # fmt: skip
-    opened = load_network(TrainedNetwork(weights=str(done.files[1]), device="cpu"))
+    opened = load_network(TrainedNetwork(weights=str(exported.files[1]), device="cpu"))
     assert (opened.size, opened.letterbox) == (used.size, used.letterbox)
 
 
 def test_what_computes_something_else_is_not_kept(
     network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(network: Network, stem: Path, images: Tensor, options: Options) -> export.Written:
+    def wrong(source: object, stem: Path) -> export.Written:
         stem.with_suffix(".cfg").write_text("half")
         return [stem.with_suffix(".cfg")], lambda batch: [m + 1 for m in network.model(batch)]
 
-    monkeypatch.setitem(export.WRITERS, "darknet", wrong)
+    monkeypatch.setitem(FORMATS, "darknet", Format(wrong, "torch"))
     with pytest.raises(InputError, match="differs by 1"):
-        export.export(network, "darknet", tmp_path / "net", torch.rand(1, 3, 64, 64), Options())
+        export.export(
+            network, "darknet", tmp_path / "net", torch.rand(1, 3, 64, 64), Export(), Nms()
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -82,21 +83,23 @@ def test_what_computes_something_else_is_not_kept(
 def test_a_dynamic_graph_takes_other_sizes(network: Network, tmp_path: Path) -> None:
     need("onnx")
     images = torch.rand(1, 3, 64, 64)
-    done = export.export(network, "onnx", tmp_path / "net", images, Options(dynamic=True))
-    assert done.run is not None
+    exported = export.export(network, "onnx", tmp_path / "net", images, Export(dynamic=True), Nms())
+    assert exported.run is not None
     other = torch.rand(3, 3, 96, 128)
     with torch.inference_mode():
         wanted = network.model(other)
-    for ours, theirs in zip(done.run(other), wanted, strict=True):
+    for ours, theirs in zip(exported.run(other), wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
 def test_nms_in_the_graph_finds_what_ours_finds(network: Network, tmp_path: Path) -> None:
     """`export` itself compares the detections, and refuses others."""
     need("onnx")
-    options = Options(nms=True, conf_thres=0.05, nms_thres=0.45)
-    done = export.export(network, "onnx", tmp_path / "net", torch.rand(2, 3, 64, 64), options)
-    assert done.difference < 0.01
+    photos, thresholds = torch.rand(2, 3, 64, 64), Nms(conf_thres=0.05)
+    exported = export.export(
+        network, "onnx", tmp_path / "net", photos, Export(nms=True), thresholds
+    )
+    assert exported.difference < 0.01
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(tmp_path / "net.onnx"))
@@ -112,7 +115,7 @@ def test_overlap_by_distance_is_refused(tmp_path: Path) -> None:
     network = Network(model, ("a", "b", "c"), (64, 64), False)
     with pytest.raises(InputError, match="nms_kind"):
         images = torch.rand(1, 3, 64, 64)
-        export.export(network, "onnx", tmp_path / "net", images, Options(nms=True))
+        export.export(network, "onnx", tmp_path / "net", images, Export(nms=True), Nms())
 
 
 @pytest.mark.slow
@@ -120,9 +123,9 @@ def test_overlap_by_distance_is_refused(tmp_path: Path) -> None:
 def test_int8_is_near(kind: str, network: Network, tmp_path: Path) -> None:
     need(kind, "int8")
     photos = torch.rand(8, 3, 64, 64)
-    options = Options(precision="int8", calibration=photos)
-    done = export.export(network, kind, tmp_path / "net", photos[:2], options)
-    assert 0 < done.difference < 0.1 * done.largest
+    settings = Export(precision="int8")
+    exported = export.export(network, kind, tmp_path / "net", photos[:2], settings, Nms(), photos)
+    assert 0 < exported.difference < 0.1 * exported.largest
 
 
 def test_the_script_reports_what_it_wrote(

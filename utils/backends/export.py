@@ -4,113 +4,134 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from import_param import Nms, TrainedNetwork
+from import_param import Export, Nms, TrainedNetwork
 from models.darknet import Darknet
 from models.head import decode
-from utils.backends import ENGINES, install_command
+from utils.backends import install_command
 from utils.backends.fold import folded
 from utils.checkpoint import Network, load_network, write_pair
 from utils.errors import InputError
 from utils.evaluation.nms import non_maximum_suppression
 
-FORMATS = ("darknet", "onnx", "openvino", "ncnn", "torchscript")
-NEEDS = {"darknet": "torch", "torchscript": "torch", "onnx": "onnxruntime"}  # others: as named
-NEAR = 1e-3  # of float32 maps, against their largest value
+if TYPE_CHECKING:
+    from utils.backends.quantization import CalibrationBatches
 
-
-@dataclass(frozen=True)
-class Options:
-    """precision: fp32, or int8 for ONNX and OpenVINO, calibrated on `calibration` [N, 3, H, W].
-    dynamic, nms: ONNX with any batch and size, and with decoding and NMS in the graph; the
-    thresholds are those of `utils.evaluation.nms`."""
-
-    precision: str = "fp32"
-    calibration: Tensor | None = None
-    dynamic: bool = False
-    nms: bool = False
-    conf_thres: float = 0.25
-    nms_thres: float = 0.45
-    max_detections: int = 300
+# The largest difference of a float32 file's maps from torch's, as a share of their largest value.
+TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and the largest difference to torch: of raw maps in logits, or with NMS in
-    the graph of boxes in pixels and scores together."""
+    """What was written, and the largest difference to torch.
+
+    The difference is one of raw maps in logits, or with NMS in the graph of boxes in pixels and
+    scores together.
+    """
 
     format: str
     files: tuple[Path, ...]
     difference: float
-    largest: float
+    largest: float  # value that the difference compares with
     run: Callable[[Tensor], list[Tensor]] | None  # the reloaded network, unless it has NMS in it
 
 
-def export(network: Network, kind: str, stem: Path, images: Tensor, options: Options) -> Exported:
-    """Write a network as `stem` with the suffixes of a format. images: photos [N, 3, H, W], float32
-    0 to 1, on which the reloaded files are compared with torch. The network is on the CPU.
+@dataclass(frozen=True)
+class _Source:
+    """What a file is written from."""
 
-    Files appear only once they have been compared. Raises InputError where a format cannot be
-    written here, or computes something else.
+    network: Network
+    images: Tensor
+    settings: Export
+    nms: Nms
+    calibration: Tensor | None
+
+    def in_int8(self) -> bool:
+        return self.settings.precision == "int8"
+
+    def calibration_batches(self) -> CalibrationBatches:
+        from utils.backends.quantization import calibration_batches
+
+        return calibration_batches([] if self.calibration is None else [self.calibration], 1)
+
+
+def export(
+    network: Network,
+    file_format: str,
+    stem: Path,
+    images: Tensor,
+    settings: Export,
+    nms: Nms,
+    calibration: Tensor | None = None,
+) -> Exported:
+    """Write a network; the files appear only once they have been compared with torch.
+
+    Args:
+        network: on the CPU.
+        file_format: one of `FORMATS`.
+        stem: of the files' names; each gets a suffix.
+        images: photos [N, 3, H, W], float32, 0 to 1, on which the reloaded files are compared.
+        settings: its `precision`, `dynamic` and `nms` count.
+        nms: the thresholds, where NMS is in the graph.
+        calibration: photos [N, 3, H, W] to calibrate int8 on.
+
+    Raises:
+        InputError: a format cannot be written here, or computes something else.
     """
-    check(kind, options)
+    check_format(file_format, settings)
     model = network.model
+    source = _Source(network, images, settings, nms, calibration)
     stem.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=stem.parent, prefix=".export-") as folder:
-        files, run = WRITERS[kind](network, Path(folder) / stem.name, images, options)
-        if options.nms:
-            difference = _compare_detections(run, model, images, options)
+        files, run = FORMATS[file_format].write(source, Path(folder) / stem.name)
+        if settings.nms:
+            difference = _compare_detections(run, model, images, nms)
             largest = float(images.shape[-1])  # as far as a box's corner can be from another's
         else:
             difference, largest = _compare_maps(run, model, images)
-        if options.precision == "fp32" and difference > NEAR * largest:
+        if settings.precision == "fp32" and difference > TOLERANCE * largest:
             raise InputError(
-                f"format={kind!r}: differs by {difference:.3g} from torch, whose largest value is "
-                f"{largest:.3g}: not written"
+                f"format={file_format!r}: differs by {difference:.3g} from torch, whose largest "
+                f"value is {largest:.3g}: not written"
             )
         moved = tuple(file.replace(stem.parent / file.name) for file in files)
     for file in moved:
         file.chmod(0o644)
-    return Exported(kind, moved, difference, largest, None if options.nms else run)
+    return Exported(file_format, moved, difference, largest, None if settings.nms else run)
 
 
-def check(kind: str, options: Options) -> None:
-    """Refuse what a format cannot be, or what it needs and is not installed."""
-    if kind not in FORMATS:
-        raise InputError(f"format={kind!r}: expected some of {', '.join(FORMATS)}")
+def check_format(file_format: str, settings: Export) -> None:
+    """Refuse what a format cannot be, or what it needs and is not installed.
+
+    Raises:
+        InputError: for the first thing that is wrong.
+    """
     for name in ("dynamic", "nms"):
-        if getattr(options, name) and kind != "onnx":
-            raise InputError(f"{name}=True: expected format='onnx' alone, found {kind!r}")
-    if options.precision not in ("fp32", "int8"):
-        raise InputError(f"precision={options.precision!r}: expected fp32 or int8")
-    if options.precision == "int8":
-        if kind not in ("onnx", "openvino"):
-            raise InputError(f"precision='int8': expected format onnx or openvino, found {kind!r}")
-        if options.dynamic or options.nms:
+        if getattr(settings, name) and file_format != "onnx":
+            raise InputError(f"{name}=True: expected format='onnx' alone, found {file_format!r}")
+    if settings.precision == "int8":
+        if file_format not in ("onnx", "openvino"):
+            raise InputError(
+                f"precision='int8': expected format onnx or openvino, found {file_format!r}"
+            )
+        if settings.dynamic or settings.nms:
             raise InputError("precision='int8': expected neither dynamic nor nms")
-        if options.calibration is None:
-            raise InputError("precision='int8': expected photos to calibrate on")
-    engine = NEEDS.get(kind, kind)
-    assert engine in ENGINES
-    if command := install_command(engine, options.precision):
-        raise InputError(f"format={kind!r}: not installed: {command}")
-
-
-def _photos(options: Options) -> list[Tensor]:
-    return [] if options.calibration is None else [options.calibration]
+    if command := install_command(FORMATS[file_format].engine, settings.precision):
+        raise InputError(f"format={file_format!r}: not installed: {command}")
 
 
 Written = tuple[list[Path], Callable[[Tensor], Any]]
 
 
-def _darknet(network: Network, stem: Path, images: Tensor, options: Options) -> Written:
+def _darknet(source: _Source, stem: Path) -> Written:
+    network = source.network
     width, height = network.size
     netdef = network.model.netdef.with_net_options(
         width=width, height=height, letter_box=int(network.letterbox)
@@ -121,79 +142,83 @@ def _darknet(network: Network, stem: Path, images: Tensor, options: Options) -> 
     return files, torch.inference_mode()(opened)
 
 
-def _torchscript(network: Network, stem: Path, images: Tensor, options: Options) -> Written:
+def _torchscript(source: _Source, stem: Path) -> Written:
     file = stem.with_name(f"{stem.name}.torchscript")
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # torch would rather have its newer format written
-        traced = torch.jit.trace(folded(network.model), images[:1])
+        traced = torch.jit.trace(folded(source.network.model), source.images[:1])
         torch.jit.freeze(traced).save(str(file))
         opened = torch.jit.load(str(file))
     return [file], lambda batch: list(opened(batch))
 
 
-def _onnx(network: Network, stem: Path, images: Tensor, options: Options) -> Written:
+def _onnx(source: _Source, stem: Path) -> Written:
     from utils.backends.nms_graph import with_nms
-    from utils.backends.onnx_graph import to_onnx
+    from utils.backends.onnx_graph import IMAGES, to_onnx
     from utils.backends.onnxruntime_engine import session
-    from utils.backends.quantization import calibration_batches, float_nodes, quantized_onnx
+    from utils.backends.quantization import float_nodes, quantized_onnx
 
-    model = network.model
-    size = None if options.dynamic else (images.shape[-1], images.shape[-2])
-    if options.nms:
-        thresholds = Nms(options.conf_thres, options.nms_thres, options.max_detections)
-        content = with_nms(model, size, thresholds)
-    else:
-        content = to_onnx(model, size)
-    if options.precision == "int8":
-        batches = calibration_batches(_photos(options), 1)
+    model = source.network.model
+    size = None if source.settings.dynamic else (source.images.shape[-1], source.images.shape[-2])
+    content = with_nms(model, size, source.nms) if source.settings.nms else to_onnx(model, size)
+    if source.in_int8():
+        batches = source.calibration_batches()
         content = quantized_onnx(content, batches, float_nodes(model, batches))
     file = stem.with_name(f"{stem.name}.onnx")
     file.write_bytes(content)
     opened = session(str(file))
     return [file], lambda batch: [
-        torch.from_numpy(found) for found in opened.run(None, {"images": batch.numpy()})
+        torch.from_numpy(value) for value in opened.run(None, {IMAGES: batch.numpy()})
     ]
 
 
-def _openvino(network: Network, stem: Path, images: Tensor, options: Options) -> Written:
+def _openvino(source: _Source, stem: Path) -> Written:
     import openvino
 
     from utils.backends.onnx_graph import to_onnx
     from utils.backends.openvino_engine import compiled
-    from utils.backends.quantization import calibration_batches, float_nodes, quantized_openvino
+    from utils.backends.quantization import float_nodes, quantized_openvino
 
-    size = (images.shape[-1], images.shape[-2])
-    graph = openvino.Core().read_model(to_onnx(network.model, size))
-    if options.precision == "int8":
-        batches = calibration_batches(_photos(options), 1)
-        graph = quantized_openvino(graph, batches, float_nodes(network.model, batches))
+    model = source.network.model
+    size = (source.images.shape[-1], source.images.shape[-2])
+    graph = openvino.Core().read_model(to_onnx(model, size))
+    if source.in_int8():
+        batches = source.calibration_batches()
+        graph = quantized_openvino(graph, batches, float_nodes(model, batches))
     files = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".xml", ".bin")]
     openvino.save_model(graph, files[0], compress_to_fp16=False)
     opened = compiled(openvino.Core().read_model(files[0]))
-    count = len(network.model.heads)
 
     def run(batch: Tensor) -> list[Tensor]:
-        found = opened([batch.numpy()])
-        return [torch.from_numpy(found[number].copy()) for number in range(count)]
+        maps = opened([batch.numpy()])
+        return [torch.from_numpy(maps[number].copy()) for number in range(len(model.heads))]
 
     return files, run
 
 
-def _ncnn(network: Network, stem: Path, images: Tensor, options: Options) -> Written:
+def _ncnn(source: _Source, stem: Path) -> Written:
     from utils.backends.ncnn_engine import infer, load, write
 
-    files = write(network.model, stem.with_name(f"{stem.name}.ncnn"))
+    model = source.network.model
+    files = write(model, stem.with_name(f"{stem.name}.ncnn"))
     net = load(*files)
-    count = len(network.model.heads)
-    return list(files), lambda batch: infer(net, batch[0], count)
+    return list(files), lambda batch: infer(net, batch[0], len(model.heads))
 
 
-WRITERS: dict[str, Callable[[Network, Path, Tensor, Options], Written]] = {
-    "darknet": _darknet,
-    "onnx": _onnx,
-    "openvino": _openvino,
-    "ncnn": _ncnn,
-    "torchscript": _torchscript,
+@dataclass(frozen=True)
+class Format:
+    """How a format is written, and whose library opens it again."""
+
+    write: Callable[[_Source, Path], Written]
+    engine: str  # a key of `utils.backends.ENGINES`
+
+
+FORMATS = {
+    "darknet": Format(_darknet, "torch"),
+    "onnx": Format(_onnx, "onnxruntime"),
+    "openvino": Format(_openvino, "openvino"),
+    "ncnn": Format(_ncnn, "ncnn"),
+    "torchscript": Format(_torchscript, "torch"),
 }
 
 
@@ -212,31 +237,30 @@ def _compare_maps(
 
 @torch.inference_mode()
 def _compare_detections(
-    run: Callable[[Tensor], Sequence[Tensor]], model: Darknet, images: Tensor, options: Options
+    run: Callable[[Tensor], Sequence[Tensor]], model: Darknet, images: Tensor, settings: Nms
 ) -> float:
-    """The largest difference of boxes and scores in the graph's own detections; infinite where
-    another number of a class is found."""
+    """The largest difference of boxes and scores in the graph's own detections.
+
+    Infinite where a photo has another number of detections of a class.
+    """
     difference = 0.0
     for image in images.split(1):
         predictions = decode(model(image), model.heads, (image.shape[-1], image.shape[-2]))
-        (wanted,) = non_maximum_suppression(
-            predictions, Nms(options.conf_thres, options.nms_thres, max_detections=0)
-        )
-        _, labels, found, confidence = run(image)
+        (reference,) = non_maximum_suppression(predictions, replace(settings, max_detections=0))
+        _, labels, boxes, scores = run(image)
         for label in range(predictions.classes.shape[-1]):
-            theirs, ours = wanted.labels == label, labels == label
-            theirs_rows = torch.cat([wanted.boxes, wanted.scores[:, None]], 1)[theirs]
-            theirs_rows = theirs_rows[: options.max_detections]
-            ours_rows = torch.cat([found, confidence[:, None]], 1)[ours]
-            difference = max(difference, _farthest(ours_rows, theirs_rows))
+            rows = torch.cat([boxes, scores[:, None]], 1)[labels == label]
+            reference_rows = torch.cat([reference.boxes, reference.scores[:, None]], 1)
+            reference_rows = reference_rows[reference.labels == label][: settings.max_detections]
+            difference = max(difference, _largest_distance(rows, reference_rows))
     return difference
 
 
-def _farthest(ours: Tensor, theirs: Tensor) -> float:
+def _largest_distance(rows: Tensor, reference: Tensor) -> float:
     """How far a row [N, 5] can be from the nearest one of the others."""
-    if len(ours) != len(theirs):
+    if len(rows) != len(reference):
         return float("inf")
-    if not len(ours):
+    if not len(rows):
         return 0.0
-    apart = (ours[:, None] - theirs[None]).abs().amax(2)  # [N, N]
-    return float(max(apart.amin(0).max(), apart.amin(1).max()))
+    distances = (rows[:, None] - reference[None]).abs().amax(2)  # [N, N]
+    return float(max(distances.amin(0).max(), distances.amin(1).max()))
