@@ -1,0 +1,1 @@
+"""Networks of .cfg files: definition, modules, heads, loss, distillation, weights and costs."""

@@ -1,4 +1,4 @@
-"""What one section of a .cfg becomes: a module, with Darknet's arithmetic."""
+"""Which module does a section of a .cfg become? Each computes what Darknet does."""
 
 from __future__ import annotations
 
@@ -18,14 +18,19 @@ BN_EPSILON = 1e-6
 
 
 class Logistic(nn.Module):
-    """The sigmoid, in float32: bfloat16 has no number between 0.996 and 1, and a [yolo] with
-    `new_coords` must get back the logit."""
+    """The sigmoid, in float32.
+
+    bfloat16 has no number between 0.996 and 1, and a [yolo] with `new_coords` must get back the
+    logit.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
+        """A map of any shape."""
         return (x.float() if x.dtype in (torch.bfloat16, torch.float16) else x).sigmoid()
 
 
-# In place where the gradient needs only the result: what they get is always a layer's own new map.
+# In place where the gradient needs only the result: the map that an activation is applied to was
+# made by the layer itself, so no other layer reads it.
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "linear": nn.Identity,
     "leaky": lambda: nn.LeakyReLU(0.1, inplace=True),
@@ -43,12 +48,16 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def activation(section: Section, default: str = "logistic") -> nn.Module:
-    """The section's activation. Darknet takes an unknown one for relu; here it is refused."""
+    """The section's activation.
+
+    Raises:
+        InputError: it is unknown, where Darknet would take relu.
+    """
     return ACTIVATIONS[section.choice("activation", default, ACTIVATIONS)]()
 
 
 def strides(section: Section, default: int = 1) -> tuple[int, int]:
-    """(vertical, horizontal) steps."""
+    """The section's (vertical, horizontal) strides."""
     stride = section.integer("stride", default, at_least=1)
     return (
         section.integer("stride_y", stride, at_least=1),
@@ -58,18 +67,23 @@ def strides(section: Section, default: int = 1) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Window:
-    """What slides over a map, in pixels. padding: what is added in all to each axis.
+    """The window of a convolution or a pooling, in pixels of the map that it slides over.
 
-    (vertical, horizontal) steps.
+    Attributes:
+        size: of its sides, without dilation.
+        padding: of both borders of an axis together.
+        dilation: distance between neighbouring values.
+        strides: (vertical, horizontal) steps.
     """
 
     size: int
     padding: int
     dilation: int
-    steps: tuple[int, int]
+    strides: tuple[int, int]
 
     @property
     def extent(self) -> int:
+        """Its sides with dilation."""
         return (self.size - 1) * self.dilation + 1
 
     @staticmethod
@@ -89,6 +103,7 @@ class Convolution(nn.Module):
     """Convolution, then batch normalisation or a bias, then an activation."""
 
     def __init__(self, section: Section, channels: int) -> None:
+        """Build a [convolutional] that reads a map with `channels` channels."""
         super().__init__()
         window = Window.of(section)
         filters = section.integer("filters", 1, at_least=1)
@@ -103,7 +118,7 @@ class Convolution(nn.Module):
             channels,
             filters,
             window.size,
-            window.steps,
+            window.strides,
             window.padding // 2,
             window.dilation,
             groups,
@@ -113,7 +128,8 @@ class Convolution(nn.Module):
         self.activation = activation(section)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = _StridedDepthwise.run(self.conv, x) if _slow_backwards(self.conv, x) else self.conv(x)
+        """[B, channels, H, W] → [B, filters, h, w]."""
+        x = _StridedDepthwise.run(self.conv, x) if _slow_backward(self.conv, x) else self.conv(x)
         if self.bn is not None:
             # A batch of one value a channel (one photo, a 1x1 map) has no variance to learn from.
             alone = self.training and x.numel() == x.shape[1]
@@ -121,8 +137,8 @@ class Convolution(nn.Module):
         return self.activation(x)
 
 
-def _slow_backwards(conv: nn.Conv2d, x: Tensor) -> bool:
-    """Whether it is trained in bfloat16 on a CPU, and `_StridedDepthwise` is faster."""
+def _slow_backward(conv: nn.Conv2d, x: Tensor) -> bool:
+    """Whether a convolution is trained in bfloat16 on a CPU and `_StridedDepthwise` is faster."""
     depthwise = conv.groups == conv.in_channels > 1 and max(conv.stride) > 1 and conv.bias is None
     if not depthwise or x.device.type != "cpu" or not torch.is_grad_enabled():
         return False
@@ -139,8 +155,8 @@ class _StridedDepthwise(torch.autograd.Function):
     @staticmethod
     def run(conv: nn.Conv2d, x: Tensor) -> Tensor:
         with torch.autocast("cpu", enabled=False):
-            found: Tensor = _StridedDepthwise.apply(x.bfloat16(), conv.weight.bfloat16(), conv)
-        return found
+            y: Tensor = _StridedDepthwise.apply(x.bfloat16(), conv.weight.bfloat16(), conv)
+        return y
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, conv: nn.Conv2d) -> Tensor:
@@ -151,15 +167,15 @@ class _StridedDepthwise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         (gradient,), (x, weight), conv = gradients, ctx.saved_tensors, ctx.conv
-        how = (conv.stride, conv.padding, conv.dilation, False, (0, 0), conv.groups)
+        geometry = (conv.stride, conv.padding, conv.dilation, False, (0, 0), conv.groups)
         backward = torch.ops.aten.convolution_backward
         of_map, of_weight = None, None
         if ctx.needs_input_grad[0]:
             shape = torch.empty_like(x, dtype=torch.float32)  # its values do not matter
             tensors = (gradient.float(), shape, weight.float(), None)
-            of_map = backward(*tensors, *how, (True, False, False))[0].to(x.dtype)
+            of_map = backward(*tensors, *geometry, (True, False, False))[0].to(x.dtype)
         if ctx.needs_input_grad[1]:
-            of_weight = backward(gradient, x, weight, None, *how, (False, True, False))[1]
+            of_weight = backward(gradient, x, weight, None, *geometry, (False, True, False))[1]
         return of_map, of_weight, None
 
 
@@ -168,15 +184,20 @@ def _with_running_statistics(bn: nn.BatchNorm2d, x: Tensor) -> Tensor:
 
 
 class Pool(nn.Module):
-    """Maximum or mean over windows. Darknet pads by size - 1, the odd pixel right and below."""
+    """Maximum or mean over windows.
+
+    Darknet pads by size - 1 in all: half of it on each side, an odd pixel right and below.
+    """
 
     def __init__(self, section: Section) -> None:
+        """Build a [maxpool] or [local_avgpool]."""
         super().__init__()
         window = Window.of(section)
-        self.size, self.padding, self.stride = window.size, window.padding, window.steps
+        self.size, self.padding, self.stride = window.size, window.padding, window.strides
         self.mean = section.kind == "local_avgpool"
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] → [B, C, h, w]."""
         before = self.padding // 2
         after = self.padding - before
         if self.mean:
@@ -187,12 +208,14 @@ class Pool(nn.Module):
             count = F.avg_pool2d(ones, window, self.stride)
             return F.avg_pool2d(padded, window, self.stride) / count
         if self.size == 2 and self.padding == 1 and self.stride == (2, 2):
-            # The last window may hang over the border: the same pixels, and no copy of the map.
+            # Windows may reach beyond the right and lower border: the same as padding there, but
+            # without a padded copy of the map.
             return F.max_pool2d(x, 2, 2, ceil_mode=True)
         if before == after and before <= self.size // 2:
             return F.max_pool2d(x, self.size, self.stride, before)
         if self.stride == (1, 1) and after <= self.size // 2:
-            # Padded by one pixel too many left and above, then without what these pixels gave.
+            # max_pool2d pads both sides alike: one pixel too many left and above, whose row and
+            # column of the result are dropped.
             return F.max_pool2d(x, self.size, 1, after)[..., after - before :, after - before :]
         # Zeros would win over negative values after leaky; -inf never does.
         padded = F.pad(x, (before, after, before, after), value=-torch.inf)
@@ -206,6 +229,7 @@ class Shortcut(nn.Module):
     NORMALIZATIONS = ("none", "relu", "avg_relu", "softmax")
 
     def __init__(self, section: Section, inputs: int, channels: int) -> None:
+        """Build a [shortcut] of `inputs` maps, which have `channels` channels each."""
         super().__init__()
         kind = section.choice("weights_type", "none", self.WEIGHTS)
         self.normalization = section.choice("weights_normalization", "none", self.NORMALIZATIONS)
@@ -216,6 +240,7 @@ class Shortcut(nn.Module):
         self.activation = activation(section, "linear")
 
     def forward(self, *inputs: Tensor) -> Tensor:
+        """Maps [B, C, H, W] → their sum, [B, C, H, W]."""
         weights = self.normalized()
         if weights is None:
             total = inputs[0]
@@ -228,7 +253,7 @@ class Shortcut(nn.Module):
         return self.activation(total)
 
     def normalized(self) -> Tensor | None:
-        """What each input is multiplied by, [inputs, 1 or C, 1, 1]; None in a plain sum."""
+        """The factor of each input, [inputs, 1 or C, 1, 1]; None in a plain sum."""
         weights: Tensor | None = self.weights
         if weights is None:
             return None
@@ -244,10 +269,12 @@ class Scale(nn.Module):
     """A product of maps: [sam] point by point, [scale_channels] a [B, C, 1, 1] vector by a map."""
 
     def __init__(self, section: Section) -> None:
+        """Build a [sam] or [scale_channels]."""
         super().__init__()
         self.activation = activation(section, "linear")
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:
+        """[B, C, H, W] or [B, C, 1, 1] by [B, C, H, W] → [B, C, H, W]."""
         return self.activation(x * other)
 
 
@@ -255,11 +282,13 @@ class Upsample(nn.Module):
     """Nearest neighbour, times `scale`."""
 
     def __init__(self, section: Section) -> None:
+        """Build an [upsample]."""
         super().__init__()
         self.stride = section.integer("stride", 2, at_least=1)
         self.scale = section.number("scale", 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] → [B, C, stride·H, stride·W]."""
         x = F.interpolate(x, scale_factor=float(self.stride), mode="nearest")
         return x if self.scale == 1 else x * self.scale
 
@@ -268,12 +297,14 @@ class Reorg(nn.Module):
     """Space to depth, in the order in which Darknet's reorg_cpu fills its output."""
 
     def __init__(self, section: Section) -> None:
+        """Build a [reorg]."""
         super().__init__()
         self.stride = section.integer("stride", 1, at_least=1)
         if section.flag("reverse"):
             raise section.error("not supported here", "reverse")
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] → [B, C·stride², H/stride, W/stride]."""
         b, c, h, w = x.shape
         s = self.stride
         # The map is read as one of c/s² channels at s times the size, whatever its true shape.
@@ -282,6 +313,7 @@ class Reorg(nn.Module):
 
 
 def dropout_probability(section: Section) -> float:
+    """The share of values that a [dropout] sets to zero in training."""
     probability = section.number("probability", 0.5)
     if not 0 <= probability <= 1:
         raise section.error("expected a number from 0 to 1", "probability")
@@ -289,7 +321,13 @@ def dropout_probability(section: Section) -> float:
 
 
 def build(section: Section, inputs: int, channels: int) -> nn.Module:
-    """The module of one section that reads `inputs` layers, the first with `channels` channels."""
+    """The module of a section.
+
+    Args:
+        section: of a layer, not [net].
+        inputs: how many layers it reads.
+        channels: of the first of them.
+    """
     if section.kind == "convolutional":
         return Convolution(section, channels)
     if section.kind == "shortcut":

@@ -1,4 +1,4 @@
-"""A network from a NetDef, and `propagate`, the one walk over its layer graph."""
+"""What does a NetDef compute? `propagate`, the one walk over its layer graph, and the network."""
 
 from __future__ import annotations
 
@@ -26,17 +26,36 @@ def propagate(
     part: Callable[[int, T, int, int], T],
     other: Callable[[int, T], T] = lambda index, value: value,
 ) -> Iterator[T]:
-    """Walk the layers in order, carrying a value along each tensor; yield each layer's value.
+    r"""Walk the layers in order, carrying a value along each tensor; yield each layer's value.
 
-    What a value is, the caller decides: a tensor, a shape, the ids of channels. The operations get
-    the layer's index first and then the values that the layer reads:
+    What a value is, the caller decides: a tensor, a shape, the ids of channels. With texts, the
+    walk writes down what a network computes:
 
-    conv: a convolution. add: maps of equal shape combined point by point (shortcut, sam,
-    scale_channels). cat: a route's concatenation. part: a grouped route's slice of one input, as
-    (index, value, groups, group_id). other: everything that keeps the channels as they are
-    (pooling, upsample, dropout, yolo), and reorg.
+    >>> from models.netdef import parse
+    >>> netdef = parse("[net]\n[conv]\n[conv]\n[shortcut]\nfrom=-2\n[route]\nlayers=-1,0")
+    >>> values = propagate(
+    ...     netdef,
+    ...     "image",
+    ...     conv=lambda index, value: f"conv{index}({value})",
+    ...     add=lambda index, inputs: f"({' + '.join(inputs)})",
+    ...     cat=lambda index, inputs: f"[{', '.join(inputs)}]",
+    ...     part=lambda index, value, groups, group_id: f"{value}[{group_id}/{groups}]",
+    ... )
+    >>> list(values)[-1]
+    '[(conv1(conv0(image)) + conv0(image)), conv0(image)]'
 
     A value is forgotten once its last reader has had it, so a forward pass holds few maps.
+
+    Args:
+        netdef: the network's definition.
+        image: the value of the input.
+        conv: a convolution: (index, value) → value.
+        add: maps of equal shape combined point by point (shortcut, sam, scale_channels):
+            (index, values) → value.
+        cat: a route's concatenation: (index, values) → value.
+        part: a grouped route's slice of one input: (index, value, groups, group_id) → value.
+        other: layers that keep the channels as they are (pooling, upsample, dropout, yolo), and
+            reorg: (index, value) → value.
     """
     sources = [netdef.sources(index) for index in range(len(netdef.layers))]
     last_reader = {source: index for index, read in enumerate(sources) for source in read}
@@ -67,9 +86,14 @@ Shape = tuple[int, int, int]  # channels, height, width
 
 
 def shapes(netdef: NetDef, size: tuple[int, int] | None = None) -> list[Shape]:
-    """Each layer's output shape for an input of (width, height) `size`, the cfg's own by default.
+    """Each layer's output shape.
 
-    Raises InputError, with file and line, where the layers do not fit together.
+    Args:
+        netdef: the network.
+        size: (width, height) of the input in pixels; the cfg's own by default.
+
+    Raises:
+        InputError: the layers do not fit together; with file and line.
     """
     width, height = size or netdef.size
     layers = netdef.layers
@@ -83,18 +107,20 @@ def shapes(netdef: NetDef, size: tuple[int, int] | None = None) -> list[Shape]:
         if section.kind == "scale_channels":
             vector, full = inputs
             if vector != (full[0], 1, 1):
-                raise section.error(f"expected {full[0]}x1x1 before it, found {_x(vector)}", "from")
+                raise section.error(
+                    f"expected {full[0]}x1x1 before it, found {_text(vector)}", "from"
+                )
             return full
         for other in inputs[1:]:
             if other != inputs[0]:
-                raise section.error(f"cannot add {_x(other)} to {_x(inputs[0])}", "from")
+                raise section.error(f"cannot add {_text(other)} to {_text(inputs[0])}", "from")
         return inputs[0]
 
     def cat(index: int, inputs: list[Shape]) -> Shape:
         for other in inputs[1:]:
             if other[1:] != inputs[0][1:]:
                 raise layers[index].error(
-                    f"cannot concatenate {_x(other)} with {_x(inputs[0])}", "layers"
+                    f"cannot concatenate {_text(other)} with {_text(inputs[0])}", "layers"
                 )
         return sum(shape[0] for shape in inputs), *inputs[0][1:]
 
@@ -118,7 +144,7 @@ def shapes(netdef: NetDef, size: tuple[int, int] | None = None) -> list[Shape]:
         if section.kind == "reorg":
             s = section.integer("stride", 1, at_least=1)
             if c % (s * s) or h % s or w % s:
-                raise section.error(f"cannot rearrange {_x(shape)}", "stride")
+                raise section.error(f"cannot rearrange {_text(shape)}", "stride")
             return c * s * s, h // s, w // s
         if section.kind == "yolo":
             head = Head.of(section)
@@ -138,28 +164,32 @@ def _slide(section: Section, shape: Shape, channels: int) -> Shape:
     """The shape after a convolution's or a pooling's window has slid over a map."""
     window = Window.of(section)
     _, h, w = shape
-    down, right = window.steps
+    down, right = window.strides
     free = (h + window.padding - window.extent, w + window.padding - window.extent)
     if min(free) < 0:
         size = f"{window.extent}x{window.extent}"
-        raise section.error(f"window {size} does not fit into {_x(shape)}", "size")
+        raise section.error(f"window {size} does not fit into {_text(shape)}", "size")
     return channels, free[0] // down + 1, free[1] // right + 1
 
 
-def _x(shape: Shape) -> str:
+def _text(shape: Shape) -> str:
     return "x".join(map(str, shape))
 
 
 def stride(netdef: NetDef) -> int:
-    """Input sizes should be multiples of it: the input pixels per cell of the coarsest head, along
-    the axis where these are more, or more where maps between are coarser and must fit others."""
-    side = 1024 * 3**2 * 5 * 7  # that every stride in use divides, whatever the .cfg's own size
+    """The number of pixels that sides of the input should be multiples of.
+
+    These are the pixels of the input per cell of the coarsest head, along the axis where they are
+    more; or 2, 4 or 8 times as many where maps between are coarser and must fit others.
+    """
+    side = 1024 * 3**2 * 5 * 7  # a multiple of all strides in use, whatever the .cfg's own size
     try:
-        found = _coarsest(netdef, (side, side))
+        pixels = _coarsest(netdef, (side, side))
     except InputError:  # it upsamples a map of one cell by a factor for the .cfg's own size
-        found = side
-    found = found if found < side else _coarsest(netdef, netdef.size)
-    return next((n * found for n in (1, 2, 4, 8) if _takes_multiples(netdef, n * found)), found)
+        pixels = side
+    if pixels == side:
+        pixels = _coarsest(netdef, netdef.size)
+    return next((n * pixels for n in (1, 2, 4, 8) if _takes_multiples(netdef, n * pixels)), pixels)
 
 
 def _takes_multiples(netdef: NetDef, step: int) -> bool:
@@ -182,13 +212,18 @@ def _coarsest(netdef: NetDef, size: tuple[int, int]) -> int:
 class Darknet(nn.Module):
     """The network of a NetDef.
 
-    forward: images [B, C, H, W] → the raw map of each [yolo], [B, anchors·(5+classes), h, w] each,
-    in the order of the .cfg. `models.head.decode` makes boxes of them.
-
-    Raises InputError, with file and line, where the layers do not fit together.
+    Attributes:
+        netdef: its definition.
+        layers: a module for each of its layers.
+        heads: of its [yolo] layers, in the order of the .cfg.
     """
 
     def __init__(self, netdef: NetDef) -> None:
+        """Build the layers, with random weights.
+
+        Raises:
+            InputError: the layers do not fit together; with file and line.
+        """
         super().__init__()
         self.netdef = netdef
         outputs: dict[int, Shape] = {-1: (netdef.channels, 0, 0), **dict(enumerate(shapes(netdef)))}
@@ -205,18 +240,31 @@ class Darknet(nn.Module):
                 )
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        """The raw maps, of which `models.head.decode` makes boxes.
+
+        Args:
+            images: RGB, 0 to 1, [B, 3, H, W].
+
+        Returns:
+            [B, A·(5+C), h, w] for each head.
+        """
         return self.maps_and_features(images)[0]
 
     def maps_and_features(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """The raw maps, as `forward`, and for each of them the features that the convolution before
-        the [yolo] made it of, [B, channels, h, w]."""
-        convolutions = [self.netdef.sources(index)[0] for index in self.netdef.heads]
-        read = [self.netdef.sources(index)[0] for index in convolutions]
-        found = self._outputs(images, {*self.netdef.heads, *read})
-        return [found[index] for index in self.netdef.heads], [found[index] for index in read]
+        """The raw maps, as `forward`, and the features that each was made of.
+
+        Returns:
+            The raw maps, and for each head the input [B, channels, h, w] of the convolution before
+            its [yolo].
+        """
+        heads = self.netdef.heads
+        convolutions = [self.netdef.sources(index)[0] for index in heads]
+        features = [self.netdef.sources(index)[0] for index in convolutions]
+        outputs = self._outputs(images, {*heads, *features})
+        return [outputs[index] for index in heads], [outputs[index] for index in features]
 
     def _outputs(self, images: Tensor, wanted: Collection[int]) -> dict[int, Tensor]:
-        """What the wanted layers put out; -1 is the image."""
+        """The outputs of the wanted layers, by index; -1 is the image."""
         values = propagate(
             self.netdef,
             images,
@@ -229,11 +277,15 @@ class Darknet(nn.Module):
         return {-1: images} | {n: value for n, value in enumerate(values) if n in wanted}
 
     def init_heads_(self, layers: Sequence[int], prior: float = 0.01) -> None:
-        """Start the convolutions before the [yolo] `layers` so that objects are rare at first.
+        """Start heads so that objects are rare at first.
 
-        The bias of objectness is the logit of `prior` (RetinaNet, Lin et al. 2017, section 4.1),
-        and each class starts at the logit of 1 / classes: without it the first steps are spent
+        The bias of objectness is the logit of `prior` (RetinaNet, Lin et al., ICCV 2017, section
+        4.1), and that of each class the logit of 1 / classes: otherwise the first steps are spent
         on unlearning thousands of false objects.
+
+        Args:
+            layers: the [yolo] layers whose convolution is changed, by index.
+            prior: the objectness to start with, 0 to 1.
         """
         for index, head in zip(self.netdef.heads, self.heads, strict=True):
             before = self.layers[index - 1]

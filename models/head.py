@@ -1,4 +1,4 @@
-"""How the raw map before a [yolo] becomes boxes."""
+"""How does the raw map before a [yolo] become boxes?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.netdef import Section, head_anchors
 from utils.boxes import cxcywh_to_xyxy
 from utils.structures import Predictions
 
-# What a .cfg's `nms_kind` subtracts from IoU: a power of the distance between centres, or nothing.
+# By `nms_kind`, IoU is lowered in NMS by a power of the distance between centres, or not at all.
 # In AlexeyAB's box.c `greedynms`, too, subtracts, always with 0.6.
 NMS_KINDS = ("default", "greedynms", "diounms")
 GREEDY_POWER = 0.6
@@ -20,9 +20,15 @@ GREEDY_POWER = 0.6
 
 @dataclass(frozen=True)
 class Head:
-    """One [yolo]: its own anchors as (width, height) in pixels of the input, and its rules.
+    """A [yolo]: its anchors and rules. A is their number, C that of the classes.
 
-    nms_power: what `utils.evaluation.nms.nms` takes as distance_power, None for plain IoU.
+    Attributes:
+        anchors: (width, height) of each in pixels of the input.
+        classes: their number.
+        scale_xy: Darknet's `scale_x_y`: a cell's centres range over so many cells' widths.
+        new_coords: whether the raw map already went through a sigmoid (Scaled-YOLOv4, Wang et al.,
+            CVPR 2021).
+        nms_power: distance_power of `utils.evaluation.nms.nms`, None for plain IoU.
     """
 
     anchors: tuple[tuple[float, float], ...]
@@ -33,6 +39,7 @@ class Head:
 
     @staticmethod
     def of(section: Section) -> Head:
+        """The head that a [yolo] section defines."""
         return Head(
             tuple(head_anchors(section)),
             section.integer("classes", 20, at_least=1),
@@ -43,6 +50,7 @@ class Head:
 
     @property
     def channels(self) -> int:
+        """Of its raw map: A·(5+C)."""
         return len(self.anchors) * (5 + self.classes)
 
     def split(self, raw: Tensor) -> Tensor:
@@ -56,17 +64,25 @@ class Head:
         return torch.logit(cells.float(), eps=1e-7) if self.new_coords else cells.float()
 
     def centre_offset(self, xy: Tensor) -> Tensor:
-        """Logits of x, y → the centre, in cells from the cell's own corner."""
+        """Logits of x, y [..., 2] → the centre, in cells from the cell's own corner [..., 2]."""
         return xy.sigmoid() * self.scale_xy - (self.scale_xy - 1) / 2
 
     def anchor_scale(self, wh: Tensor) -> Tensor:
-        """Logits of w, h → the box's width and height in anchors."""
+        """Logits of w, h [..., 2] → width and height, as multiples of the anchor's [..., 2]."""
         if self.new_coords:
             return (wh.sigmoid() * 2) ** 2
         return wh.clamp(-10, 20).exp()  # beyond is no box; 0 and inf would poison the loss
 
     def decode(self, raw: Tensor, size: tuple[int, int]) -> Predictions:
-        """The raw map of a network whose input was (width, height) `size`."""
+        """The boxes of a raw map, cell by cell (YOLOv3, Redmon and Farhadi 2018, section 2.1).
+
+        Args:
+            raw: [B, A·(5+C), H, W].
+            size: (width, height) of the network's input in pixels.
+
+        Returns:
+            P = A·H·W predictions for each image, in the order of anchor, row and column.
+        """
         logits = self.split(raw)  # [B, A, H, W, 5+C]
         b, _, h, w, _ = logits.shape
         rows, columns = torch.meshgrid(
@@ -87,7 +103,13 @@ class Head:
 
 
 def decode(maps: Sequence[Tensor], heads: Sequence[Head], size: tuple[int, int]) -> Predictions:
-    """The raw maps of all heads → boxes [B, P, 4] in pixels of the input, heads in order."""
+    """The boxes of the raw maps of all heads, [B, P, 4] in pixels of the input, heads in order.
+
+    Args:
+        maps: a raw map [B, A·(5+C), H, W] for each head.
+        heads: in the same order.
+        size: (width, height) of the network's input in pixels.
+    """
     parts = [head.decode(raw, size) for head, raw in zip(heads, maps, strict=True)]
     return Predictions(
         torch.cat([part.boxes for part in parts], 1),

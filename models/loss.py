@@ -88,6 +88,7 @@ class DetectionLoss:
     """
 
     def __init__(self, heads: Sequence[Head], settings: Loss) -> None:
+        """Of a network's heads, in order; settings: the gains and the rule of assignment."""
         self.heads = tuple(heads)
         self.settings = settings
 

@@ -1,4 +1,4 @@
-"""What a Darknet .cfg file says, checked: sections, their typed keys, and who reads whom."""
+"""What does a .cfg file say? Its sections, their typed keys, and which layer reads which."""
 
 from __future__ import annotations
 
@@ -87,6 +87,15 @@ class Section:
     """One section of a .cfg file. Values are kept as written, without spaces.
 
     Two sections are equal when their kinds and options are; where they came from is not compared.
+    The methods that read a key raise InputError, with file, line and value, where it is not of the
+    kind asked for, or is absent and has no default.
+
+    Attributes:
+        kind: such as `convolutional`.
+        options: values by key.
+        path: of the file; empty where there is none.
+        line: of its [kind], from 1; 0 where there is no file.
+        lines: of the keys.
     """
 
     kind: str
@@ -97,12 +106,13 @@ class Section:
 
     def error(self, message: str, key: str | None = None) -> InputError:
         """An error that names the file, the line, and the key with its value."""
-        line, what = self.line, f"[{self.kind}]: "
+        line, subject = self.line, f"[{self.kind}]"
         if key is not None and key in self.options:
-            line, what = self.lines.get(key, line), f"{key}={self.options[key]!r}: "
-        return InputError(f"{self.path or 'cfg'}:{line}: {what}{message}")
+            line, subject = self.lines.get(key, line), f"{key}={self.options[key]!r}"
+        return InputError(f"{self.path or 'cfg'}:{line}: {subject}: {message}")
 
     def integer(self, key: str, default: int | None = None, *, at_least: int | None = None) -> int:
+        """The whole number of a key, `at_least` so large."""
         text = self._text(key, default)
         try:
             value = int(text)
@@ -113,6 +123,7 @@ class Section:
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
+        """The finite number of a key."""
         text = self._text(key, default)
         try:
             value = float(text)
@@ -123,18 +134,21 @@ class Section:
         return value
 
     def flag(self, key: str, default: bool = False) -> bool:
+        """Whether a key is 1; only 0 and 1 are allowed."""
         value = self.integer(key, int(default))
         if value not in (0, 1):
             raise self.error("expected 0 or 1", key)
         return bool(value)
 
     def integers(self, key: str) -> list[int]:
+        """The whole numbers of a key, with commas between them."""
         try:
             return [int(part) for part in self._parts(key)]
         except ValueError:
             raise self.error("expected integers with commas between them", key) from None
 
     def numbers(self, key: str) -> list[float]:
+        """The finite numbers of a key, with commas between them."""
         try:
             values = [float(part) for part in self._parts(key)]
         except ValueError:
@@ -144,6 +158,7 @@ class Section:
         return values
 
     def choice(self, key: str, default: str, allowed: Iterable[str]) -> str:
+        """The word of a key, one of those that are allowed."""
         value = self.options.get(key, default)
         if value not in allowed:
             raise self.error(f"expected one of {', '.join(sorted(allowed))}", key)
@@ -167,9 +182,12 @@ class Section:
 
 @dataclass(frozen=True)
 class NetDef:
-    """A network as its .cfg file defines it: the [net] section and the layers after it.
+    """A network as its .cfg file defines it.
 
-    notes: lines about keys that were not understood, for a script to print.
+    Attributes:
+        net: the [net] section.
+        layers: the sections after it; a layer's index is its place among them, from 0.
+        notes: lines about keys that were not understood, for a script to print.
     """
 
     net: Section
@@ -186,6 +204,7 @@ class NetDef:
 
     @property
     def channels(self) -> int:
+        """Of the input: 3 for colour photos."""
         return self.net.integer("channels", 3, at_least=1)
 
     @property
@@ -280,6 +299,11 @@ class NetDef:
         )
 
     def write(self, path: str | Path) -> None:
+        """Write the .cfg file.
+
+        Raises:
+            InputError: it cannot be written.
+        """
         write_text(path, self.text())
 
 
@@ -304,7 +328,11 @@ def head_anchors(section: Section) -> list[tuple[float, float]]:
 
 
 def load(path: str | Path) -> NetDef:
-    """Read a .cfg file."""
+    """Read a .cfg file.
+
+    Raises:
+        InputError: it cannot be read, or is wrong; with file and line.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
@@ -313,7 +341,19 @@ def load(path: str | Path) -> NetDef:
 
 
 def parse(text: str, path: str = "cfg") -> NetDef:
-    """Parse the text of a .cfg file; `path` names it in errors."""
+    r"""Parse the text of a .cfg file.
+
+    >>> netdef = parse("[net]\nwidth=64\nheight=32\n[conv]\nfilters=8\n[route]\nlayers=-1")
+    >>> netdef.size, [layer.kind for layer in netdef.layers], netdef.sources(1)
+    ((64, 32), ['convolutional', 'route'], (0,))
+
+    Args:
+        text: the file's.
+        path: names it in errors.
+
+    Raises:
+        InputError: it is wrong; with file and line.
+    """
     sections = _sections(text, path)
     if not sections or sections[0].kind != "net":
         raise InputError(f"{path}:1: expected a [net] section first")

@@ -1,4 +1,4 @@
-"""Darknet's .weights files, torchvision's trunks, and what of them fits into a network."""
+"""How do weights get into a network, and out? Darknet's .weights files and torchvision's trunks."""
 
 from __future__ import annotations
 
@@ -24,22 +24,36 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Header:
-    """The head of a .weights file: Darknet's version, and how many images it was trained on."""
+    """The first bytes of a .weights file.
+
+    Attributes:
+        version: Darknet's major, minor and revision.
+        seen: images that the network was trained on.
+    """
 
     version: tuple[int, int, int] = (0, 2, 5)
     seen: int = 0
 
     @property
     def format(self) -> str:
-        """`seen` takes eight bytes from version 0.2 on, four before."""
+        """For `struct`: `seen` takes eight bytes from version 0.2 on, four before."""
         return "<iiiQ" if self.version[0] * 10 + self.version[1] >= 2 else "<iiiI"
 
     def to_bytes(self) -> bytes:
+        """As it stands in a file."""
         return struct.pack(self.format, *self.version, self.seen)
 
     @staticmethod
     def of(data: bytes, path: str | Path) -> tuple[Header, int]:
-        """The header and its length in bytes."""
+        """The header that a file begins with, and its length in bytes.
+
+        Args:
+            data: the file's.
+            path: names it in errors.
+
+        Raises:
+            InputError: the file is shorter than a header.
+        """
         if len(data) < 12:
             raise InputError(f"{path}: {len(data)} bytes: expected a .weights header of 16 or 20")
         version = struct.unpack_from("<iii", data)
@@ -76,10 +90,18 @@ def _stored(model: Darknet) -> Iterator[tuple[int, list[tuple[str, Tensor]]]]:
 
 
 def read_weights(path: str | Path, netdef: NetDef) -> tuple[dict[str, Tensor], Header]:
-    """Read a .weights file written for `netdef`, whole or cut off after some layer.
+    """Read a .weights file.
 
-    Returns a state dict with the tensors of the layers that the file holds, and its header.
-    Raises InputError where the file ends inside a layer, or is longer than the network.
+    Args:
+        path: the file, whole or cut off after a layer.
+        netdef: the network that it was written for.
+
+    Returns:
+        A state dict with the tensors of the layers that the file holds, and its header.
+
+    Raises:
+        InputError: the file ends inside a layer, is longer than the network, or holds values that
+            no network has.
     """
     try:
         data = Path(path).read_bytes()
@@ -133,12 +155,16 @@ def _total(model: Darknet) -> int:
 def write_weights(
     path: str | Path, model: Darknet, header: Header | None = None, layers: int | None = None
 ) -> None:
-    """Write a .weights file, or with `layers` a cut-off one of the layers 0 to `layers` - 1."""
+    """Write a .weights file, or with `layers` a cut-off one of the layers 0 to `layers` - 1.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     write_bytes(path, to_bytes(model, header, layers))
 
 
 def to_bytes(model: Darknet, header: Header | None = None, layers: int | None = None) -> bytes:
-    """What `write_weights` writes."""
+    """The content of the file that `write_weights` writes."""
     parts = [(header or Header()).to_bytes()]
     for index, tensors in _stored(model):
         if layers is None or index < layers:
@@ -152,12 +178,20 @@ def to_bytes(model: Darknet, header: Header | None = None, layers: int | None = 
 def torchvision_trunk(
     state: Mapping[str, Tensor], model: Darknet, path: str | Path
 ) -> dict[str, Tensor]:
-    """The part of a torchvision classifier that is the beginning of `model`, as a state dict.
+    """The part of a torchvision classifier that is the beginning of a network, as a state dict.
 
     Convolutions are matched in order as long as their kernels have equal shapes. torchvision's
     networks expect images less ImageNet's mean, over its deviation, while ours expect 0 to 1:
     that is folded into the first layer (exact but for a one-pixel border, where padding is black
     here and mean grey there).
+
+    Args:
+        state: the classifier's state dict.
+        model: the network.
+        path: of the classifier's file, for errors.
+
+    Raises:
+        InputError: not even the first convolution fits.
     """
     kernels = [name for name, tensor in state.items() if tensor.ndim == 4]
     following = dict(zip(state, list(state)[1:], strict=False))
@@ -179,7 +213,10 @@ def torchvision_trunk(
 
 
 def _fold_input_normalization(state: dict[str, Tensor]) -> None:
-    """w · (x - mean) / std = (w / std) · x - sum(w · mean / std): into kernel and running mean."""
+    """Put the normalisation of images into the first kernel and running mean.
+
+    w · (x - mean) / std = (w / std) · x - sum(w · mean / std)
+    """
     name = next(iter(state))
     mean = torch.tensor(IMAGENET_MEAN)[:, None, None]
     std = torch.tensor(IMAGENET_STD)[:, None, None]
@@ -191,12 +228,18 @@ def _fold_input_normalization(state: dict[str, Tensor]) -> None:
 
 @dataclass(frozen=True)
 class Filled:
-    """Which layers of a network were filled from a file, and why others were not."""
+    """Which layers of a network were filled from a file, and why others were not.
+
+    Attributes:
+        layers: indices of those that were.
+        missing: (index, reason) of the others that hold weights.
+    """
 
     layers: tuple[int, ...]
     missing: tuple[tuple[int, str], ...]
 
     def __str__(self) -> str:
+        """One line for a person."""
         total = len(self.layers) + len(self.missing)
         text = f"filled {len(self.layers)} of {total} layers that hold weights"
         reasons: dict[str, list[int]] = {}
@@ -214,20 +257,21 @@ def fill_(model: Darknet, state: Mapping[str, Tensor]) -> Filled:
     missing: list[tuple[int, str]] = []
     with torch.no_grad():
         for index, tensors in _stored(model):
-            found = {name: state.get(f"layers.{index}.{name}") for name, _ in tensors}
-            reason = _mismatch(tensors, found)
+            stored = {name: state.get(f"layers.{index}.{name}") for name, _ in tensors}
+            reason = _mismatch(tensors, stored)
             if reason:
                 missing.append((index, reason))
                 continue
             layers.append(index)
             for name, tensor in tensors:
-                tensor.copy_(found[name])  # type: ignore[arg-type]  # `_mismatch` saw that it is there
+                tensor.copy_(stored[name])  # type: ignore[arg-type]  # `_mismatch` saw that it is there
     return Filled(tuple(layers), tuple(missing))
 
 
-def _mismatch(tensors: list[tuple[str, Tensor]], found: Mapping[str, Tensor | None]) -> str:
+def _mismatch(tensors: list[tuple[str, Tensor]], stored: Mapping[str, Tensor | None]) -> str:
+    """Why a layer's tensors cannot be filled with the stored ones; empty where they can."""
     for name, tensor in tensors:
-        other = found[name]
+        other = stored[name]
         if other is None:
             return "not in the file"
         if other.shape != tensor.shape:
