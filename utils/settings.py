@@ -85,10 +85,8 @@ def given(argv: Sequence[str] | None = None) -> frozenset[str]:
     ['amp', 'img_size', 'lr']
     """
     flags = sys.argv[1:] if argv is None else argv
-    names = {
-        flag[2:].partition("=")[0].replace("-", "_") for flag in flags if flag.startswith("--")
-    }
-    return frozenset(names | {name.removeprefix("no_") for name in names})
+    names = (flag[2:].partition("=")[0] for flag in flags if flag.startswith("--"))
+    return frozenset(name.replace("-", "_").removeprefix("no_") for name in names)
 
 
 def check(settings: object) -> None:
