@@ -20,9 +20,25 @@ def test_boxes_come_back(size: tuple[int, int], net: tuple[int, int], letterbox:
     torch.testing.assert_close(transform.to_photo(inside), whole)
 
 
+@given(sizes, st.sampled_from([(416, 416), (320, 320), (608, 320)]), st.booleans())
+def test_the_whole_photo_covers_what_is_painted(
+    size: tuple[int, int], net: tuple[int, int], letterbox: bool
+) -> None:
+    transform = InputTransform.of(size, net, letterbox)
+    covered = transform.to_input(torch.tensor([0.0, 0.0, *size], dtype=torch.float64))
+    right, bottom = transform.left + transform.width, transform.top + transform.height
+    assert covered.tolist() == pytest.approx([transform.left, transform.top, right, bottom])
+    assert [transform.left, transform.top] == [net[0] - right, net[1] - bottom]  # centred
+
+
 def test_a_letterbox_keeps_the_aspect_and_is_centred() -> None:
     transform = InputTransform.of((768, 576), (416, 416), True)
     assert (transform.width, transform.height, transform.left, transform.top) == (416, 312, 0, 52)
+    upright = InputTransform.of((576, 768), (416, 416), True)
+    assert (upright.width, upright.height, upright.left, upright.top) == (312, 416, 52, 0)
+    for size in ((1000, 1), (1, 1000)):  # so thin a photo still covers a pixel
+        thin = InputTransform.of(size, (416, 320), True)
+        assert (thin.width, thin.height) == ((416, 1) if size[0] > 1 else (1, 320))
     image = network_input(np.zeros((576, 768, 3), np.uint8), (416, 416), True)
     assert (image[:, :52] == 0.5).all() and (image[:, 364:] == 0.5).all()
     assert (image[:, 52:364] == 0).all()
@@ -43,6 +59,8 @@ def test_formats_are_inverse() -> None:
     boxes = torch.tensor([[10.0, 20.0, 14.0, 26.0]])
     assert xyxy_to_cxcywh(boxes).tolist() == [[12, 23, 4, 6]]
     assert torch.equal(cxcywh_to_xyxy(xyxy_to_cxcywh(boxes)), boxes)
+    batch = torch.arange(48.0).reshape(2, 3, 2, 4)  # any leading dimensions
+    assert torch.equal(cxcywh_to_xyxy(xyxy_to_cxcywh(batch)), batch)
 
 
 def test_boxes_are_cut_to_the_photo() -> None:

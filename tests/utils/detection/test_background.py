@@ -79,13 +79,23 @@ def test_leaving_stops_and_cleans_up_a_chain_of_makers(taken: int) -> None:
     assert list(second) == []
 
 
-def test_stages_are_timed_and_reported_for_each_picture() -> None:
+def test_stages_are_timed_and_reported_for_each_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
     timer = StageTimer()
     timer.add("read", 0.010)
     timer.add("read", 0.020)
     with timer.stage("draw"):
-        time.sleep(0.01)
-    assert timer.seconds["draw"] >= 0.01
-    assert "read 15.0, network 0.0 ms" in timer.report(2, ["read", "network"])
+        now += 0.5
+    with pytest.raises(ZeroDivisionError), timer.stage("draw"):
+        now += 0.25
+        raise ZeroDivisionError  # the time until an error counts
+    assert timer.seconds == pytest.approx({"read": 0.03, "draw": 0.75})
+    assert timer.elapsed == pytest.approx(0.75)
+    report = timer.report(2, ["read", "network"])
+    assert report.startswith("375.0 ms a picture; ") and report.endswith(
+        "read 15.0, network 0.0 ms"
+    )
+    assert timer.report(0, ["read"]).startswith("750.0 ms")
     timer.restart()
-    assert not timer.seconds
+    assert not timer.seconds and timer.elapsed == 0

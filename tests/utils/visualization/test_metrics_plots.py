@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from import_param import Evaluation
 from utils.errors import InputError
@@ -18,16 +20,16 @@ Plot = Callable[[Metrics, Sequence[str], str | Path], None]
 PLOTS = pytest.mark.parametrize("plot", [plot_precision_recall, plot_confusion])
 
 
-def measured(classes: int, objects: int = 60, found: int = 60) -> Metrics:
-    """One photo full of random boxes, most of them found."""
+def measured(classes: int, objects: int = 60, detected: int = 60) -> Metrics:
+    """One photo full of random boxes, most of them detected."""
     random = np.random.default_rng(classes)
     corners = random.uniform(0, 500, (objects, 2))
     boxes = torch.tensor(np.hstack([corners, corners + 40]))
     labels = torch.tensor(random.integers(0, classes, objects))
     ignore = torch.zeros(objects, dtype=torch.bool)
     targets = Targets(boxes, labels, ignore, torch.full((objects,), 1600.0))
-    scores = torch.tensor(random.random(found))
-    detections = Detections(boxes[:found] + 3, scores, labels[:found].roll(found // 4))
+    scores = torch.tensor(random.random(detected))
+    detections = Detections(boxes[:detected] + 3, scores, labels[:detected].roll(detected // 4))
     return compute_metrics([targets], [detections], classes, Evaluation())
 
 
@@ -39,7 +41,37 @@ def test_a_picture_for_any_number_of_classes(plot: Plot, classes: int, tmp_path:
     picture = cv2.imread(str(tmp_path / "new" / "a.png"))
     assert picture is not None
     assert min(picture.shape[:2]) >= 500
-    assert picture.std() > 5  # something is drawn
+
+
+def texts(plot: Plot, metrics: Metrics, names: Sequence[str], path: Path) -> list[str]:
+    """What is written in a figure, by whoever draws it."""
+    figures: list[Figure] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("utils.visualization.metrics_plots._save", lambda f, _: figures.append(f))
+        plot(metrics, names, path)
+    (figure,) = figures
+    written = [text.get_text() for text in figure.findobj(Text) if text.get_visible()]
+    return [text for text in written if text]
+
+
+def test_the_confusion_matrix_says_which_axis_is_which(tmp_path: Path) -> None:
+    metrics = measured(2)
+    written = texts(plot_confusion, metrics, ["cat", "dog"], tmp_path / "a.png")
+    assert {"ground truth", "predicted"} <= set(written)
+    assert written.count("cat") == written.count("dog") == written.count("background") == 2
+    counts = [str(count) for count in metrics.confusion[metrics.confusion > 0]]
+    assert sorted(text for text in written if text in counts) >= sorted(counts)
+
+
+def test_classes_are_listed_from_the_highest_ap_down(tmp_path: Path) -> None:
+    metrics = measured(3)
+    written = texts(plot_precision_recall, metrics, ["a", "b", "c"], tmp_path / "a.png")
+    order = np.argsort(-metrics.ap, kind="stable")
+    assert [text for text in written if text in ("a", "b", "c")] == ["abc"[i] for i in order]
+    assert [text for text in written if text in {f"{ap:.3f}" for ap in metrics.ap}] == [
+        f"{metrics.ap[i]:.3f}" for i in order
+    ]
+    assert f"mAP {metrics.mean_ap:.3f} at IoU 0.5 (coco)" in written
 
 
 @PLOTS
@@ -50,10 +82,15 @@ def test_names_are_not_formulas(plot: Plot, tmp_path: Path) -> None:
 
 @PLOTS
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize(("objects", "found"), [(0, 0), (5, 0)])
-def test_nothing_to_draw(plot: Plot, objects: int, found: int, tmp_path: Path) -> None:
-    plot(measured(2, objects, found), ["a", "b"], tmp_path / "a.png")
-    assert (tmp_path / "a.png").stat().st_size > 1000
+@pytest.mark.parametrize(("objects", "detected"), [(0, 0), (5, 0)])
+def test_nothing_to_draw(plot: Plot, objects: int, detected: int, tmp_path: Path) -> None:
+    metrics = measured(2, objects, detected)
+    written = texts(plot, metrics, ["a", "b"], tmp_path / "a.png")
+    if plot is plot_precision_recall:
+        assert ("no ground truth" in written) == (objects == 0)
+    else:
+        missed = [str(count) for count in metrics.confusion[:, -1] if count]
+        assert [text for text in written if text in missed and text != "0"] == missed
 
 
 @PLOTS
