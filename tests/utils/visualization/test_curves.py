@@ -34,7 +34,7 @@ def test_one_epoch_alone_can_be_seen(tmp_path: Path) -> None:
 def test_nan_and_infinity_leave_gaps(tmp_path: Path) -> None:
     values = [1.0, math.nan, 2.0, math.inf, 3.0, -math.inf]
     (gaps,) = plot_curves({e: {"loss/box": v} for e, v in enumerate(values)}, tmp_path)
-    finite = {e: {"loss/box": v} for e, v in enumerate(values) if math.isfinite(v)}
+    finite: History = {e: {"loss/box": v} for e, v in enumerate(values) if math.isfinite(v)}
     (whole,) = plot_curves(finite, tmp_path / "whole")
     points = count(gaps, BLUE)
     (none,) = plot_curves({1: {"loss/box": math.nan}}, tmp_path / "none")
