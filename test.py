@@ -1,5 +1,6 @@
-"""Measure a network: `python test.py`, or with other weights and another data set
+"""Measure how good a network's detections are: its mAP on a data set.
 
+    python test.py
     python test.py --weights weights/demo/best.pt --data data/demo.data
     python test.py --weights yolov3-tiny.weights --cfg config/yolov3-tiny.cfg --data data/coco.data
     python test.py --backend openvino --precision bf16      # what another engine loses, if anything

@@ -1,4 +1,4 @@
-"""Arithmetic on boxes, and the way of photos into a network's input and of boxes back out.
+"""Arithmetic on boxes; where a photo lies in a network's input, and how boxes come back out.
 
 Pairwise IoU is `torchvision.ops.box_iou`; this module holds what torchvision lacks.
 """
@@ -15,11 +15,13 @@ from utils.structures import Image
 
 @dataclass(frozen=True)
 class InputTransform:
-    """Where a photo of (width, height) `size` lies inside a network's input: letterbox or stretch.
+    """Where a photo lies inside a network's input: letterbox or stretch.
 
-    scale_x, scale_y: input pixels per photo pixel. left, top: the offset in input pixels; where the
-    free space is odd, the photo is painted at the whole pixel before it, while boxes are read from
-    the half, both as Darknet does. width, height: what the photo covers, in input pixels.
+    Attributes:
+        scale_x, scale_y: input pixels per photo pixel.
+        left, top: the offset in input pixels. Where the free space is odd, the photo is painted at
+            the whole pixel before it, while boxes are read from the half, both as Darknet does.
+        width, height: of the part that the photo covers, in input pixels.
     """
 
     scale_x: float

@@ -21,8 +21,10 @@ def read_image(path: str | Path) -> Image:
     """A photo as uint8 [H, W, 3], RGB, upright.
 
     EXIF rotation is applied; grey, palette, CMYK and 16-bit pictures become 8-bit RGB; an alpha
-    channel is dropped, as Darknet and OpenCV do. Raises InputError for a file that is missing,
-    cut off or no picture.
+    channel is dropped, as Darknet and OpenCV do.
+
+    Raises:
+        InputError: the file is missing, cut off or no picture.
     """
     return read_photo(path)[0]
 
@@ -42,6 +44,7 @@ def read_photo(path: str | Path) -> tuple[Image, str, int]:
 
 
 def is_image(path: Path) -> bool:
+    """Whether a file's name is that of a picture; names that begin with a dot are not."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
@@ -49,24 +52,26 @@ def find_images(pattern: str | Path) -> list[Path]:
     """The photos that a file, a folder (with its subfolders) or a glob such as `a/**/*.jpg` names.
 
     Sorted by path. A single file is taken whatever its suffix, of the rest only pictures are.
-    Raises InputError where nothing is found.
+
+    Raises:
+        InputError: there is no such picture.
     """
     path = expand(pattern)
     if is_file(path):
         return [path]
     if os.path.isdir(path):  # noqa: PTH112  Path.is_dir raises for a name that is too long
-        found = sorted(p for p in path.rglob("*") if is_image(p) and p.is_file())
-        if not found:
+        pictures = sorted(p for p in path.rglob("*") if is_image(p) and p.is_file())
+        if not pictures:
             raise InputError(f"{pattern}: no pictures in this folder ({_suffixes()})")
-        return found
+        return pictures
     # Path.glob takes no absolute pattern
     matches = sorted(Path(name) for name in glob.glob(os.fspath(path), recursive=True))  # noqa: PTH207
-    found = [p for p in matches if is_image(p) and p.is_file()]
-    if matches and not found:
+    pictures = [p for p in matches if is_image(p) and p.is_file()]
+    if matches and not pictures:
         raise InputError(f"{pattern}: matches {len(matches)} paths, none a picture ({_suffixes()})")
-    if not found:
+    if not pictures:
         raise InputError(f"{pattern}: no such file, folder or pattern of pictures")
-    return found
+    return pictures
 
 
 def _as_rgb(picture: Pillow.Image) -> Image:

@@ -17,12 +17,13 @@ Image = NDArray[np.uint8]  # [H, W, 3], RGB
 
 @dataclass(frozen=True)
 class Targets:
-    """What is to be found on one photo.
+    """The ground truth of one photo.
 
-    boxes: float32 [N, 4], xyxy in pixels of the original photo.
-    labels: int64 [N], class indices from 0.
-    ignore: bool [N], VOC's `difficult` or COCO's crowd: neither trained on nor counted.
-    area: float32 [N], in pixels; the box's own, or that of COCO's segmentation.
+    Attributes:
+        boxes: float32 [N, 4], xyxy in pixels of the original photo.
+        labels: int64 [N], class indices from 0.
+        ignore: bool [N], VOC's `difficult` or COCO's crowd: neither trained on nor counted.
+        area: float32 [N], in pixels; the box's own, or that of COCO's segmentation.
     """
 
     boxes: Tensor
@@ -35,11 +36,12 @@ class Targets:
 class Sample:
     """One photo in training, before and after each augmentation.
 
-    image: uint8 [H, W, 3], RGB. A numpy array, since OpenCV warps it many times faster than
-        torch does on a CPU.
-    boxes: float32 [N, 4], xyxy in pixels of `image`.
-    labels: int64 [N].
-    path: where the photo came from (a mosaic keeps its first photo's).
+    Attributes:
+        image: uint8 [H, W, 3], RGB. A numpy array, since OpenCV warps it many times faster than
+            torch does on a CPU.
+        boxes: float32 [N, 4], xyxy in pixels of `image`.
+        labels: int64 [N].
+        path: where the photo came from (a mosaic keeps its first photo's).
     """
 
     image: Image
@@ -52,12 +54,13 @@ class Sample:
 class Batch:
     """Several photos at the network's input size.
 
-    images: float32 [B, 3, H, W], RGB, 0 to 1.
-    boxes: float32 [M, 4], xyxy in pixels of the network's input, all photos' one after another.
-    labels: int64 [M].
-    image_index: int64 [M], which of the B photos a box is on.
-    paths: the B files.
-    sizes: the B original photos' (width, height) in pixels.
+    Attributes:
+        images: float32 [B, 3, H, W], RGB, 0 to 1.
+        boxes: float32 [M, 4], xyxy in pixels of the network's input, all photos' one after another.
+        labels: int64 [M].
+        image_index: int64 [M], which of the B photos a box is on.
+        paths: the B files.
+        sizes: the B original photos' (width, height) in pixels.
     """
 
     images: Tensor
@@ -68,6 +71,7 @@ class Batch:
     sizes: tuple[tuple[int, int], ...]
 
     def to(self, device: torch.device | str) -> "Batch":
+        """The batch with its tensors on a device."""
         return Batch(
             self.images.to(device, non_blocking=True),
             self.boxes.to(device, non_blocking=True),
@@ -82,9 +86,10 @@ class Batch:
 class Predictions:
     """Every box that a network proposes, before NMS.
 
-    boxes: float32 [B, P, 4], xyxy in pixels of the network's input.
-    objectness: float32 [B, P], 0 to 1.
-    classes: float32 [B, P, C], the probability of each class given an object, 0 to 1.
+    Attributes:
+        boxes: float32 [B, P, 4], xyxy in pixels of the network's input.
+        objectness: float32 [B, P], 0 to 1.
+        classes: float32 [B, P, C], the probability of each class given an object, 0 to 1.
     """
 
     boxes: Tensor
@@ -94,11 +99,12 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Detections:
-    """What is found on one photo, best first.
+    """The predictions on one photo that survive NMS, best first.
 
-    boxes: float32 [K, 4], xyxy in pixels of the original photo.
-    scores: float32 [K], objectness times class probability.
-    labels: int64 [K].
+    Attributes:
+        boxes: float32 [K, 4], xyxy in pixels of the original photo.
+        scores: float32 [K], objectness times class probability.
+        labels: int64 [K].
     """
 
     boxes: Tensor

@@ -1,4 +1,4 @@
-"""How long do some things take, beside each other on one machine that also does other work?"""
+"""How long do several runs take, timed in turns on a machine that also does other work?"""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-# Seconds. Where five engines took turns on one network, ONNX Runtime took 6.5 ms after one untimed
-# call, and 4.5 ms after so many.
+# Seconds of untimed calls. Where five engines took turns on one network, ONNX Runtime took 6.5 ms
+# after one untimed call, and 4.5 ms after 0.02 s of them.
 SETTLE = 0.02
 
 
@@ -25,12 +25,19 @@ def interleaved(
     seconds: float = float("inf"),
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Milliseconds of each run in each round. The runs take turns, so that whatever else the
-    machine does meets all alike.
+    """Milliseconds of each run in each round.
 
-    A turn is a call or more, for `settle` seconds, and then one that counts: threads of the library
-    before it may still be waiting for work, busily, while the first ones go on. After `seconds` no
-    new round begins, but there is at least one.
+    The runs take turns, so that other work of the machine slows all of them alike. A turn is one
+    call or more, for `settle` seconds, and then one that counts: threads of the library whose turn
+    was before may still be waiting busily for work.
+
+    Args:
+        runs: what to call, by name.
+        rounds: how often each is timed.
+        warm_up: untimed calls of each before the first round.
+        settle: seconds of untimed calls at the beginning of a turn.
+        seconds: after so many no new round begins, but there is at least one.
+        clock: tells the time in seconds.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(warm_up):

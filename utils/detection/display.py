@@ -133,6 +133,7 @@ class Frames(threading.Thread):
         self._pipe = pipe
 
     def run(self) -> None:
+        """Read until the pipe ends."""
         while len(header := self._pipe.read(HEADER.size)) == HEADER.size:
             height, width = HEADER.unpack(header)
             pixels = self._pipe.read(height * width * 3)

@@ -34,11 +34,18 @@ STALL = 30  # seconds; a longer gap between a camera's frames is not filled in t
 class Source:
     """The frames of a video file, a camera (its number or device file) or a stream (its address).
 
-    live: frames come in their own time and are lost if not taken. rate: frames per second.
-    frames: how many the file's header promises, 0 where it does not say.
-    name: what to call it in text, without the password of an address. stem: in file names.
-    Iterate over it for the frames, uint8 [H, W, 3], RGB; afterwards `read` is how many there were.
-    Raises InputError for what cannot be opened.
+    Iterate over it for the frames, uint8 [H, W, 3], RGB.
+
+    Attributes:
+        live: frames come in their own time and are lost if not taken.
+        rate: frames per second.
+        frames: how many the file's header promises, 0 where it does not say.
+        read: how many have been read.
+        name: for text, without the password of an address.
+        stem: for file names.
+
+    Raises:
+        InputError: it cannot be opened.
     """
 
     def __init__(self, address: str) -> None:
@@ -64,6 +71,7 @@ class Source:
             yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
     def close(self) -> None:
+        """Let go of the camera, file or connection."""
         self._capture.release()
 
     def ending(self) -> str:
@@ -81,8 +89,14 @@ class Source:
 class VideoFile:
     """A video that is written frame by frame, and appears under its name once it is complete.
 
-    stem: the path without a suffix; the suffix follows from the codec (`path`, after the first
-    frame). Leaving the `with`, for whatever reason, completes the file with the frames until then.
+    Leaving the `with`, for whatever reason, completes the file with the frames until then.
+
+    Args:
+        stem: the path without a suffix; the suffix follows from the codec (`path`, after the first
+            frame).
+        rate: frames per second.
+        say: prints a line, where another codec than usual is used.
+        protect: a file that must not be overwritten: the source.
     """
 
     def __init__(
@@ -179,12 +193,13 @@ def believable_rate(rate: float) -> float:
 def choose_codec(size: tuple[int, int]) -> tuple[str, str]:
     """The first (suffix, codec) of the table that OpenCV can write here.
 
-    Raises InputError where it can write none.
+    Raises:
+        InputError: it can write none.
     """
     for suffix, codec in CODECS:
         with tempfile.TemporaryDirectory() as folder, quiet():
-            trial = Path(folder) / f"trial{suffix}"
-            writer = cv2.VideoWriter(str(trial), cv2.VideoWriter.fourcc(*codec), 25.0, size)
+            path = Path(folder) / f"probe{suffix}"
+            writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 25.0, size)
             opened = writer.isOpened()
             writer.release()
         if opened:

@@ -1,0 +1,1 @@
+"""From a network's proposals to detections, and how good these are."""

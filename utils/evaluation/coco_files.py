@@ -11,30 +11,30 @@ from utils.data.photos import Photo
 
 
 @dataclass(frozen=True)
-class Ids:
-    """images: one id for each photo. categories: one for each class."""
+class CocoIds:
+    """The ids in COCO's JSON: `images` has one for each photo, `categories` one for each class."""
 
     images: tuple[int, ...]
     categories: tuple[int, ...]
 
 
-def ids_of(photos: Sequence[Photo], classes: int) -> Ids:
+def ids_of(photos: Sequence[Photo], classes: int) -> CocoIds:
     """The ids that the photos' own COCO files give; else 1, 2, 3, ... for photos and classes.
 
     The files' ids are taken only where every photo has one, no two have the same, and all the
-    files give the classes the same ids. Otherwise none is, so that what is written never fits a
-    file of another numbering by half.
+    files give the classes the same ids. Otherwise none is, so that the files
+    that are written never agree with one of another numbering by half.
     """
     images = tuple(photo.image_id for photo in photos if photo.image_id is not None)
     categories = {photo.category_ids for photo in photos}
     if len(set(images)) == len(photos) and len(categories) == 1:
         (own,) = categories
         if own is not None:
-            return Ids(images, own)
-    return Ids(tuple(range(1, len(photos) + 1)), tuple(range(1, classes + 1)))
+            return CocoIds(images, own)
+    return CocoIds(tuple(range(1, len(photos) + 1)), tuple(range(1, classes + 1)))
 
 
-def ground_truth(photos: Sequence[Photo], names: Sequence[str], ids: Ids) -> dict[str, Any]:
+def ground_truth(photos: Sequence[Photo], names: Sequence[str], ids: CocoIds) -> dict[str, Any]:
     """Photos and objects as COCO's evaluators read them: boxes as left, top, width, height."""
     annotations = [
         {

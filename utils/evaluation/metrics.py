@@ -125,12 +125,12 @@ class Metrics:
 
     @property
     def mean_ap(self) -> float:
-        """mAP at `iou_thres`."""
+        """The mAP at `iou_thres`."""
         return mean(self.ap)
 
     @property
     def mean_ap_50_95(self) -> float:
-        """mAP over IoU .50, .55, … .95."""
+        """The mAP over IoU .50, .55, … .95."""
         return mean(self.ap_50_95)
 
 
@@ -268,7 +268,7 @@ def _ap(
 def _coco_library(
     truth: GroundTruth, ranked: RankedDetections, photos: int, num_classes: int
 ) -> tuple[Floats, dict[str, float]]:
-    """hotcoco's AP [10 overlaps, C] and the 12 figures."""
+    """By hotcoco: AP [10 overlaps, C] and the 12 figures."""
     import hotcoco
 
     real = hotcoco.COCO.from_arrays(

@@ -80,12 +80,16 @@ def _survivors(
         return _survivors_by_distance(boxes, labels, nms_thres, distance_power)
     import torchvision  # takes two seconds to import
 
-    # In float64: batched_nms moves each class to a place of its own, and float32 has steps of
-    # 0.004 px where the 80th class would lie, enough to turn a decision. The rank stands for the
-    # score, since torchvision does not say which of equal scores it takes first.
+    if not len(boxes):
+        return labels
+    # batched_nms moves each class beyond the largest coordinate of the class before it. In float32
+    # the 80th class would lie where steps are 0.004 px, enough to turn a decision: so in float64.
+    # And boxes with negative coordinates would reach into the class before: so all begin at 0.
+    from_zero = boxes.double() - boxes.double().min()
+    # The rank stands for the score: torchvision does not say which of equal scores it takes first.
     rank = torch.arange(len(boxes), 0, -1, dtype=torch.float64, device=boxes.device)
     threshold = _float32_threshold(nms_thres)
-    survivors: Tensor = torchvision.ops.batched_nms(boxes.double(), rank, labels, threshold)
+    survivors: Tensor = torchvision.ops.batched_nms(from_zero, rank, labels, threshold)
     return survivors
 
 

@@ -1,0 +1,1 @@
+"""The live record of a run: its table, its curves, its Visdom page."""

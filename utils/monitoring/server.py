@@ -43,7 +43,8 @@ class Address:
     def parse(text: str) -> "Address":
         """Read `host`, `host:port` or a full http(s) address; Visdom's port 8097 by default.
 
-        Raises InputError where `text` is none of these.
+        Raises:
+            InputError: `text` is none of these.
         """
         try:
             parts = urlsplit(text if "://" in text else f"http://{text}")
@@ -56,6 +57,7 @@ class Address:
 
     @property
     def local(self) -> bool:
+        """Whether it is on this machine."""
         return self.host in LOCAL
 
     @property
@@ -71,9 +73,12 @@ class Address:
 class Server:
     """A server of our own.
 
-    process: the running server. log: what it prints.
-    page: the file in which it says how fetching the page's scripts went; see `page_news`.
-    kept: whether it goes on after this process.
+    Attributes:
+        address: where it answers.
+        process: the running server.
+        log: the file that it prints into.
+        page: the file in which it says how fetching the page's scripts went; see `page_news`.
+        kept: whether it goes on after this process.
     """
 
     address: Address
@@ -94,8 +99,12 @@ class Server:
             self.process.wait()
 
     def page_news(self) -> str | None:
-        """None while the page's scripts are being fetched; "" when they are there; or the problem
-        that left the page blank, in which case only the server's API works."""
+        """How fetching the page's scripts went.
+
+        Returns:
+            None while they are being fetched; "" when they are there; or the problem that left the
+            page blank, in which case only the server's API works.
+        """
         return self.page.read_text(encoding="utf-8").strip() if self.page.exists() else None
 
 
@@ -105,11 +114,11 @@ def answers(address: Address, timeout: float = PROBE_TIMEOUT) -> bool:
     The question is asked in a thread, since a socket's time-out bounds neither the look-up of a
     name nor a reply that trickles.
     """
-    found: list[bool] = []
-    asking = threading.Thread(target=lambda: found.append(_ask(address, timeout)), daemon=True)
+    answer: list[bool] = []
+    asking = threading.Thread(target=lambda: answer.append(_ask(address, timeout)), daemon=True)
     asking.start()
     asking.join(timeout)
-    return found == [True]
+    return answer == [True]
 
 
 def _ask(address: Address, timeout: float) -> bool:
@@ -126,11 +135,15 @@ def _ask(address: Address, timeout: float) -> bool:
 def start(address: Address, data: str | Path, keep: bool = True) -> Server:
     """Start a server on 127.0.0.1, on this port or the next free one, and wait until it answers.
 
-    data: the folder for its environments, log and, where the user's cache folder cannot be
-        written, page.
-    keep: the server goes on after this process, and ignores its Ctrl-C; else it ends with it,
-        however this process ends.
-    Raises RuntimeError, in one line, where no server could be started.
+    Args:
+        address: whose port is tried first.
+        data: the folder for its environments, log and, where the user's cache folder cannot be
+            written, page.
+        keep: the server goes on after this process, and ignores its Ctrl-C; else it ends with it,
+            however this process ends.
+
+    Raises:
+        RuntimeError: no server could be started; the message is one line.
     """
     if importlib.util.find_spec("visdom") is None:
         raise RuntimeError("visdom is not installed")

@@ -1,0 +1,1 @@
+"""Boxes on pictures, curves and metrics as figures."""

@@ -25,7 +25,7 @@ PLOTS = {
     "training": ("Training, cell by cell", "", True),
     "speed": ("Training speed", "images per second", False),
 }
-DOTTED_UNTIL = 40  # with fewer points than this, each is marked: one point makes no line
+DOTTED_UNTIL = 40  # of fewer points each is marked: one point makes no line
 LEGEND_ROWS = 20
 
 
@@ -35,7 +35,7 @@ def describe_plot(plot: str) -> tuple[str, str, bool]:
 
 
 def curves_by_plot(history: History) -> dict[str, dict[str, Curve]]:
-    """plot → curve → (epochs, values), in order of epoch.
+    """Sort figures by plot and curve: plot → curve → (epochs, values), in order of epoch.
 
     The part of a name before the first "/" is the plot, the rest the curve (so a class name may
     hold a "/"); a name without one is both.

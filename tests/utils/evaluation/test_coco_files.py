@@ -10,7 +10,7 @@ from utils.data.labels import read_labels
 from utils.data.labels.coco import read_coco
 from utils.data.photos import Photo
 from utils.data.validation import check
-from utils.evaluation.coco_files import Ids, dumps, ground_truth, ids_of
+from utils.evaluation.coco_files import CocoIds, dumps, ground_truth, ids_of
 
 NAMES = ("cat", "dog")
 
@@ -44,7 +44,7 @@ def write(
 
 def test_photos_of_one_name_keep_their_own_ids(tmp_path: Path) -> None:
     path = write(tmp_path / "a.json", [(7, r"images\a.jpg"), (8, "x/a.jpg"), (2, "b.jpg")])
-    assert ids_of(photos(path), len(NAMES)) == Ids((7, 8, 2), (4, 30))
+    assert ids_of(photos(path), len(NAMES)) == CocoIds((7, 8, 2), (4, 30))
 
 
 def test_photos_that_were_left_out_take_no_id(tmp_path: Path) -> None:
@@ -54,12 +54,12 @@ def test_photos_that_were_left_out_take_no_id(tmp_path: Path) -> None:
 
 
 def test_other_ids_are_replaced_by_numbers(tmp_path: Path) -> None:
-    numbered = Ids((1, 2), (1, 2))
+    numbered = CocoIds((1, 2), (1, 2))
     (tmp_path / "one").mkdir()
     one = write(tmp_path / "one" / "a.json", [(7, "a.jpg")])
     (tmp_path / "two").mkdir()
     two = tmp_path / "two" / "b.json"
-    assert ids_of(photos(one, write(two, [(8, "b.jpg")])), 2) == Ids((7, 8), (4, 30))
+    assert ids_of(photos(one, write(two, [(8, "b.jpg")])), 2) == CocoIds((7, 8), (4, 30))
     assert ids_of(photos(one, write(two, [(7, "b.jpg")])), 2) == numbered  # the same id
     assert ids_of(photos(one, write(two, [("8", "b.jpg")])), 2) == numbered  # a text
     swapped = ((4, "dog"), (30, "cat"))
@@ -67,7 +67,7 @@ def test_other_ids_are_replaced_by_numbers(tmp_path: Path) -> None:
     plain = read_labels(tmp_path / "one" / "a.jpg", None, NAMES)
     mixed = (*photos(one), *check([plain], NAMES, progress=False).photos)
     assert ids_of(mixed, 2) == numbered  # not every photo is of a COCO file
-    assert ids_of((), 2) == Ids((), (1, 2))
+    assert ids_of((), 2) == CocoIds((), (1, 2))
 
 
 def test_the_ground_truth_reads_back_as_it_was(tmp_path: Path) -> None:

@@ -113,6 +113,12 @@ def test_classes_do_not_see_each_other(seed: int, ties: bool, power: float | Non
     assert survivors.tolist() == torch.cat(expected).sort().values.tolist()
 
 
+def test_boxes_beyond_the_left_edge_are_not_taken_for_those_of_another_class() -> None:
+    boxes = torch.tensor([[90.0, 0, 100, 10], [-10, 0, 0, 10]])  # one apart when placed end to end
+    assert module._survivors(boxes, torch.tensor([0, 1]), 0.0, None).tolist() == [0, 1]
+    assert module._survivors(boxes, torch.tensor([0, 0]), 0.0, None).tolist() == [0, 1]
+
+
 def one_box(objectness: float, classes: list[float], box: list[float]) -> Predictions:
     return Predictions(
         torch.tensor([[box]]), torch.tensor([[objectness]]), torch.tensor([[classes]])
