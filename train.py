@@ -26,7 +26,7 @@ from pruning.latency.meter import open_meter
 from pruning.latency.search import LatencyTarget
 from pruning.plots import plot_bearing, plot_scales
 from pruning.sparsity import Sparsity, equalise_, near_zero
-from pruning.strategies import LATENCY, target_of
+from pruning.strategies import LATENCY
 from pruning.sweep import bearing, bearing_line, bearing_table
 from utils import errors
 from utils.checkpoint import (
@@ -324,11 +324,11 @@ def make_aim(p: TrainSettings, whole: NetDef, state: dict[str, Any] | None) -> A
     """What the network is to come to: a time, or a share of the whole one."""
     if p.pruning.strategy != LATENCY:
         refuse_times(p, "pruned_id=latency")
-        return ShareAim(p.pruning.strategy, target_of(p.pruning))
+        return ShareAim(p.pruning.strategy, p.pruning)
     goal = LatencyTarget(p.pruning.target_ms, p.pruning.target_speedup)
     meter = open_meter(Darknet(whole).eval(), whole.size, p.runtime)
     path = Path(p.pruning.latency_table or meter.table_path)
-    return TimeAim.of(whole, goal, target_of(p.pruning), meter, path, print, state)
+    return TimeAim.of(whole, goal, p.pruning, meter, path, print, state)
 
 
 def refuse_times(p: TrainSettings, wanted: str) -> None:
@@ -574,7 +574,7 @@ def show_bearing(
     points = bearing(
         network.model,
         strategy,
-        target_of(p.pruning),
+        p.pruning,
         lambda model: measure(p, model, loader, validation)[0].mean_ap,
         calibration,
     )

@@ -195,6 +195,11 @@ class NetDef:
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
+    def name(self) -> str:
+        """What messages call the network: its file."""
+        return self.net.path or "the network"
+
+    @property
     def size(self) -> tuple[int, int]:
         """Width and height of the input in pixels."""
         return (

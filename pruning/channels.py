@@ -22,12 +22,12 @@ class Member:
     """A convolution's channels in a group.
 
     positions: [n, m], the m channels of the layer that belong to each of the group's n units.
-    scores: whether the scales of the layer's batch normalisation say what a unit is worth.
+    decides: whether the scales of the layer's batch normalisation say what a unit is worth.
     """
 
     layer: int
     positions: Ints
-    scores: bool
+    decides: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,18 +50,19 @@ class Group:
         return len(self.units)
 
     @property
-    def scored_by(self) -> tuple[Member, ...]:
-        return tuple(member for member in self.members if member.scores)
+    def deciding_members(self) -> tuple[Member, ...]:
+        return tuple(member for member in self.members if member.decides)
 
     @property
     def kept_because(self) -> str:
         """Why no strategy cuts a unit; empty where one may."""
-        unscored = "" if self.scored_by else "it has no batch normalisation, so nothing judges it"
-        return self.frozen or unscored
+        if self.frozen or self.deciding_members:
+            return self.frozen
+        return "it has no batch normalisation, so nothing judges it"
 
 
 @dataclass(frozen=True, eq=False)
-class Channels:
+class ChannelGroups:
     """Every channel of a network.
 
     outputs: by layer, the number of the unit that each output channel belongs to; -1 is the image.
@@ -78,7 +79,7 @@ class Channels:
         return {layer: keep[units] for layer, units in self.outputs.items()}
 
 
-def find_channels(netdef: NetDef) -> Channels:
+def channel_groups(netdef: NetDef) -> ChannelGroups:
     """Walk the layers with the ids of channels: an add unites them, a concatenation joins them.
 
     - A convolution's outputs are new channels. One with groups reads each input channel for some
@@ -110,7 +111,7 @@ class _Walk:
         self.parent: list[int] = []  # of each channel, for finding its unit
         self.frozen: dict[int, str] = {}
         self.added: set[int] = set()
-        self.read_as_they_are: set[int] = set()  # convolutions, see `find_channels`
+        self.read_as_they_are: set[int] = set()  # convolutions, see `channel_groups`
         image = _Value(self._new(netdef.channels), frozenset())
         self._freeze(image, "it is the image")
         walk = propagate(
@@ -175,12 +176,12 @@ class _Walk:
             return _Value(np.tile(value.ids, section.integer("stride", 1) ** 2), value.writers)
         return value
 
-    def channels(self) -> Channels:
+    def channels(self) -> ChannelGroups:
         roots = [self._find(channel) for channel in range(len(self.parent))]
         unit_of_root = {root: unit for unit, root in enumerate(dict.fromkeys(roots))}
         units = np.array([unit_of_root[root] for root in roots], np.int64)
         outputs = {layer: units[value.ids] for layer, value in self.values.items()}
-        return Channels(outputs, self._groups(units, outputs), len(unit_of_root))
+        return ChannelGroups(outputs, self._groups(units, outputs), len(unit_of_root))
 
     def _groups(self, units: Ints, outputs: Mapping[int, Ints]) -> tuple[Group, ...]:
         count = int(units.max()) + 1

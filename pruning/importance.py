@@ -15,25 +15,25 @@ from pruning.equalization import normalized, typical_scales
 from utils.errors import InputError
 from utils.structures import Batch
 
-Scores = Mapping[int, NDArray[np.float64]]  # by convolution with BN: [filters], at least 0
+Importance = Mapping[int, NDArray[np.float64]]  # by convolution with BN: [filters], at least 0
 LossFunction = Callable[[list[Tensor], Batch], Losses]  # such as models.loss.DetectionLoss
 
 
-def gamma(model: Darknet) -> Scores:
+def gamma(model: Darknet) -> Importance:
     """|γ|, in units of the layer's typical scale (`pruning.equalization`): Network Slimming's score
     (Liu et al., ICCV 2017), as if the layers had been equalised."""
     scales = typical_scales(model)
     return _checked({n: c.bn.weight.abs() / scales[n] for n, c in normalized(model)})  # type: ignore[union-attr]
 
 
-def filter_l1(model: Darknet) -> Scores:
+def filter_l1(model: Darknet) -> Importance:
     """The L1 norm of a filter's kernel (Li et al., ICLR 2017), in units of the layer's typical one,
     since batch normalisation takes a kernel's size away."""
     sums = {n: c.conv.weight.abs().double().sum((1, 2, 3)) for n, c in normalized(model)}
     return _checked({n: s * s.sum() / (s**2).sum().clamp(min=1e-30) for n, s in sums.items()})
 
 
-def taylor(model: Darknet, loss: LossFunction, batches: Iterable[Batch]) -> Scores:
+def taylor(model: Darknet, loss: LossFunction, batches: Iterable[Batch]) -> Importance:
     """How much the loss would change without a channel, to first order: the mean over batches of
     (γ·∂L/∂γ + β·∂L/∂β)² (Molchanov et al., CVPR 2019, section 3; HALP, arXiv 2110.10811)."""
     layers = normalized(model)
@@ -60,7 +60,7 @@ def taylor(model: Darknet, loss: LossFunction, batches: Iterable[Batch]) -> Scor
     return _checked({n: sum_ / max(1, count) for (n, _), sum_ in zip(layers, sums, strict=True)})
 
 
-def uniform(model: Darknet) -> Scores:
+def uniform(model: Darknet) -> Importance:
     """Every channel's place in its layer, so that all layers lose the same share: a control."""
     counts = {n: c.conv.out_channels for n, c in normalized(model)}
     return {n: 1 - np.arange(count) / count for n, count in counts.items()}
@@ -82,15 +82,15 @@ def _changes(
     ]
 
 
-def _checked(scores: Mapping[int, Tensor]) -> Scores:
-    for layer, values in scores.items():
+def _checked(importance: Mapping[int, Tensor]) -> Importance:
+    for layer, values in importance.items():
         if not values.isfinite().all():
-            raise InputError(f"layer {layer}: its channels' scores are not finite numbers")
-    return {layer: values.detach().double().cpu().numpy() for layer, values in scores.items()}
+            raise InputError(f"layer {layer}: its channels' importance is not a finite number")
+    return {layer: values.detach().double().cpu().numpy() for layer, values in importance.items()}
 
 
 # name → (function, whether it needs a loss and batches)
-SCORES: dict[str, tuple[Callable[..., Scores], bool]] = {
+IMPORTANCE: dict[str, tuple[Callable[..., Importance], bool]] = {
     "gamma": (gamma, False),
     "l1": (filter_l1, False),
     "taylor": (taylor, True),

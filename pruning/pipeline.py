@@ -13,14 +13,15 @@ from import_param import Data, Loss, PruneSettings, Pruning, Training
 from models.darknet import Darknet
 from models.loss import DetectionLoss
 from pruning.batch_norm import SHORTEST, mean_loss, reestimate_bn_, settle_bn_
-from pruning.importance import SCORES, Scores
+from pruning.importance import IMPORTANCE, Importance
 from pruning.latency.candidates import LatencyCandidates, choose_candidate
 from pruning.latency.meter import LatencyMeter, open_meter
 from pruning.latency.options import SearchOptions
 from pruning.latency.search import LatencyResult, LatencySearch, LatencyTarget
 from pruning.report import Quality, Report, layer_rows, measure_latencies, size_of
-from pruning.strategies import LATENCY, STRATEGIES, Target, missed, shares, target_of
+from pruning.strategies import LATENCY, STRATEGIES
 from pruning.surgeon import Plan, cut
+from pruning.targets import cut_shares, deviation_note
 from utils.checkpoint import (
     Network,
     load_network,
@@ -60,7 +61,7 @@ def prune(settings: PruneSettings) -> Report:
     report.txt, report.json and channels.png. Raises InputError where the strategy finds nothing
     to cut.
     """
-    strategy, target = settings.pruning.strategy, target_of(settings.pruning)
+    strategy, target = settings.pruning.strategy, settings.pruning
     run_settings = settings.run
     score_batches, bn_batches = run_settings.importance_batches, run_settings.bn_batches
     latency_rounds = run_settings.latency_rounds
@@ -69,7 +70,8 @@ def prune(settings: PruneSettings) -> Report:
     photos = _photos(opened, settings.data)
     model = opened.model
     loss = DetectionLoss(model.heads, Loss())
-    scores = _scores(run_settings.importance, model, loss, islice(photos.training, score_batches))
+    batches = islice(photos.training, score_batches)
+    importance = _importance(run_settings.importance, model, loss, batches)
     meter = open_meter(model, opened.size, settings.runtime)
     if latency_target:
 
@@ -80,7 +82,7 @@ def prune(settings: PruneSettings) -> Report:
 
         options = SearchOptions(timing_rounds=latency_rounds)
         search = LatencySearch(model, opened.size, latency_target, meter, options)
-        candidates = LatencyCandidates(search, scores, target)
+        candidates = LatencyCandidates(search, importance, target)
         if strategy == LATENCY:
             table = Path(settings.pruning.latency_table or meter.table_path)
             plan, timing = choose_candidate(candidates.all(table), judge)
@@ -88,7 +90,7 @@ def prune(settings: PruneSettings) -> Report:
             plan, timing = candidates.by_share(strategy)
         amount = latency_target.name
     else:
-        plan, timing = STRATEGIES[strategy](model.netdef, scores, target), None
+        plan, timing = STRATEGIES[strategy](model.netdef, importance, target), None
         amount = f"{round(100 * target.percent)}"
 
     run = new_run(run_settings.name, f"{_name(settings.network.weights)}-{strategy}-{amount}")
@@ -104,7 +106,7 @@ def prune(settings: PruneSettings) -> Report:
     report = _report(opened, small, strategy, target, plan, found, latency_rounds, meter, timing)
     _save(run, opened, small, report, settings)
     print(report.text())
-    if note := timing.note() if timing else missed(strategy, target, report.shares):
+    if note := timing.note() if timing else deviation_note(strategy, target, report.shares):
         print(f"note: {note}")
     print(f"{run.weights / 'pruned.cfg'} and .weights, .pt; the report is in {run.folder}")
     return report
@@ -135,8 +137,10 @@ def _photos(network: Network, settings: Data) -> Photos:
     )
 
 
-def _scores(name: str, model: Darknet, loss: DetectionLoss, batches: Iterable[Batch]) -> Scores:
-    score, needs_batches = SCORES[name]
+def _importance(
+    name: str, model: Darknet, loss: DetectionLoss, batches: Iterable[Batch]
+) -> Importance:
+    score, needs_batches = IMPORTANCE[name]
     return score(model, loss, batches) if needs_batches else score(model)
 
 
@@ -162,7 +166,7 @@ def _report(
     network: Network,
     small: Darknet,
     strategy: str,
-    target: Target,
+    target: Pruning,
     plan: Plan,
     found: Mapping[str, Quality],
     rounds: int,
@@ -175,7 +179,7 @@ def _report(
         strategy,
         target.percent,
         target.percent_of,
-        shares(model.netdef, plan, strategy),
+        cut_shares(model.netdef, plan, strategy),
         size_of(model, network.size, before),
         size_of(small, network.size, after),
         found,

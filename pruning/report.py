@@ -18,8 +18,8 @@ from pruning.latency.meter import LatencyMeter
 from pruning.latency.search import LatencyResult
 from pruning.plots import plot_channels
 from pruning.residual_blocks import without_blocks
-from pruning.strategies import Shares, asked_for
 from pruning.surgeon import Plan
+from pruning.targets import CutShares, target_measure
 from utils.files import write_text
 from utils.timing import machine
 
@@ -57,7 +57,7 @@ class Report:
     strategy: str
     percent: float
     percent_of: str
-    shares: Shares
+    shares: CutShares
     before: Size
     after: Size
     found: Mapping[str, Quality]
@@ -68,7 +68,7 @@ class Report:
     @property
     def reached(self) -> float:
         """The share of what `percent` asks for."""
-        return self.shares.of(asked_for(self.strategy, self.percent_of))
+        return self.shares.of(target_measure(self.strategy, self.percent_of))
 
     def text(self) -> str:
         parts = [self._layer_table(), self._share_table(), self._table(), self.method]
@@ -90,7 +90,7 @@ class Report:
         return _table([head, *(row.cells() for row in self.layers)], "the layers")
 
     def _share_table(self) -> str:
-        what = asked_for(self.strategy, self.percent_of)
+        what = target_measure(self.strategy, self.percent_of)
         asked = [f"asked: {self.strategy}, of {what}", f"{self.percent:.1%}"]
         if self.timing:
             asked = [f"asked: {self.strategy}, of milliseconds", f"{self.timing.share:.1%}"]

@@ -12,10 +12,10 @@ from torch.optim import Optimizer
 from models.blocks import Convolution
 from models.darknet import Darknet
 from models.netdef import NetDef
-from pruning.channels import Group, find_channels
+from pruning.channels import Group, channel_groups
 from pruning.equalization import equalising_factors, normalized, rescale_
 from pruning.residual_blocks import expect_blocks
-from pruning.strategies import may_cut, savings
+from pruning.targets import may_cut, savings
 from utils.errors import InputError
 from utils.training.optimizer import SCALES
 
@@ -72,7 +72,7 @@ def find_bundles(netdef: NetDef, strategy: str, measure: str = "channels") -> tu
     if strategy != "layer":
         found = [
             _of_group(netdef, group, units.get(int(group.units[0]), 1.0))
-            for group in find_channels(netdef).groups
+            for group in channel_groups(netdef).groups
             if may_cut(strategy, group)
         ]
     bundles = [bundle for bundle in found if bundle.drawn]
@@ -96,11 +96,11 @@ def _of_block(netdef: NetDef, writers: tuple[int, ...], price: float) -> Bundle:
 
 def _of_group(netdef: NetDef, group: Group, price: float) -> Bundle:
     return Bundle(
-        tuple((member.layer, torch.from_numpy(member.positions)) for member in group.scored_by),
+        tuple((m.layer, torch.from_numpy(m.positions)) for m in group.deciding_members),
         tuple(
             (member.layer, torch.from_numpy(member.positions))
             for member in group.members
-            if not member.scores and netdef.layers[member.layer].flag("batch_normalize")
+            if not member.decides and netdef.layers[member.layer].flag("batch_normalize")
         ),
         price,
     )

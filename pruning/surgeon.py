@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from models.blocks import Convolution, Shortcut, Upsample
 from models.darknet import Darknet, propagate
 from models.netdef import NetDef
-from pruning.channels import Bools, Channels, find_channels
+from pruning.channels import Bools, ChannelGroups, channel_groups
 from pruning.residual_blocks import residual_blocks, without_blocks
 
 
@@ -22,7 +22,7 @@ from pruning.residual_blocks import residual_blocks, without_blocks
 class Plan:
     """What to keep of a network, and what to leave out.
 
-    keep: [units], which of `find_channels`' units stay. blocks: the shortcuts, ascending, whose
+    keep: [units], which of `channel_groups`' units stay. blocks: the shortcuts, ascending, whose
     blocks go as `residual_blocks` has them; what `keep` says of channels inside is not asked.
     """
 
@@ -34,10 +34,10 @@ class Plan:
 
 
 def keep_everything(netdef: NetDef) -> Plan:
-    return Plan(np.ones(find_channels(netdef).count, bool))
+    return Plan(np.ones(channel_groups(netdef).count, bool))
 
 
-def check(channels: Channels, keep: Bools) -> None:
+def check(channels: ChannelGroups, keep: Bools) -> None:
     """Refuse, with a ValueError, a mask that cuts what must stay, or a layer's last channel."""
     if keep.shape != (channels.count,) or keep.dtype != bool:
         raise ValueError(f"expected a mask of {channels.count} units, found {keep.shape}")
@@ -68,15 +68,15 @@ class _Cut:
 
 
 def _resolve(netdef: NetDef, plan: Plan) -> _Cut:
-    before = find_channels(netdef)
+    before = channel_groups(netdef)
     trimmed, moved = without_blocks(netdef, plan.blocks)
-    after = find_channels(trimmed) if plan.blocks else before
+    after = channel_groups(trimmed) if plan.blocks else before
     keep = plan.keep[same_units(before, after, moved)] if plan.blocks else plan.keep
     check(after, keep)
     return _Cut(trimmed, after.kept(keep), {new: old for old, new in moved.items()})
 
 
-def same_units(before: Channels, after: Channels, moved: Mapping[int, int]) -> np.ndarray:
+def same_units(before: ChannelGroups, after: ChannelGroups, moved: Mapping[int, int]) -> np.ndarray:
     """For each unit of a net without some blocks, its number in the whole net.
 
     Blocks only hang on the units of their trunk, so what is left of a unit is still one unit.
@@ -279,7 +279,7 @@ def masked(model: Darknet, plan: Plan) -> Darknet:
     """What `cut` must equal: the whole network, its dead scales at zero, its removed blocks too."""
     _resolve(model.netdef, plan)  # refuses what cannot be cut
     whole = copy.deepcopy(model)
-    kept = find_channels(model.netdef).kept(plan.keep)
+    kept = channel_groups(model.netdef).kept(plan.keep)
     with torch.no_grad():
         for index, layer in enumerate(whole.layers):
             if isinstance(layer, Convolution):

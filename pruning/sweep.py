@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 from terminaltables import AsciiTable
 
+from import_param import Pruning
 from models.costs import count_operations, count_parameters
 from models.darknet import Darknet
 from pruning.batch_norm import reestimate_bn_
 from pruning.importance import gamma
-from pruning.strategies import STRATEGIES, Target
+from pruning.strategies import STRATEGIES
 from pruning.surgeon import Plan, cut
 from utils.structures import Batch
 
@@ -40,7 +41,7 @@ class Point:
 def bearing(
     model: Darknet,
     strategy: str,
-    target: Target,
+    target: Pruning,
     measure: Callable[[Darknet], float],
     calibration: Iterable[Batch],
     percents: Sequence[float] = PERCENTS,
@@ -51,12 +52,12 @@ def bearing(
     target: what else the strategy is to heed. measure: a network's mAP. calibration: batches of
     training photos, without augmentation. The first point is the network as it is.
     """
-    scores = gamma(model)
+    importance = gamma(model)
     whole = measure(model.eval())
     points = [_point(0.0, whole, whole, model)]
     before: Plan | None = None
     for percent in percents:
-        plan = STRATEGIES[strategy](model.netdef, scores, replace(target, percent=percent))
+        plan = STRATEGIES[strategy](model.netdef, importance, replace(target, percent=percent))
         if before and before.equals(plan):
             continue  # all that may go is gone, or not one block more
         before = plan

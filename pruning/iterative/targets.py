@@ -10,10 +10,11 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from import_param import Pruning
 from models.darknet import Darknet
 from models.netdef import NetDef
-from pruning.channels import Bools, find_channels
-from pruning.importance import Scores, gamma
+from pruning.channels import Bools, channel_groups
+from pruning.importance import Importance, gamma
 from pruning.latency.meter import LatencyMeter
 from pruning.latency.options import SearchOptions
 from pruning.latency.predictor import Coefficients, LatencyPredictor, fit_predictor
@@ -27,8 +28,9 @@ from pruning.latency.search import (
 from pruning.latency.search_space import find_search_space
 from pruning.residual_blocks import without_blocks
 from pruning.sparsity import DEAD
-from pruning.strategies import STRATEGIES, Target, asked_for, missed, shares
+from pruning.strategies import STRATEGIES
 from pruning.surgeon import Plan, cut, keep_everything
+from pruning.targets import Measure, cut_shares, deviation_note, target_measure
 from utils.errors import InputError
 
 MOST = 0.999  # a share to cut is below 1, even if all are dead
@@ -52,19 +54,19 @@ class Gone:
 
     def share(self, strategy: str, measure: str) -> float:
         """The share that is gone of what `percent_of` measures, counted as `percent` is."""
-        return shares(self.whole, self.plan, strategy).of(asked_for(strategy, measure))
+        return cut_shares(self.whole, self.plan, strategy).of(target_measure(strategy, measure))
 
     def more(
-        self, present: NetDef, scores: Scores, plan: Callable[[NetDef, Scores], Plan]
+        self, present: NetDef, importance: Importance, plan: Callable[[NetDef, Importance], Plan]
     ) -> tuple[Gone, Plan]:
         """Cut on: what is gone then, and the plan for the network as it is now, `present`, whose
-        scores are given.
+        importance is given.
 
         `plan` is made for the whole network, in which whatever is gone is worth least: so
         `layer_keep`, `percent` and times are of the whole, however often it is cut.
         """
         moved = self._places(present)
-        made = plan(self.whole, self.of_whole(present, scores))
+        made = plan(self.whole, self.of_whole(present, importance))
         blocks = tuple(sorted({*self.plan.blocks, *made.blocks}))
         total = Plan(self.plan.keep & made.keep, blocks)
         return Gone(self.whole, total), self._of_present(present, total, moved)
@@ -77,20 +79,20 @@ class Gone:
         new = [n for n, section in enumerate(present.layers) if section.kind in kinds]
         return dict(zip(old, new, strict=True))
 
-    def of_whole(self, present: NetDef, scores: Scores) -> Scores:
-        """Scores by the channels of the whole network; those that are gone have -1."""
-        moved, kept = self._places(present), find_channels(self.whole).kept(self.plan.keep)
+    def of_whole(self, present: NetDef, importance: Importance) -> Importance:
+        """Importance by the channels of the whole network; those that are gone have -1."""
+        moved, kept = self._places(present), channel_groups(self.whole).kept(self.plan.keep)
         found = {}
         for layer, section in enumerate(self.whole.layers):
             if section.kind == "convolutional" and section.flag("batch_normalize"):
                 found[layer] = np.full(len(kept[layer]), -1.0)
                 if layer in moved:
-                    found[layer][kept[layer]] = scores[moved[layer]]
+                    found[layer][kept[layer]] = importance[moved[layer]]
         return found
 
     def _of_present(self, present: NetDef, plan: Plan, moved: Mapping[int, int]) -> Plan:
         """A plan of the whole network as one of the network as it is now."""
-        before, after = find_channels(self.whole), find_channels(present)
+        before, after = channel_groups(self.whole), channel_groups(present)
         kept = before.kept(self.plan.keep)
         keep: Bools = np.ones(after.count, bool)
         for layer, now in moved.items():
@@ -134,19 +136,19 @@ class ShareAim:
     """The aim that a share of the network is gone, cut by a strategy of `STRATEGIES`."""
 
     strategy: str
-    target: Target
+    target: Pruning
 
-    def part(self, way: float) -> Target:
+    def part(self, way: float) -> Pruning:
         return self._part(way * self.target.percent, self.target.percent_of)
 
-    def without_dead(self, gone: Gone, model: Darknet, dead: float, flat: bool) -> Target | None:
+    def without_dead(self, gone: Gone, model: Darknet, dead: float, flat: bool) -> Pruning | None:
         channels = gone.share(self.strategy, "channels")
         goal = min(channels + dead * (1 - channels), MOST)
         enough = self.target.percent_of == "channels" and goal >= self.target.percent
         return self._part(goal, "channels") if enough or flat else None
 
-    def cut(self, gone: Gone, model: Darknet, step: Target) -> tuple[Gone, Plan, bool]:
-        def more(target: Target) -> tuple[Gone, Plan]:
+    def cut(self, gone: Gone, model: Darknet, step: Pruning) -> tuple[Gone, Plan, bool]:
+        def more(target: Pruning) -> tuple[Gone, Plan]:
             plan = STRATEGIES[self.strategy]
             return gone.more(model.netdef, gamma(model), lambda net, s: plan(net, s, target))
 
@@ -159,15 +161,15 @@ class ShareAim:
         return *found, False
 
     def line(self, gone: Gone, met: bool) -> str:
-        found = shares(gone.whole, gone.plan, self.strategy)
-        what = asked_for(self.strategy, self.target.percent_of)
-        note = missed(self.strategy, self.target, found) if met else ""
+        found = cut_shares(gone.whole, gone.plan, self.strategy)
+        what = target_measure(self.strategy, self.target.percent_of)
+        note = deviation_note(self.strategy, self.target, found) if met else ""
         return f"{found.of(what):.1%} of the {what} are gone" + (f" ({note})" if note else "")
 
     def state(self) -> dict[str, Any]:
         return {}
 
-    def _beside_blocks(self, step: Target, last: Gone) -> Target:
+    def _beside_blocks(self, step: Pruning, last: Gone) -> Pruning:
         """No more channels than go beside the blocks that the last cut takes: what is gone does
         not come back."""
         if step == self.target or self.strategy == "layer":
@@ -176,11 +178,11 @@ class ShareAim:
         most = beside.share(self.strategy, step.percent_of)
         return replace(step, percent=min(step.percent, most))
 
-    def _part(self, percent: float, measure: str) -> Target:
+    def _part(self, percent: float, measure: Measure) -> Pruning:
         """A target on the way. Residual blocks go with the last cut."""
         if percent >= self.target.percent - 1e-9 and measure == self.target.percent_of:
             return self.target
-        return replace(self.target, percent=percent, percent_of=measure, blocks=0.0)
+        return replace(self.target, percent=percent, percent_of=measure, percent_blocks=0.0)
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ class TimeAim:
     """
 
     goal: LatencyTarget
-    target: Target
+    target: Pruning
     whole: Darknet
     meter: LatencyMeter
     predictor: LatencyPredictor
@@ -204,7 +206,7 @@ class TimeAim:
     def of(
         netdef: NetDef,
         goal: LatencyTarget,
-        target: Target,
+        target: Pruning,
         meter: LatencyMeter,
         path: Path,
         tell: Callable[[str], None],
@@ -240,11 +242,11 @@ class TimeAim:
     def without_dead(
         self, gone: Gone, model: Darknet, dead: float, flat: bool
     ) -> LatencyTarget | None:
-        scores = gone.of_whole(model.netdef, gamma(model))
-        problem = self._problem(gone, scores)
+        importance = gone.of_whole(model.netdef, gamma(model))
+        problem = self._problem(gone, importance)
         now, then = (
             problem.predict(configuration)
-            for configuration in (problem.widest, problem.without_dead(scores, DEAD))
+            for configuration in (problem.widest, problem.without_dead(importance, DEAD))
         )
         before = self._predicted
         end = self.goal.ms(before)
@@ -254,15 +256,15 @@ class TimeAim:
         return self.part((before - then) / (before - end)) if saves else None
 
     def cut(self, gone: Gone, model: Darknet, step: LatencyTarget) -> tuple[Gone, Plan, bool]:
-        def plan(whole: NetDef, scores: Scores) -> Plan:
-            problem = self._problem(gone, scores)
+        def plan(whole: NetDef, importance: Importance) -> Plan:
+            problem = self._problem(gone, importance)
             search = LatencySearch(self.whole, whole.size, step, self.meter, TIMED)
             made, timing = search.prune(problem, nearest=True)
             self.timings.append(timing)
             return made
 
         gone, now = gone.more(model.netdef, gamma(model), plan)
-        rest = find_channels(without_blocks(gone.whole, gone.plan.blocks)[0])
+        rest = channel_groups(without_blocks(gone.whole, gone.plan.blocks)[0])
         nothing_left = all(group.kept_because for group in rest.groups)
         return gone, now, step == self.goal or nothing_left
 
@@ -288,9 +290,9 @@ class TimeAim:
         space = find_search_space(self.whole.netdef)
         return self.predictor.network(space, space.uncut)
 
-    def _problem(self, gone: Gone, scores: Scores) -> PruningProblem:
+    def _problem(self, gone: Gone, importance: Importance) -> PruningProblem:
         keep, step = self.target.layer_keep, self.target.round_to
-        return PruningProblem.of(gone.whole, scores, self.predictor, keep, step, gone.plan)
+        return PruningProblem.of(gone.whole, importance, self.predictor, keep, step, gone.plan)
 
     def _expect_possible(self) -> None:
         problem = self._problem(Gone.nothing(self.whole.netdef), gamma(self.whole))

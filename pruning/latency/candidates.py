@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pruning.importance import Scores
+from import_param import Pruning
+from pruning.importance import Importance
 from pruning.latency.options import DEFAULTS, SearchOptions
 from pruning.latency.predictor import fit_predictor
 from pruning.latency.search import (
@@ -16,7 +17,7 @@ from pruning.latency.search import (
     plan_by_prediction,
 )
 from pruning.latency.search_space import expect_search_space
-from pruning.strategies import STRATEGIES, Target
+from pruning.strategies import STRATEGIES
 from pruning.surgeon import Plan
 from utils.errors import InputError
 
@@ -37,8 +38,8 @@ class LatencyCandidates:
     """
 
     search: LatencySearch
-    importance: Scores
-    target: Target
+    importance: Importance
+    target: Pruning
 
     def by_share(self, strategy: str) -> Candidate:
         """By a strategy that knows shares only: the share that takes the time."""

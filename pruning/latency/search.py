@@ -15,7 +15,7 @@ import numpy as np
 
 from models.darknet import Darknet
 from models.netdef import NetDef
-from pruning.importance import Scores
+from pruning.importance import Importance
 from pruning.latency.meter import LatencyMeter, RunImage
 from pruning.latency.options import DEFAULTS, SearchOptions
 from pruning.latency.predictor import LatencyPredictor
@@ -56,7 +56,7 @@ class PruningProblem:
     @staticmethod
     def of(
         netdef: NetDef,
-        importance: Scores,
+        importance: Importance,
         predictor: LatencyPredictor,
         layer_keep: float,
         round_to: int,
@@ -140,11 +140,11 @@ class PruningProblem:
         counts = tuple(min(counts) for counts in self.widths)
         return Configuration(counts, tuple(sorted(self.space.outer_blocks)))
 
-    def without_dead(self, importance: Scores, threshold: float) -> Configuration:
+    def without_dead(self, importance: Importance, threshold: float) -> Configuration:
         """The narrowest network that keeps each unit with a channel of at least this importance."""
         kept = []
         for group, counts in zip(self.space.groups, self.widths, strict=True):
-            layers = [importance[m.layer][m.positions].max(1) for m in group.scored_by]
+            layers = [importance[m.layer][m.positions].max(1) for m in group.deciding_members]
             alive = int((np.max(layers, axis=0) >= threshold).sum()) if layers else len(group)
             kept.append(next(count for count in counts if count >= min(alive, counts[-1])))
         return Configuration(tuple(kept))
@@ -252,7 +252,7 @@ class LatencyResult:
 def too_fast(netdef: NetDef, asked: float, least: float) -> InputError:
     """What to say where the narrowest cut was measured, and takes more than is asked."""
     return InputError(
-        f"{netdef.net.path or 'the network'}: expected a time of at least {least:.2f} ms, which "
+        f"{netdef.name}: expected a time of at least {least:.2f} ms, which "
         f"its narrowest cut takes, but {asked:.2f} ms is asked for (layer_keep may be lowered)"
     )
 

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.netdef import NetDef
-from pruning.channels import Bools, Channels, Group, Ints, find_channels
-from pruning.importance import Scores
+from pruning.channels import Bools, ChannelGroups, Group, Ints, channel_groups
+from pruning.importance import Importance
 from pruning.latency.options import DEFAULTS, SearchOptions
 from pruning.residual_blocks import residual_blocks
-from pruning.strategies import group_step, round_up
+from pruning.selection import group_step, round_up
 from pruning.surgeon import Plan
 from utils.errors import InputError
 
@@ -86,7 +86,7 @@ class SearchSpace:
     """
 
     netdef: NetDef
-    channels: Channels
+    channels: ChannelGroups
     terms: tuple[LatencyTerm, ...]
     group_blocks: tuple[int, ...]
     outer_blocks: Mapping[int, int]
@@ -153,7 +153,7 @@ class SearchSpace:
 
 def find_search_space(netdef: NetDef) -> SearchSpace:
     """The search space of a network."""
-    channels = find_channels(netdef)
+    channels = channel_groups(netdef)
     owners = _owners(channels)
     insides = {b.shortcut: {*b.inside, b.shortcut} for b in residual_blocks(netdef)}
     blocks_around = [
@@ -193,13 +193,12 @@ def expect_search_space(netdef: NetDef) -> SearchSpace:
     if not space.outer_blocks and not space.can_cut_channels:
         reasons = "; ".join(sorted({group.kept_because for group in space.groups}))
         raise InputError(
-            f"{netdef.net.path or 'the network'}: expected channels that 'latency' may cut, "
-            f"found none: {reasons}"
+            f"{netdef.name}: expected channels that 'latency' may cut, found none: {reasons}"
         )
     return space
 
 
-def _owners(channels: Channels) -> Ints:
+def _owners(channels: ChannelGroups) -> Ints:
     """By unit, its group; -1 for the image's."""
     owners = np.full(channels.count, -1)
     for number, group in enumerate(channels.groups):
@@ -207,7 +206,7 @@ def _owners(channels: Channels) -> Ints:
     return owners
 
 
-def _width(channels: Channels, owners: Ints, units: Ints) -> Width:
+def _width(channels: ChannelGroups, owners: Ints, units: Ints) -> Width:
     numbers, counts = np.unique(owners[units], return_counts=True)
     fixed, parts = 0, []
     for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
@@ -289,7 +288,7 @@ class RankedUnits:
     order: tuple[Ints, ...]
     cumulative: Mapping[int, tuple[int, Floats]]
 
-    def keep(self, channels: Channels, counts: Sequence[int]) -> Bools:
+    def keep(self, channels: ChannelGroups, counts: Sequence[int]) -> Bools:
         """The mask that keeps so many of each group's most important units."""
         keep = np.ones(channels.count, bool)
         for group, order, count in zip(channels.groups, self.order, counts, strict=True):
@@ -297,13 +296,15 @@ class RankedUnits:
         return keep
 
 
-def rank_units(space: SearchSpace, importance: Scores) -> RankedUnits:
+def rank_units(space: SearchSpace, importance: Importance) -> RankedUnits:
     """Order each group's units; a unit is as important as its channels together, since all of them
     go with it."""
     orders = []
     cumulative: dict[int, tuple[int, Floats]] = {}
     for number, group in enumerate(space.groups):
-        by_layer = {m.layer: importance[m.layer][m.positions].sum(1) for m in group.scored_by}
+        by_layer = {
+            m.layer: importance[m.layer][m.positions].sum(1) for m in group.deciding_members
+        }
         total = sum(by_layer.values(), np.zeros(len(group)))
         ranked = np.argsort(-total, kind="stable")
         orders.append(ranked if space.can_cut(number) else np.arange(len(group)))

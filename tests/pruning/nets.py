@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from import_param import Pruning
 from models import netdef as cfg_files
 from models.blocks import Convolution, Shortcut
 from models.darknet import Darknet, propagate
 from models.netdef import NetDef, parse
 from pruning.batch_norm import reestimate_bn_
-from pruning.channels import Bools, find_channels
+from pruning.channels import Bools, channel_groups
+from pruning.importance import Importance
 from pruning.residual_blocks import residual_blocks
 from pruning.surgeon import Plan
 from tests.conftest import ROOT
@@ -62,6 +65,21 @@ def trained(netdef: NetDef, seed: int) -> Darknet:
     return model.eval()
 
 
+def pruning_target(percent: float, percent_of: Any = "channels", **more: Any) -> Pruning:
+    """What to cut; layers keep any number of channels unless `round_to` says otherwise."""
+    return Pruning(**{"percent": percent, "percent_of": percent_of, "round_to": 1, **more})
+
+
+def random_importance(netdef: NetDef, seed: int = 0) -> Importance:
+    """Any importance of every channel whose layer has batch normalisation."""
+    rng = np.random.default_rng(seed)
+    return {
+        index: rng.random(section.integer("filters"))
+        for index, section in enumerate(netdef.layers)
+        if section.kind == "convolutional" and section.flag("batch_normalize")
+    }
+
+
 def photos(netdef: NetDef, count: int = 2, seed: int = 0) -> Tensor:
     """Soft patches of colour with a little noise."""
     width, height = netdef.size
@@ -78,7 +96,7 @@ def as_batch(images: Tensor) -> Batch:
 
 def random_plan(netdef: NetDef, rng: random.Random, with_blocks: bool = True) -> Plan:
     """Any plan that is legal: at least one unit of each group stays."""
-    channels = find_channels(netdef)
+    channels = channel_groups(netdef)
     keep = np.ones(channels.count, bool)
     for group in channels.groups:
         if not group.frozen:
@@ -91,7 +109,7 @@ def random_plan(netdef: NetDef, rng: random.Random, with_blocks: bool = True) ->
 
 def hush_(model: Darknet, keep: Bools) -> None:
     """Shifts of zero for the dead channels: what sparse training drives them to."""
-    kept = find_channels(model.netdef).kept(keep)
+    kept = channel_groups(model.netdef).kept(keep)
     with torch.no_grad():
         for index, layer in enumerate(model.layers):
             if isinstance(layer, Convolution) and layer.bn is not None:
@@ -105,7 +123,7 @@ def forward_padding_constants(model: Darknet, images: Tensor, keep: Bools) -> li
     Each is padded with its own pixels at the border, so nothing here knows which constant it is.
     """
     netdef = model.netdef
-    kept = find_channels(netdef).kept(keep)
+    kept = channel_groups(netdef).kept(keep)
 
     def conv(index: int, x: Tensor) -> Tensor:
         layer = model.layers[index]

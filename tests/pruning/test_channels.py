@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from models.darknet import shapes
 from models.netdef import NetDef, parse
-from pruning.channels import Group, find_channels
+from pruning.channels import Group, channel_groups
 from tests.pruning.nets import config, random_net
 
 NET = "[net]\nwidth=32\nheight=32\nchannels=3\n"
@@ -33,7 +33,7 @@ def layers(group: Group) -> list[tuple[int, int]]:
 
 def test_a_shortcut_unites_and_a_route_joins() -> None:
     """Layers 0 and 1 stand for the halves of 3, which adds their concatenation."""
-    found = find_channels(
+    found = channel_groups(
         net(conv(4), conv(6), "[route]\nlayers=-1,-2\n", conv(10), "[shortcut]\nfrom=-2\n")
     )
     assert [layers(group) for group in found.groups] == [
@@ -49,26 +49,26 @@ def test_a_shortcut_unites_and_a_route_joins() -> None:
 
 
 def test_a_depthwise_convolution_shares_its_inputs_channels_and_scores_for_them() -> None:
-    (group, _) = find_channels(net(conv(4), conv(8, groups=4))).groups
+    (group, _) = channel_groups(net(conv(4), conv(8, groups=4))).groups
     assert layers(group) == [(0, 1), (1, 2)]
     assert group.members[1].positions.tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]
-    assert [member.layer for member in group.scored_by] == [1]
+    assert [member.layer for member in group.deciding_members] == [1]
 
 
 def test_what_something_else_reads_too_scores_as_well() -> None:
-    found = find_channels(net(conv(4), conv(4, groups=4), "[route]\nlayers=-1,-2\n"))
-    assert [member.layer for member in found.groups[0].scored_by] == [0, 1]
+    found = channel_groups(net(conv(4), conv(4, groups=4), "[route]\nlayers=-1,-2\n"))
+    assert [member.layer for member in found.groups[0].deciding_members] == [0, 1]
 
 
 def test_the_groups_of_a_convolution_go_as_a_whole() -> None:
-    (group, _) = find_channels(net(conv(6), conv(4, groups=2))).groups
+    (group, _) = channel_groups(net(conv(6), conv(4, groups=2))).groups
     assert layers(group) == [(0, 3), (1, 2)]
     assert len(group) == 2
-    assert [member.layer for member in group.scored_by] == [0, 1]
+    assert [member.layer for member in group.deciding_members] == [0, 1]
 
 
 def test_a_grouped_route_ties_the_parts_that_it_slices_into() -> None:
-    found = find_channels(net(conv(8), "[route]\nlayers=-1\ngroups=2\ngroup_id=1\n", conv(5)))
+    found = channel_groups(net(conv(8), "[route]\nlayers=-1\ngroups=2\ngroup_id=1\n", conv(5)))
     sliced = found.groups[0]
     assert layers(sliced) == [(0, 2)] and len(sliced) == 4 and not sliced.kept_because
     assert sliced.members[0].positions.tolist() == [[0, 4], [1, 5], [2, 6], [3, 7]]
@@ -77,29 +77,31 @@ def test_a_grouped_route_ties_the_parts_that_it_slices_into() -> None:
 
 def test_pooling_upsampling_and_plain_routes_pass_channels_through() -> None:
     through = "[maxpool]\nsize=2\nstride=2\n[upsample]\nstride=2\n[route]\nlayers=-1\n"
-    (group, _) = find_channels(net(conv(4), through, "[shortcut]\nfrom=0\n")).groups
+    (group, _) = channel_groups(net(conv(4), through, "[shortcut]\nfrom=0\n")).groups
     assert len(group) == 4 and not group.frozen
 
 
 def test_reorg_freezes_what_it_rearranges() -> None:
-    (first, _) = find_channels(net(conv(8), "[reorg]\nstride=2\n")).groups
+    (first, _) = channel_groups(net(conv(8), "[reorg]\nstride=2\n")).groups
     assert first.frozen == "layer 1 rearranges channels"
 
 
 def test_the_image_is_never_cut() -> None:
-    (group, _) = find_channels(net(conv(3, groups=3))).groups
+    (group, _) = channel_groups(net(conv(3, groups=3))).groups
     assert group.frozen == "it is the image"
 
 
 def test_without_batch_normalisation_nothing_judges() -> None:
-    (group, _) = find_channels(net(conv(4, norm=0))).groups
-    assert not group.frozen and not group.scored_by
+    (group, _) = channel_groups(net(conv(4, norm=0))).groups
+    assert not group.frozen and not group.deciding_members
     assert "no batch normalisation" in group.kept_because
 
 
 def test_tiny_is_prunable_before_maxpool_and_upsample_too() -> None:
     """Every convolution but the heads."""
-    free = [g.members[0].layer for g in find_channels(config("yolov3-tiny")).groups if not g.frozen]
+    free = [
+        g.members[0].layer for g in channel_groups(config("yolov3-tiny")).groups if not g.frozen
+    ]
     assert free == [0, 2, 4, 6, 8, 10, 12, 13, 14, 18, 21]
 
 
@@ -107,7 +109,7 @@ def test_tiny_is_prunable_before_maxpool_and_upsample_too() -> None:
 @given(rng=st.randoms(use_true_random=False))
 def test_every_channel_is_in_one_unit_of_one_group(rng: random.Random) -> None:
     netdef = random_net(rng, 25)
-    found = find_channels(netdef)
+    found = channel_groups(netdef)
     units = np.concatenate([group.units for group in found.groups])
     assert len(set(units.tolist())) == len(units)
     for index, (channels, _, _) in enumerate(shapes(netdef)):

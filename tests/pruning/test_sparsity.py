@@ -14,9 +14,9 @@ from import_param import Loss, Training
 from models.blocks import Convolution
 from models.darknet import Darknet
 from models.netdef import NetDef, parse
-from pruning.channels import find_channels
+from pruning.channels import channel_groups
 from pruning.sparsity import DEAD, Sparsity, equalise_, find_bundles, near_zero, read, size
-from pruning.strategies import may_cut
+from pruning.targets import may_cut
 from tests.pruning.nets import config, photos, trained
 from utils.errors import InputError
 from utils.structures import Batch
@@ -126,7 +126,7 @@ def test_only_what_a_strategy_may_cut_is_drawn(strategy: str, layers: list[list[
 @pytest.mark.parametrize("strategy", ["normal", "slim"])
 def test_every_channel_that_may_be_cut_is_drawn_once(name: str, strategy: str) -> None:
     netdef = config(name, thinner=16)
-    channels = find_channels(netdef)
+    channels = channel_groups(netdef)
     places: list[tuple[int, int]] = []
     for bundle in find_bundles(netdef, strategy):
         for layer, positions in (*bundle.drawn, *bundle.following):

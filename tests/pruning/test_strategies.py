@@ -13,32 +13,26 @@ from models.costs import count_operations, count_parameters
 from models.darknet import Darknet
 from models.loss import DetectionLoss
 from models.netdef import NetDef
-from pruning.channels import find_channels
-from pruning.importance import SCORES, Scores, filter_l1, gamma, taylor
+from pruning.channels import channel_groups
+from pruning.importance import IMPORTANCE, filter_l1, gamma, taylor
 from pruning.residual_blocks import residual_blocks
-from pruning.strategies import (
-    MEASURES,
-    STRATEGIES,
-    Target,
-    may_cut,
-    shares,
-    strategy_name,
-)
+from pruning.strategies import STRATEGIES
 from pruning.surgeon import cut
-from tests.pruning.nets import CONFIGS, as_batch, config, photos, random_net, trained
+from pruning.targets import MEASURES, cut_shares, may_cut
+from tests.pruning.nets import (
+    CONFIGS,
+    as_batch,
+    config,
+    photos,
+    pruning_target,
+    random_importance,
+    random_net,
+    trained,
+)
 from tests.pruning.test_channels import conv, net
 from tests.pruning.test_surgeon import CASES
 from utils.errors import InputError
 from utils.structures import Batch
-
-
-def scores_of(netdef: NetDef, seed: int = 0) -> Scores:
-    rng = np.random.default_rng(seed)
-    return {
-        index: rng.random(section.integer("filters"))
-        for index, section in enumerate(netdef.layers)
-        if section.kind == "convolutional" and section.flag("batch_normalize")
-    }
 
 
 @pytest.mark.parametrize("percent_of", MEASURES)
@@ -46,9 +40,9 @@ def scores_of(netdef: NetDef, seed: int = 0) -> Scores:
 def test_what_is_asked_is_met_within_a_point(name: str, strategy: str, percent_of: str) -> None:
     netdef = config(name)
     for percent, round_to in ((0.3, 1), (0.6, 8)):
-        target = Target(percent, percent_of, round_to=round_to)
-        plan = STRATEGIES[strategy](netdef, scores_of(netdef), target)
-        reached = getattr(shares(netdef, plan, strategy), percent_of)
+        asked = pruning_target(percent, percent_of, round_to=round_to)
+        plan = STRATEGIES[strategy](netdef, random_importance(netdef), asked)
+        reached = getattr(cut_shares(netdef, plan, strategy), percent_of)
         assert percent - 1e-9 <= reached <= percent + 0.01
 
 
@@ -56,17 +50,17 @@ def test_a_wide_step_that_overshoots_is_left_out_for_others() -> None:
     """A step of 32 channels takes 33 % of the operations from the first layer, though worth least,
     and 17 % from the next."""
     netdef = net(conv(64), "[maxpool]\nsize=8\nstride=8\n", conv(64), conv(64), conv(64))
-    scores = {0: np.full(64, 0.1), **{n: np.linspace(0.2, 1, 64) for n in (2, 3, 4)}}
-    plan = STRATEGIES["slim"](netdef, scores, Target(0.1, "operations", round_to=32))
-    assert shares(netdef, plan, "slim").operations == pytest.approx(0.17, abs=0.005)
+    importance = {0: np.full(64, 0.1), **{n: np.linspace(0.2, 1, 64) for n in (2, 3, 4)}}
+    plan = STRATEGIES["slim"](netdef, importance, pruning_target(0.1, "operations", round_to=32))
+    assert cut_shares(netdef, plan, "slim").operations == pytest.approx(0.17, abs=0.005)
 
 
 @pytest.mark.parametrize(("name", "strategy"), CASES)
 def test_shares_are_what_the_cut_network_lacks(name: str, strategy: str) -> None:
     netdef = config(name, thinner=8)
     model = Darknet(netdef)
-    plan = STRATEGIES[strategy](netdef, scores_of(netdef), Target(0.5))
-    found, small = shares(netdef, plan, strategy), cut(model, plan)
+    plan = STRATEGIES[strategy](netdef, random_importance(netdef), pruning_target(0.5))
+    found, small = cut_shares(netdef, plan, strategy), cut(model, plan)
     assert found.parameters == pytest.approx(1 - count_parameters(small) / count_parameters(model))
     operations = count_operations(small.netdef) / count_operations(netdef)
     assert found.operations == pytest.approx(1 - operations)
@@ -76,31 +70,33 @@ def test_shares_are_what_the_cut_network_lacks(name: str, strategy: str) -> None
 def test_layers_keep_their_least_and_multiples(name: str, strategy: str) -> None:
     """However much is asked: the rest is reported as not reached."""
     netdef = config(name)
-    plan = STRATEGIES[strategy](netdef, scores_of(netdef), Target(0.99, round_to=8))
-    channels = find_channels(netdef)
+    plan = STRATEGIES[strategy](netdef, random_importance(netdef), pruning_target(0.99, round_to=8))
+    channels = channel_groups(netdef)
     for index, section in enumerate(netdef.layers):
         if section.kind == "convolutional" and section.flag("batch_normalize"):
             kept = int(plan.keep[channels.outputs[index]].sum())
             assert kept >= 0.1 * section.integer("filters")
             assert kept % 8 == 0
     if strategy != "layer_channel":  # whole blocks may go as well
-        assert shares(netdef, plan, strategy).channels <= 0.9
+        assert cut_shares(netdef, plan, strategy).channels <= 0.9
 
 
 def test_narrow_layers_have_finer_steps_unless_told_otherwise() -> None:
     netdef = config("yolov3-tiny", thinner=2)  # 8, 16, 32, 64, ... channels
-    channels = find_channels(netdef)
+    channels = channel_groups(netdef)
     for round_to, least in ((0, [2, 4, 8, 8]), (8, [8, 8, 8, 8])):
-        plan = STRATEGIES["slim"](netdef, scores_of(netdef), Target(0.99, round_to=round_to))
+        plan = STRATEGIES["slim"](
+            netdef, random_importance(netdef), pruning_target(0.99, round_to=round_to)
+        )
         assert [plan.keep[channels.outputs[layer]].sum() for layer in (0, 2, 4, 6)] == least
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_ties_are_no_trouble(strategy: str) -> None:
     netdef = config("yolov3", thinner=8)
-    equal = {index: np.ones_like(values) for index, values in scores_of(netdef).items()}
-    plan = STRATEGIES[strategy](netdef, equal, Target(0.5))
-    reached = shares(netdef, plan, strategy)
+    equal = {index: np.ones_like(values) for index, values in random_importance(netdef).items()}
+    plan = STRATEGIES[strategy](netdef, equal, pruning_target(0.5))
+    reached = cut_shares(netdef, plan, strategy)
     assert (reached.blocks if strategy == "layer" else reached.channels) == pytest.approx(
         0.5, abs=0.03
     )
@@ -122,12 +118,16 @@ def test_any_network_is_planned_and_cut(
     model = Darknet(netdef)
     for name, strategy in STRATEGIES.items():
         try:
-            plan = strategy(netdef, scores_of(netdef), Target(percent, measure, keep, round_to))
+            plan = strategy(
+                netdef,
+                random_importance(netdef),
+                pruning_target(percent, measure, layer_keep=keep, round_to=round_to),
+            )
         except InputError as error:
             assert "\n" not in str(error) and "expected" in str(error)
             continue
         small = cut(model, plan)
-        found = shares(netdef, plan, name)
+        found = cut_shares(netdef, plan, name)
         assert found.parameters == pytest.approx(
             1 - count_parameters(small) / count_parameters(model), abs=1e-9
         )
@@ -135,9 +135,9 @@ def test_any_network_is_planned_and_cut(
 
 def test_normal_never_touches_a_chain_and_the_worst_go_first() -> None:
     netdef = config("yolov3", thinner=8)
-    scores = scores_of(netdef)
-    plan = STRATEGIES["normal"](netdef, scores, Target(0.5))
-    channels = find_channels(netdef)
+    importance = random_importance(netdef)
+    plan = STRATEGIES["normal"](netdef, importance, pruning_target(0.5))
+    channels = channel_groups(netdef)
     dead: list[float] = []
     alive: list[float] = []
     for group in channels.groups:
@@ -147,7 +147,7 @@ def test_normal_never_touches_a_chain_and_the_worst_go_first() -> None:
             assert not may_cut("normal", group)
             continue
         (member,) = group.members
-        values = scores[member.layer][member.positions[:, 0]]
+        values = importance[member.layer][member.positions[:, 0]]
         assert not keep.any() or not (~keep).any() or values[keep].min() >= values[~keep].max()
         dead += values[~keep].tolist()
         floor = keep.sum() <= np.ceil(0.1 * len(keep))
@@ -166,27 +166,27 @@ def chain() -> tuple[NetDef, dict[int, np.ndarray]]:
 
 def test_slim_keeps_what_any_wants_and_shortcut_what_the_first_wants() -> None:
     netdef, wants = chain()
-    slim = STRATEGIES["slim"](netdef, wants, Target(0.2))
+    slim = STRATEGIES["slim"](netdef, wants, pruning_target(0.2))
     assert slim.keep[3:13].tolist() == [True] * 8 + [False] * 2
-    shortcut = STRATEGIES["shortcut"](netdef, wants, Target(0.5))
+    shortcut = STRATEGIES["shortcut"](netdef, wants, pruning_target(0.5))
     assert shortcut.keep[3:13].tolist() == [True] * 5 + [False] * 5
     with pytest.raises(InputError, match=r"'normal' may cut, found none: .*a shortcut adds it"):
-        STRATEGIES["normal"](netdef, wants, Target(0.5))
+        STRATEGIES["normal"](netdef, wants, pruning_target(0.5))
 
 
 def test_layer_removes_the_least_valuable_blocks() -> None:
     netdef = config("yolov3-mobilenetv2", thinner=8)
     blocks = residual_blocks(netdef)
-    scores = dict(scores_of(netdef))
+    importance = dict(random_importance(netdef))
     for rank, block in enumerate(blocks):  # the later, the worse
         (writer,) = block.writers
-        scores[writer] = np.full_like(scores[writer], 10.0 - rank)
-    plan = STRATEGIES["layer"](netdef, scores, Target(0.3))
+        importance[writer] = np.full_like(importance[writer], 10.0 - rank)
+    plan = STRATEGIES["layer"](netdef, importance, pruning_target(0.3))
     assert plan.keep.all()
     assert list(plan.blocks) == [block.shortcut for block in blocks[-3:]]
-    assert shares(netdef, plan, "layer").blocks == 0.3
+    assert cut_shares(netdef, plan, "layer").blocks == 0.3
     for percent, count in ((0.0, 0), (0.01, 1)):
-        assert len(STRATEGIES["layer"](netdef, scores, Target(percent)).blocks) == count
+        assert len(STRATEGIES["layer"](netdef, importance, pruning_target(percent)).blocks) == count
 
 
 def nested() -> NetDef:
@@ -206,22 +206,24 @@ def nested() -> NetDef:
 def test_a_block_inside_one_that_goes_counts_as_gone() -> None:
     netdef = nested()
     assert [block.shortcut for block in residual_blocks(netdef)] == [3, 5, 7]
-    scores = {layer: np.full(4, 1.0 if layer == 4 else 2.0) for layer in (0, 1, 2, 4, 6)}
-    plan = STRATEGIES["layer"](netdef, scores, Target(0.6))
+    importance = {layer: np.full(4, 1.0 if layer == 4 else 2.0) for layer in (0, 1, 2, 4, 6)}
+    plan = STRATEGIES["layer"](netdef, importance, pruning_target(0.6))
     assert plan.blocks == (5,)
-    assert shares(netdef, plan, "layer").blocks == pytest.approx(2 / 3)
+    assert cut_shares(netdef, plan, "layer").blocks == pytest.approx(2 / 3)
 
 
 def test_layer_comes_nearest_in_operations() -> None:
     netdef = config("yolov3", thinner=8)
-    plan = STRATEGIES["layer"](netdef, scores_of(netdef), Target(0.3, "operations"))
-    assert shares(netdef, plan, "layer").operations == pytest.approx(0.3, abs=0.03)
+    plan = STRATEGIES["layer"](netdef, random_importance(netdef), pruning_target(0.3, "operations"))
+    assert cut_shares(netdef, plan, "layer").operations == pytest.approx(0.3, abs=0.03)
 
 
 def test_layer_channel_does_both() -> None:
     netdef = config("yolov3", thinner=8)
-    plan = STRATEGIES["layer_channel"](netdef, scores_of(netdef), Target(0.6, blocks=0.5))
-    found = shares(netdef, plan, "layer_channel")
+    plan = STRATEGIES["layer_channel"](
+        netdef, random_importance(netdef), pruning_target(0.6, percent_blocks=0.5)
+    )
+    found = cut_shares(netdef, plan, "layer_channel")
     assert found.blocks == pytest.approx(0.5, abs=0.03)
     assert found.channels == pytest.approx(0.6, abs=0.01)
 
@@ -229,8 +231,10 @@ def test_layer_channel_does_both() -> None:
 def test_channels_that_only_a_removed_block_ties_together_are_still_cut_as_one() -> None:
     """Each half of the trunk is one unit, but without the block (1, 2) each channel is its own."""
     netdef = net(conv(8), conv(8, groups=2), "[shortcut]\nfrom=0\n", conv(8))
-    scores = {layer: np.array([3.0, 2, 1, 0] * 2) for layer in (0, 1, 3)}
-    plan = STRATEGIES["layer_channel"](netdef, scores, Target(0.5, round_to=1, blocks=1))
+    importance = {layer: np.array([3.0, 2, 1, 0] * 2) for layer in (0, 1, 3)}
+    plan = STRATEGIES["layer_channel"](
+        netdef, importance, pruning_target(0.5, round_to=1, percent_blocks=1.0)
+    )
     assert plan.blocks == (2,)
     cut(trained(netdef, 0), plan)
 
@@ -238,7 +242,7 @@ def test_channels_that_only_a_removed_block_ties_together_are_still_cut_as_one()
 def test_where_nothing_is_left_to_cut_beside_blocks_the_blocks_go() -> None:
     netdef = net(conv(4), conv(6), conv(4), "[shortcut]\nfrom=0\n", "[reorg]\nstride=2\n")
     plan = STRATEGIES["layer_channel"](
-        netdef, scores_of(netdef), Target(0.99, "parameters", blocks=1)
+        netdef, random_importance(netdef), pruning_target(0.99, "parameters", percent_blocks=1.0)
     )
     assert plan.blocks == (3,)
 
@@ -247,10 +251,12 @@ def test_a_trunk_that_nothing_judges_without_its_block_does_not_count_as_gone() 
     """Layer 1 judges the channels of layer 0, which has no batch normalisation."""
     netdef = net(conv(8, norm=0), conv(8), "[shortcut]\nfrom=0\n", conv(8))
     plan = STRATEGIES["layer_channel"](
-        netdef, scores_of(netdef), Target(0.5, round_to=1, layer_keep=0.25, blocks=1)
+        netdef,
+        random_importance(netdef),
+        pruning_target(0.5, round_to=1, layer_keep=0.25, percent_blocks=1.0),
     )
     assert plan.blocks == (2,)
-    assert shares(netdef, plan, "layer_channel").channels == pytest.approx(0.5)
+    assert cut_shares(netdef, plan, "layer_channel").channels == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("strategy", ["layer", "layer_channel"])
@@ -260,24 +266,7 @@ def test_without_residual_blocks_one_line_says_so(name: str, strategy: str) -> N
     with pytest.raises(
         InputError, match=rf"{name}\.cfg: expected a residual block .* no \[shortcut\]"
     ):
-        STRATEGIES[strategy](netdef, scores_of(netdef), Target(0.5))
-
-
-def test_names_and_numbers() -> None:
-    assert [strategy_name(n) for n in range(1, 7)] == [
-        "normal", "layer", "slim", "shortcut", "layer_channel", "latency",
-    ]  # fmt: skip
-    assert strategy_name("slim") == "slim"
-    with pytest.raises(InputError, match="perhaps 'slim'"):
-        strategy_name("slimm")
-
-
-@pytest.mark.parametrize(
-    "bad", [{"percent": 1.0}, {"percent_of": "x"}, {"layer_keep": 2.0}, {"round_to": -1}]
-)
-def test_targets_out_of_range_are_refused(bad: dict) -> None:
-    with pytest.raises(InputError, match=next(iter(bad))):
-        Target(**{"percent": 0.5, **bad})
+        STRATEGIES[strategy](netdef, random_importance(netdef), pruning_target(0.5))
 
 
 def labelled(netdef: NetDef, seed: int) -> Batch:
@@ -318,10 +307,10 @@ def test_scores_are_there_for_every_layer_that_has_a_scale() -> None:
     netdef = config("yolov3-mobilenetv2", thinner=16)
     model = trained(netdef, 0)
     loss = DetectionLoss(model.heads, Loss())
-    for score, needs_batches in SCORES.values():
+    for score, needs_batches in IMPORTANCE.values():
         found = score(model, loss, [labelled(netdef, 0)]) if needs_batches else score(model)
         assert {n: len(v) for n, v in found.items()} == {
-            n: len(v) for n, v in scores_of(netdef).items()
+            n: len(v) for n, v in random_importance(netdef).items()
         }
         assert all((values >= 0).all() for values in found.values())
 
@@ -341,5 +330,5 @@ def test_weights_that_are_no_numbers_are_refused() -> None:
     model = trained(config("yolov3-lite", thinner=8), 0)
     with torch.no_grad():
         model.layers[2].bn.weight[0] = float("nan")
-    with pytest.raises(InputError, match="its channels' scores are not finite"):
+    with pytest.raises(InputError, match="its channels' importance is not a finite"):
         gamma(model)

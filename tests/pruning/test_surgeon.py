@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from import_param import Nms, TrainedNetwork
+from import_param import Nms, Pruning, TrainedNetwork
 from models import netdef as cfg_files
 from models.costs import count_parameters
 from models.darknet import Darknet
 from models.head import decode
 from models.netdef import NetDef, parse
-from pruning.channels import Bools, find_channels
+from pruning.channels import Bools, channel_groups
 from pruning.importance import gamma
 from pruning.residual_blocks import residual_blocks, without_blocks
-from pruning.strategies import STRATEGIES, Target
+from pruning.strategies import STRATEGIES
 from pruning.surgeon import (
     Plan,
     carry_optimizer_,
@@ -38,6 +38,7 @@ from tests.pruning.nets import (
     forward_padding_constants,
     hush_,
     photos,
+    pruning_target,
     random_net,
     random_plan,
     trained,
@@ -99,28 +100,30 @@ def thin(name: str, seed: int) -> Darknet:
     return trained(config(name, thinner=8), seed)
 
 
-def check_cut(model: Darknet, strategy: str, target: Target, tolerance: float) -> None:
+def check_cut(model: Darknet, strategy: str, target: Pruning, tolerance: float) -> None:
     compare(model, STRATEGIES[strategy](model.netdef, gamma(model), target), tolerance)
 
 
 @pytest.mark.parametrize(("name", "strategy"), CASES)
 def test_the_cut_is_the_mask(name: str, strategy: str) -> None:
     """Every strategy on every cfg, made thinner."""
-    check_cut(copy.deepcopy(thin(name, 0)), strategy, Target(0.6, round_to=2), 1e-5)
+    check_cut(copy.deepcopy(thin(name, 0)), strategy, pruning_target(0.6, round_to=2), 1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize(("name", "strategy"), CASES)
 def test_the_cut_is_the_mask_whatever_the_weights(name: str, strategy: str, seed: int) -> None:
-    target = Target((0.3, 0.5, 0.8)[seed - 1], ("parameters", "operations", "channels")[seed - 1])
+    target = pruning_target(
+        (0.3, 0.5, 0.8)[seed - 1], ("parameters", "operations", "channels")[seed - 1]
+    )
     check_cut(copy.deepcopy(thin(name, seed)).double(), strategy, target, 1e-9)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "strategy"), CASES)
 def test_the_cut_is_the_mask_at_full_width(name: str, strategy: str) -> None:
-    check_cut(trained(config(name), 0), strategy, Target(0.6), 1e-5)
+    check_cut(trained(config(name), 0), strategy, pruning_target(0.6), 1e-5)
 
 
 @torch.no_grad()
@@ -151,7 +154,7 @@ def test_where_shifts_are_not_zero_the_border_alone_differs() -> None:
     """Zeros are padded, not the constant: each layer that reads it is off by one pixel more."""
     netdef = parse(PLAIN)
     model = trained(netdef, 3)
-    keep = np.ones(find_channels(netdef).count, bool)
+    keep = np.ones(channel_groups(netdef).count, bool)
     keep[[3, 4, 5, 12, 14]] = False  # of both convolutions
     plan = Plan(keep)
     images = photos(netdef)
@@ -196,7 +199,7 @@ def over_layers(joint: dict[int, Bools], first: dict[int, Bools]) -> dict[int, B
 
 def planned(netdef: NetDef, kept: dict[int, Bools]) -> Plan:
     """The plan that keeps these channels of each layer."""
-    channels = find_channels(netdef)
+    channels = channel_groups(netdef)
     keep = np.ones(channels.count, bool)
     for layer, mask in kept.items():
         keep[channels.outputs[layer]] = mask
@@ -211,9 +214,11 @@ def test_cutting_twice_is_cutting_once(rng: random.Random) -> None:
     first = random_plan(netdef, rng, with_blocks=False)
     once = cut(model, first)
     joint = random_plan(netdef, rng, with_blocks=False).keep & first.keep
-    for group in find_channels(netdef).groups:  # nothing may be left empty
+    for group in channel_groups(netdef).groups:  # nothing may be left empty
         joint[group.units[first.keep[group.units]][0]] = True
-    second = over_layers(find_channels(netdef).kept(joint), find_channels(netdef).kept(first.keep))
+    second = over_layers(
+        channel_groups(netdef).kept(joint), channel_groups(netdef).kept(first.keep)
+    )
     together, twice = cut(model, Plan(joint)), cut(once, planned(once.netdef, second))
     assert together.netdef == twice.netdef
     for a, b in zip(together.state_dict().values(), twice.state_dict().values(), strict=True):
@@ -224,11 +229,11 @@ def test_cutting_twice_is_cutting_once(rng: random.Random) -> None:
 def test_blocks_and_then_channels_is_both_at_once(name: str) -> None:
     netdef = config(name, thinner=8)
     model = trained(netdef, 2).double()
-    plan = STRATEGIES["layer_channel"](netdef, gamma(model), Target(0.6))
+    plan = STRATEGIES["layer_channel"](netdef, gamma(model), pruning_target(0.6))
     assert plan.blocks
     first = cut(model, Plan(keep_everything(netdef).keep, plan.blocks))
     _, moved = without_blocks(netdef, plan.blocks)
-    kept = find_channels(netdef).kept(plan.keep)
+    kept = channel_groups(netdef).kept(plan.keep)
     second = planned(first.netdef, {new: kept[old] for old, new in moved.items()})
     together, twice = cut(model, plan), cut(first, second)
     assert together.netdef == twice.netdef
@@ -238,7 +243,7 @@ def test_blocks_and_then_channels_is_both_at_once(name: str) -> None:
 
 def test_illegal_plans_are_refused() -> None:
     model = trained(parse(PLAIN), 0)
-    channels = find_channels(model.netdef)
+    channels = channel_groups(model.netdef)
     keep = np.ones(channels.count, bool)
     cases = (
         (2, r"a \[yolo\], reads it"),
@@ -288,7 +293,7 @@ def test_the_state_of_training_goes_along(kind: type) -> None:
     assert new.param_groups[0]["lr"] == 5e-4
     key = "momentum_buffer" if kind is torch.optim.SGD else "exp_avg"
     parameters, smaller = dict(model.named_parameters()), dict(small.named_parameters())
-    kept = find_channels(netdef).kept(plan.keep)
+    kept = channel_groups(netdef).kept(plan.keep)
     for name, parameter in parameters.items():
         if name not in mover.names:
             continue  # in a block that went
@@ -316,7 +321,7 @@ def test_opencv_reads_the_cut_pair(name: str, classes: int, tmp_path: Path) -> N
     netdef = config(name, thinner=4).with_classes(classes)
     model = trained(netdef, 0)
     strategy = "slim" if name == "yolov3-tiny" else "layer_channel"
-    small = cut(model, STRATEGIES[strategy](netdef, gamma(model), Target(0.5)))
+    small = cut(model, STRATEGIES[strategy](netdef, gamma(model), pruning_target(0.5)))
     cfg, weights = write_pair(tmp_path / "pruned", small, small.netdef, ("a", "b")[:classes])
     images = photos(netdef, 1)
     opened = load_network(TrainedNetwork(weights=str(weights), device="cpu")).model
@@ -333,7 +338,7 @@ def test_opencv_finds_the_same_with_a_cut_real_network(
     weights = next((shared / "weights" / name).glob("*.weights"))
     network = load_network(TrainedNetwork(weights=str(weights), device="cpu"))
     model = network.model
-    plan = STRATEGIES["slim"](model.netdef, gamma(model), Target(0.1))
+    plan = STRATEGIES["slim"](model.netdef, gamma(model), pruning_target(0.1))
     small = cut(model, plan)
     pair = write_pair(tmp_path / "pruned", small, small.netdef, network.names)
     for path in sorted((shared / "photos").glob("*.jpg")):
@@ -366,7 +371,7 @@ def test_shared_networks_are_cut_as_they_are_masked(name: str, strategy: str, sh
     ).model
     if "layer" in strategy and not residual_blocks(model.netdef):
         pytest.skip("it has no residual block")
-    plan = STRATEGIES[strategy](model.netdef, gamma(model), Target(0.4))
+    plan = STRATEGIES[strategy](model.netdef, gamma(model), pruning_target(0.4))
     images = photos(model.netdef.with_net_options(width=64, height=64)).double()
     with torch.no_grad():
         wanted = forward_padding_constants(masked(model.double(), plan), images, plan.keep)

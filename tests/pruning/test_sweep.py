@@ -7,9 +7,8 @@ import pytest
 from models.costs import count_parameters
 from models.darknet import Darknet
 from pruning.plots import plot_bearing, plot_scales
-from pruning.strategies import Target
 from pruning.sweep import LOSS, Point, bearing, bearing_line, bearing_table, borne
-from tests.pruning.nets import as_batch, config, photos, trained
+from tests.pruning.nets import as_batch, config, photos, pruning_target, trained
 
 
 def points(*values: float) -> list[Point]:
@@ -52,7 +51,7 @@ def test_every_point_is_a_smaller_network_and_the_whole_stays(strategy: str) -> 
         return 0.5
 
     batches = [as_batch(photos(model.netdef))]
-    found = bearing(model, strategy, Target(0.5), measure, batches, (0.2, 0.21, 0.5, 0.8))
+    found = bearing(model, strategy, pruning_target(0.5), measure, batches, (0.2, 0.21, 0.5, 0.8))
     assert seen[0] == found[0].parameters == count_parameters(model)
     assert [seen[1::2], seen[2::2]] == [[p.parameters for p in found[1:]]] * 2
     sizes = [point.parameters for point in found]

@@ -11,28 +11,30 @@ import numpy as np
 import pytest
 import torch
 
+from import_param import Pruning
 from models.costs import count_parameters
 from models.darknet import Darknet
 from models.netdef import NetDef, parse
-from pruning.importance import Scores, gamma
+from pruning.importance import Importance, gamma
 from pruning.iterative.schedule import LAST, WORTH, Gradual, check_cut_epochs, cut_trainer, last_cut
 from pruning.iterative.targets import Gone, ShareAim
 from pruning.residual_blocks import residual_blocks
-from pruning.strategies import MEASURES, STRATEGIES, Target
+from pruning.strategies import STRATEGIES
 from pruning.surgeon import Plan, cut, keep_everything, transfer
-from tests.pruning.nets import config, trained
+from pruning.targets import MEASURES
+from tests.pruning.nets import config, pruning_target, trained
 from tests.pruning.test_sparsity import BLOCK, batches, trainer
 from tests.pruning.test_strategies import nested
 from utils.errors import InputError
 from utils.training.loop import Trainer, train_one_epoch
 
 
-def by(strategy: str, target: Target, netdef: NetDef, scores: Scores) -> Plan:
-    return STRATEGIES[strategy](netdef, scores, target)
+def by(strategy: str, target: Pruning, netdef: NetDef, importance: Importance) -> Plan:
+    return STRATEGIES[strategy](netdef, importance, target)
 
 
 def cut_in_steps(
-    model: Darknet, strategy: str, target: Target, percents: list[float]
+    model: Darknet, strategy: str, target: Pruning, percents: list[float]
 ) -> tuple[Gone, Darknet]:
     """Cut, and let the scales change as training would, again and again."""
     gone = Gone.nothing(model.netdef)
@@ -62,7 +64,7 @@ def cut_in_steps(
 def test_cuts_on_the_way_come_to_the_target(name: str, strategy: str, measure: str) -> None:
     model = trained(config(name, thinner=8), 0)
     percents = [0.2, 0.35, 0.5]
-    gone, small = cut_in_steps(model, strategy, Target(0.5, measure), percents)
+    gone, small = cut_in_steps(model, strategy, pruning_target(0.5, measure), percents)
     assert gone.share(strategy, measure) == pytest.approx(0.5, abs=0.06)
     assert count_parameters(small) < count_parameters(model)
     if measure == "parameters":
@@ -73,13 +75,15 @@ def test_cuts_on_the_way_come_to_the_target(name: str, strategy: str, measure: s
 def test_what_a_layer_keeps_is_a_share_of_the_whole() -> None:
     netdef = config("yolov3-tiny", thinner=4)
     model = trained(netdef, 0)
-    gone, small = cut_in_steps(model, "slim", Target(0.8, layer_keep=0.2), [0.3, 0.6, 0.8, 0.8])
+    gone, small = cut_in_steps(
+        model, "slim", pruning_target(0.8, layer_keep=0.2), [0.3, 0.6, 0.8, 0.8]
+    )
     assert gone.share("slim", "channels") == pytest.approx(0.8, abs=0.02)
     for index, layer in enumerate(small.netdef.layers):
         if layer.kind == "convolutional":
             whole = netdef.layers[index].integer("filters")
             assert layer.integer("filters") >= 0.2 * whole
-    last = partial(by, "slim", Target(0.8, layer_keep=0.2))
+    last = partial(by, "slim", pruning_target(0.8, layer_keep=0.2))
     again, plan = gone.more(small.netdef, gamma(small), last)
     assert plan.keep.all() and (again.plan.keep == gone.plan.keep).all()
 
@@ -90,7 +94,7 @@ def test_a_block_inside_one_that_is_gone_is_not_cut_again() -> None:
     with torch.no_grad():
         network.layers[4].bn.weight[:] = 0.01
     for percent, left in ((0.6, 1 / 3), (0.99, 0)):
-        blocks = partial(by, "layer", Target(percent))
+        blocks = partial(by, "layer", pruning_target(percent))
         gone, plan = gone.more(network.netdef, gamma(network), blocks)
         network = cut(network, plan)
         assert gone.share("layer", "channels") == pytest.approx(1 - left)
@@ -98,13 +102,13 @@ def test_a_block_inside_one_that_is_gone_is_not_cut_again() -> None:
 
 
 def start(
-    netdef: NetDef, strategy: str, target: Target, epochs: int, cuts: tuple[int, ...]
+    netdef: NetDef, strategy: str, target: Pruning, epochs: int, cuts: tuple[int, ...]
 ) -> Gradual:
     return Gradual(ShareAim(strategy, target), epochs, cuts, Gone.nothing(netdef))
 
 
 def gradual(percent: float = 0.5, epochs: int = 30, cuts: tuple[int, ...] = ()) -> Gradual:
-    return start(parse(BLOCK), "slim", Target(percent), epochs, cuts)
+    return start(parse(BLOCK), "slim", pruning_target(percent), epochs, cuts)
 
 
 def model() -> Darknet:
@@ -151,7 +155,7 @@ def test_the_target_is_met_in_time_in_any_case() -> None:
 
 def test_the_target_counts_as_met_where_nothing_more_may_go() -> None:
     """Of a whole network's operations, the residual blocks are but a part."""
-    cuts = start(nested(), "layer", Target(0.99, "operations"), 30, (1, 2, 3))
+    cuts = start(nested(), "layer", pruning_target(0.99, "operations"), 30, (1, 2, 3))
     network = trained(nested(), 0)
     assert cuts.plan(1, network, dead=0.0) is not None and not cuts.met
     plan = cuts.plan(2, cut(network, cuts.gone.plan), dead=0.0)
@@ -160,7 +164,7 @@ def test_the_target_counts_as_met_where_nothing_more_may_go() -> None:
 
 
 def test_all_may_be_dead() -> None:
-    cuts = start(parse(BLOCK), "slim", Target(0.5, "operations"), 30, ())
+    cuts = start(parse(BLOCK), "slim", pruning_target(0.5, "operations"), 30, ())
     assert cuts.plan(1, model(), dead=1.0) is None
     assert cuts.plan(2, model(), dead=1.0) is not None
 
@@ -192,7 +196,7 @@ def test_the_last_cut_leaves_an_epoch_to_train() -> None:
 @pytest.mark.parametrize("measure", MEASURES)
 def test_cuts_on_the_way_leave_to_the_last_what_goes_with_its_blocks(measure: str) -> None:
     network = trained(config("yolov3-mobilenetv2", thinner=4), seed=0)
-    target = Target(0.6, measure, blocks=1.0)
+    target = pruning_target(0.6, measure, percent_blocks=1.0)
     cuts = start(network.netdef, "layer_channel", target, 30, (1, 2, 3))
     for epoch in (1, 2, 3):
         plan = cuts.plan(epoch, network, dead=0.0)
@@ -206,7 +210,7 @@ def test_a_missed_aim_is_told_once_it_comes_no_nearer() -> None:
     whole = config("yolov3-mobilenetv2", thinner=4)
     blocks = tuple(block.shortcut for block in residual_blocks(whole))
     gone = Gone(whole, Plan(keep_everything(whole).keep, blocks))
-    aim = ShareAim("layer", Target(0.5))
+    aim = ShareAim("layer", pruning_target(0.5))
     assert aim.line(gone, met=False) == "100.0% of the blocks are gone"
     told = "100.0% of the blocks are gone (percent=0.5: 1.000 reached: whole blocks go, and "
     assert aim.line(gone, met=True).startswith(told)
@@ -222,7 +226,7 @@ def test_training_goes_on_with_every_state_of_what_is_left(
     old = trainer(tmp_path, 1, rate=0.5, kind=kind)
     train_one_epoch(old, batches(old.model.netdef, 3), 3, "")
     gone, plan = Gone.nothing(old.model.netdef).more(
-        old.model.netdef, gamma(old.averaged), partial(by, "slim", Target(0.5))
+        old.model.netdef, gamma(old.averaged), partial(by, "slim", pruning_target(0.5))
     )
     assert gone.share("slim", "channels") > 0.4
     new = cut_trainer(old, plan, make)

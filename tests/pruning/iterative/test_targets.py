@@ -15,10 +15,9 @@ from pruning.importance import gamma
 from pruning.iterative.schedule import Gradual
 from pruning.iterative.targets import Gone, TimeAim
 from pruning.latency.search import LatencyTarget
-from pruning.strategies import Target
 from pruning.surgeon import cut
 from tests.pruning.fake_latency import METER, count_instead_of_timing, counted_latency
-from tests.pruning.nets import config, trained
+from tests.pruning.nets import config, pruning_target, trained
 from tests.pruning.test_sparsity import BLOCK
 from utils.errors import InputError
 
@@ -29,7 +28,9 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def learn(netdef: NetDef, goal: LatencyTarget, folder: Path, **more: Any) -> TimeAim:
-    return TimeAim.of(netdef, goal, Target(0), METER, folder / "costs.csv", lambda _: None, **more)
+    return TimeAim.of(
+        netdef, goal, pruning_target(0), METER, folder / "costs.csv", lambda _: None, **more
+    )
 
 
 def gradual(aim: TimeAim, epochs: int, cuts: tuple[int, ...]) -> Gradual:
@@ -88,8 +89,8 @@ def test_the_dead_go_when_no_more_die_and_the_rest_in_time(tmp_path: Path) -> No
     assert plan is not None and not cuts.met
     kept = cuts.gone.whole, cuts.gone.plan.keep
     network = cut(network, plan)
-    scores = gamma(network)
-    shares = [float((values > 0).mean()) for values in scores.values()]
+    importance = gamma(network)
+    shares = [float((values > 0).mean()) for values in importance.values()]
     assert sum(shares) / len(shares) > 0.85  # hardly a dead one is left, as far as widths allow
     assert cuts.plan(3, network, dead=0.2) is None  # hardly any faster without them
     plan = cuts.plan(6, network, dead=0.2)
@@ -119,7 +120,7 @@ def test_the_state_comes_back_and_nothing_is_measured_again(tmp_path: Path) -> N
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     whole = parse(state["cfg"])
     table = tmp_path / "costs.csv"
-    other = TimeAim.of(whole, goal, Target(0), METER, table, said.append, state["aim"])
+    other = TimeAim.of(whole, goal, pruning_target(0), METER, table, said.append, state["aim"])
     assert len(said) == 1 and "0 layers measured" in said[0]
     again = gradual(other, 30, (2, 5))
     again.load_state(state)

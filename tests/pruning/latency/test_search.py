@@ -34,10 +34,17 @@ from pruning.latency.search import (
 )
 from pruning.latency.search_space import Configuration, Floats, find_search_space
 from pruning.latency.table import LatencyTable
-from pruning.strategies import STRATEGIES, Target
+from pruning.strategies import STRATEGIES
 from pruning.surgeon import Plan, cut, masked
 from tests.pruning.fake_latency import CONDITIONS, METER, count_instead_of_timing, counted_latency
-from tests.pruning.nets import config, error, forward_padding_constants, photos, trained
+from tests.pruning.nets import (
+    config,
+    error,
+    forward_padding_constants,
+    photos,
+    pruning_target,
+    trained,
+)
 from utils.errors import InputError
 
 TWO_LAYERS = """
@@ -115,10 +122,10 @@ def test_a_plan_depends_on_nothing_else(tmp_path: Path, monkeypatch: pytest.Monk
     predictor, _ = fitted(model, tmp_path)
     space = find_search_space(model.netdef)
     whole = predictor.network(space, space.uncut)
-    scores = gamma(model)
+    importance = gamma(model)
 
     def planned(budget: float) -> Plan | None:
-        problem = PruningProblem.of(model.netdef, scores, predictor, 0.1, 0)
+        problem = PruningProblem.of(model.netdef, importance, predictor, 0.1, 0)
         solution = problem.solve(budget)
         return problem.plan(solution.configuration) if solution else None
 
@@ -148,12 +155,14 @@ def test_a_strategy_of_shares_comes_near_a_predicted_time(
     count_instead_of_timing(monkeypatch)
     model = trained(config("yolov3-mobilenetv2", thinner=4), 0)
     predictor, _ = fitted(model, tmp_path)
-    scores, space = gamma(model), find_search_space(model.netdef)
+    importance, space = gamma(model), find_search_space(model.netdef)
     whole = predictor.network(space, space.uncut)
     planned = plan_by_prediction(
         space,
         predictor,
-        lambda share: STRATEGIES[strategy](model.netdef, scores, Target(share, "operations")),
+        lambda share: STRATEGIES[strategy](
+            model.netdef, importance, pruning_target(share, "operations")
+        ),
     )
     for factor in (1.5, 2.5):
         plan, predicted = planned(whole / factor)
@@ -166,34 +175,34 @@ def test_of_each_group_the_best_units_stay(tmp_path: Path, monkeypatch: pytest.M
     count_instead_of_timing(monkeypatch)
     model = trained(config("yolov3-tiny", thinner=4), 0)
     predictor, _ = fitted(model, tmp_path)
-    scores = gamma(model)
-    problem = PruningProblem.of(model.netdef, scores, predictor, 0.1, 8)
+    importance = gamma(model)
+    problem = PruningProblem.of(model.netdef, importance, predictor, 0.1, 8)
     solution = problem.solve(problem.predict(problem.narrowest) * 1.5)
     assert solution is not None
     plan = problem.plan(solution.configuration)
     for number, group in enumerate(problem.space.groups):
         if problem.space.can_cut(number):
-            importance = sum(scores[m.layer][m.positions].sum(1) for m in group.scored_by)
+            of_units = sum(importance[m.layer][m.positions].sum(1) for m in group.deciding_members)
             kept = plan.keep[group.units]
             assert kept.sum() == solution.configuration.counts[number]
-            assert kept.all() or importance[kept].min() >= importance[~kept].max()
+            assert kept.all() or of_units[kept].min() >= of_units[~kept].max()
 
 
-def test_layers_are_weighed_alike_unless_scores_are_summed(
+def test_layers_are_weighed_alike_unless_importance_is_summed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count_instead_of_timing(monkeypatch)
     model = trained(config("yolov3-tiny", thinner=4), 0)
     predictor, _ = fitted(model, tmp_path)
-    scores = {layer: (1 + layer) * found for layer, found in gamma(model).items()}
+    importance = {layer: (1 + layer) * found for layer, found in gamma(model).items()}
     by_share, by_sum = (
-        PruningProblem.of(model.netdef, scores, predictor, 0.1, 8, summed=summed).importance()
+        PruningProblem.of(model.netdef, importance, predictor, 0.1, 8, summed=summed).importance()
         for summed in (False, True)
     )
     assert {found[-1] for _, found in by_share.values()} == {1.0}
-    most = max(found.sum() for found in scores.values())
+    most = max(found.sum() for found in importance.values())
     for layer, (_, found) in by_sum.items():
-        assert found[-1] == pytest.approx(scores[layer].sum() / most)
+        assert found[-1] == pytest.approx(importance[layer].sum() / most)
 
 
 @pytest.mark.parametrize("round_to", [1, 3, 12])

@@ -22,8 +22,7 @@ from pruning.latency.search_space import (
 from pruning.latency.solver import Solution, _binned, solve
 from pruning.surgeon import cut
 from tests.pruning.fake_latency import counted_layer_latency
-from tests.pruning.nets import config, random_net
-from tests.pruning.test_strategies import scores_of
+from tests.pruning.nets import config, random_importance, random_net
 
 RESIDUAL = """
 [net]
@@ -73,7 +72,7 @@ def few_options(space: SearchSpace, rng: random.Random) -> list[list[int]]:
 
 
 def importance_of(netdef: NetDef, space: SearchSpace, options: list[list[int]], seed: int) -> dict:
-    ranking = rank_units(space, scores_of(netdef, seed))
+    ranking = rank_units(space, random_importance(netdef, seed))
     return {
         layer: (group, sums[options[group]]) for layer, (group, sums) in ranking.cumulative.items()
     }
