@@ -7,7 +7,7 @@ import pytest
 from PIL import Image as Pillow
 
 from utils.errors import InputError
-from utils.images import ORIENTATION, find_images, read_image
+from utils.images import ORIENTATION, SIDEWAYS, find_images, read_image, read_photo
 
 # a 3 × 2 picture whose six pixels can be told apart
 PIXELS = np.arange(18, dtype=np.uint8).reshape(2, 3, 3) * 14
@@ -39,8 +39,21 @@ def test_exif_rotation_is_applied(tmp_path: Path, orientation: int) -> None:
     exif[ORIENTATION] = orientation
     Pillow.fromarray(PIXELS).save(tmp_path / "a.png", exif=exif)
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), upright[orientation])
+    assert (upright[orientation].shape[:2] == (3, 2)) == (orientation in SIDEWAYS)
 
 
+def test_what_the_file_held_is_told(tmp_path: Path) -> None:
+    exif = Pillow.Exif()
+    exif[ORIENTATION] = 6
+    Pillow.fromarray(PIXELS[..., 0]).save(tmp_path / "a.png", exif=exif)
+    image, mode, orientation = read_photo(tmp_path / "a.png")
+    assert (image.shape, mode, orientation) == ((3, 2, 3), "L", 6)
+    assert orientation in SIDEWAYS
+    Pillow.fromarray(PIXELS).save(tmp_path / "b.png")
+    assert read_photo(tmp_path / "b.png")[1:] == ("RGB", 1)
+
+
+@pytest.mark.filterwarnings("error")
 def test_grey_palette_and_alpha_become_rgb(tmp_path: Path) -> None:
     grey = PIXELS[..., 0]
     Pillow.fromarray(grey).save(tmp_path / "grey.png")
@@ -58,7 +71,8 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     deep = np.array([[0, 257, 32896], [65535, 256, 65280]], np.uint16)
     Pillow.fromarray(deep).save(tmp_path / "deep.png")
     expected = np.array([[0, 1, 128], [255, 0, 254]])
-    np.testing.assert_array_equal(read_image(tmp_path / "deep.png")[..., 0], expected)
+    image = read_image(tmp_path / "deep.png")
+    np.testing.assert_array_equal(image, np.stack([expected] * 3, -1))
 
 
 def test_cmyk_is_read(tmp_path: Path) -> None:

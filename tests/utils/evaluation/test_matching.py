@@ -103,6 +103,15 @@ def test_equal_scores_keep_their_order() -> None:
     assert RankedDetections.of(same, 1).photo.tolist() == [0, 1, 2]
 
 
+@pytest.mark.filterwarnings("error")
+def test_boxes_without_area_find_nothing() -> None:
+    point, label = torch.tensor([[5.0, 5, 5, 5]]), torch.tensor([0])
+    truth = GroundTruth.of([Targets(point, label, label > 0, torch.zeros(1))], 1)
+    ranked = RankedDetections.of([Detections(point, torch.tensor([0.5]), label)], 1)
+    pairs = candidate_pairs(ranked, truth, MatchingRule(), 1)
+    assert match(pairs, ranked, truth, 0.5, MatchingRule()).hit.tolist() == [False]
+
+
 def test_limit_keeps_the_best_of_each_class_and_photo() -> None:
     scores = torch.tensor([0.9, 0.8, 0.7, 0.6])
     one = Detections(torch.zeros(4, 4), scores, torch.tensor([0, 0, 0, 1]))

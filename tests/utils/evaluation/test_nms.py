@@ -114,7 +114,7 @@ def test_classes_do_not_see_each_other(seed: int, ties: bool, power: float | Non
 
 
 def test_boxes_beyond_the_left_edge_are_not_taken_for_those_of_another_class() -> None:
-    boxes = torch.tensor([[90.0, 0, 100, 10], [-10, 0, 0, 10]])  # one apart when placed end to end
+    boxes = torch.tensor([[90.0, 90, 100, 100], [-10, -10, 0, 0]])
     assert module._survivors(boxes, torch.tensor([0, 1]), 0.0, None).tolist() == [0, 1]
     assert module._survivors(boxes, torch.tensor([0, 0]), 0.0, None).tolist() == [0, 1]
 
