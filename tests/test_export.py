@@ -92,10 +92,13 @@ def test_a_dynamic_graph_takes_other_sizes(network: Network, tmp_path: Path) -> 
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
-def test_nms_in_the_graph_finds_what_ours_finds(network: Network, tmp_path: Path) -> None:
+@pytest.mark.parametrize("max_detections", [300, 0])
+def test_nms_in_the_graph_finds_what_ours_finds(
+    network: Network, max_detections: int, tmp_path: Path
+) -> None:
     """`export` itself compares the detections, and refuses others."""
     need("onnx")
-    photos, thresholds = torch.rand(2, 3, 64, 64), Nms(conf_thres=0.05)
+    photos, thresholds = torch.rand(2, 3, 64, 64), Nms(0.05, max_detections=max_detections)
     exported = export.export(
         network, "onnx", tmp_path / "net", photos, Export(nms=True), thresholds
     )

@@ -251,7 +251,9 @@ def _compare_detections(
         for label in range(predictions.classes.shape[-1]):
             rows = torch.cat([boxes, scores[:, None]], 1)[labels == label]
             reference_rows = torch.cat([reference.boxes, reference.scores[:, None]], 1)
-            reference_rows = reference_rows[reference.labels == label][: settings.max_detections]
+            reference_rows = reference_rows[reference.labels == label][
+                : settings.max_detections or None
+            ]
             difference = max(difference, _largest_distance(rows, reference_rows))
     return difference
 

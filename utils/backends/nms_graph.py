@@ -18,6 +18,8 @@ from models.head import Head
 from utils.backends.onnx_graph import IMAGES, Graph, Shape, image_shape, raw_maps
 from utils.errors import InputError
 
+ANY_NUMBER = 2**31 - 1  # ONNX takes 0 boxes a class for none at all
+
 
 def with_nms(
     model: Darknet,
@@ -33,7 +35,7 @@ def with_nms(
     Args:
         model: the network.
         size: as for `to_onnx`.
-        settings: the thresholds; `max_detections` is for each class of an image.
+        settings: the thresholds; `max_detections` is for each class of an image, 0 for any number.
 
     Raises:
         InputError: the network's heads ask for another overlap than IoU.
@@ -48,7 +50,7 @@ def with_nms(
         "NonMaxSuppression",
         boxes,
         scores,
-        graph.integers([settings.max_detections]),
+        graph.integers([settings.max_detections or ANY_NUMBER]),
         graph.constant([settings.nms_thres]),
         graph.constant([settings.conf_thres]),
     )
