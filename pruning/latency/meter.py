@@ -106,8 +106,11 @@ def noise_image(size: tuple[int, int]) -> Tensor:
 
 
 def time_in_turns(runs: Sequence[RunImage], image: Tensor, rounds: int) -> Floats:
-    """Milliseconds of networks that take turns, [runs]: the lower quartile of the rounds, which is
-    the median of their better half, and which a busy machine disturbs least."""
+    """Milliseconds of networks that take turns: [runs].
+
+    They are the lower quartile of the rounds, the median of their better half, which a machine
+    that is busy with other things disturbs least.
+    """
     calls = {str(n): partial(run, image) for n, run in enumerate(runs)}
     times = interleaved(calls, rounds)
     return np.array([spread(times[str(n)])[1] for n in range(len(runs))])
@@ -163,8 +166,14 @@ def layer_net(
     outputs: int,
     copies: int = DEFAULTS.layer_copies,
 ) -> NetDef:
-    """A network of copies of one layer that read one map of `shape` (channels, height, width), or
-    for None, of what is around them."""
+    """A network of copies of one layer that read one map.
+
+    Args:
+        spec: the layer; None for what is around the copies only.
+        shape: (channels, height, width) of the map.
+        outputs: the channels that the layer writes.
+        copies: how many.
+    """
     channels, height, width = shape
     lines = [f"[net]\nwidth={width}\nheight={height}\nchannels=3"]
     lines.append(f"[convolutional]\nfilters={channels}\nsize=1\nactivation=linear")
@@ -230,8 +239,13 @@ def fill_table_(
 def noisy(
     table: LatencyTable, specs: Iterable[LayerSpec], options: SearchOptions = DEFAULTS
 ) -> list[tuple[LayerSpec, int, int]]:
-    """Neighbours in the table of which the narrower layer takes clearly more time: while one of
-    them was measured, something else ran. (spec, inputs, outputs), both of each pair."""
+    """Neighbours in the table of which the narrower layer takes clearly more time.
+
+    While one of them was measured, something else ran.
+
+    Returns:
+        (spec, inputs, outputs), both of each pair.
+    """
     doubtful: dict[tuple[LayerSpec, int, int], None] = {}
     for spec in sorted(specs):
         points = table.points[spec]
@@ -258,8 +272,11 @@ def _next_wider(
 
 
 def measure_channel_step(meter: LatencyMeter, options: SearchOptions = DEFAULTS) -> int:
-    """In how many channels latency rises: the largest step to which a 3x3 convolution's inputs and
-    outputs can be rounded up at hardly any cost."""
+    """In how many channels latency rises.
+
+    This is the largest step to which the inputs and outputs of a 3x3 convolution can be rounded up
+    at hardly any cost.
+    """
     side = options.step_map
     spec = LayerSpec("convolutional activation=leaky pad=1 size=3 stride=1", 0, 0, side, side)
     layers = LayerMeter(meter, options)

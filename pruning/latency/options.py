@@ -22,12 +22,10 @@ class SearchOptions:
     networks_in_memory: int = 5  # at once; these take turns
     sample_rounds: int = 9  # rounds in which random cuts are timed in turns
     block_removal: float = 0.2  # chance of a residual block to be missing in the narrowest sample
-    prior: float = (
-        0.03  # how strongly a fit holds to the table's own times, beside what it is given
-    )
-    least_factor: float = 0.2  # of a layer family, as a multiple of the whole network's;
-    most_factor: float = 5.0  # what lies outside these two is noise
-    slowest_traffic: float = 10.0  # milliseconds that moving a million values takes at most
+    prior: float = 0.03  # how strongly a fit holds to the table as it is, beside what was measured
+    least_factor: float = 0.2  # of a family of layers, as a multiple of the whole network's;
+    most_factor: float = 5.0  # a fit beyond these two would explain noise
+    slowest_traffic: float = 10.0  # milliseconds for a million values, at the table's own speed
 
     # the programme, see `search_space` and `solver`
     widths_per_group: int = 10  # numbers of units that the solver chooses from

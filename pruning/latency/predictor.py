@@ -221,8 +221,13 @@ def open_table(path: Path, meter: LatencyMeter, options: SearchOptions = DEFAULT
 def width_ranges(
     space: SearchSpace, predictor: LatencyPredictor, round_to: int = 0
 ) -> list[WidthRange]:
-    """The widths that layers may come to: down to one step of the latency, or of `round_to`
-    channels where that is less."""
+    """The widths that layers may come to, down to one step of the latency.
+
+    Args:
+        space: the layers and groups.
+        predictor: knows the layers' specs and the step.
+        round_to: of the cuts to come; where it is less than the step, widths go down to it.
+    """
     step = predictor.table.channel_step
     options = [width_options(space, 0.0, step, rounding) for rounding in {0, round_to}]
     by_group = list(zip(*options, strict=True))

@@ -93,8 +93,9 @@ class PruningProblem:
         )
 
     def importance(self) -> dict[int, tuple[int, Floats]]:
-        """By convolution, its group and [widths]: the importance that is left at each width, as a
-        share of the layer's, or where `summed`, of that of the most important layer.
+        """By convolution, its group and the importance that is left at each width: [widths].
+
+        It is a share of the layer's, or where `summed`, of that of the most important layer.
 
         By shares, what a layer needs is compared with itself only. The plain sum, as in HALP, takes
         a channel for a channel. Neither is always the better one (`pruning.latency.candidates`
@@ -384,8 +385,12 @@ def new_plan(
     budget: float,
     options: SearchOptions = DEFAULTS,
 ) -> tuple[Plan, float] | None:
-    """The plan of a budget, or where it was measured before, the next one towards the asked time;
-    None where the next one is on the other side of it, or far."""
+    """The plan of a budget, or where that was measured before, the next one to the asked time.
+
+    Returns:
+        The plan and its predicted milliseconds; None where the next plan that was not measured is
+        on the other side of the asked time, or far.
+    """
     first: LatencyResult | None = None
     for _ in range(options.max_budget_steps):
         plan, predicted = plan_for(budget)
@@ -401,8 +406,10 @@ def new_plan(
 
 
 def next_budget(tried: Sequence[tuple[float, LatencyResult]]) -> float:
-    """What to ask of the predictor, so that the asked time is measured: between the nearest
-    attempts on both sides of it, or where there is but one side, in proportion to the last one.
+    """What to ask of the predictor, so that the asked time is measured.
+
+    It lies between the nearest attempts on both sides of that time, or where there is but one
+    side, is in proportion to the last one.
 
     Args:
         tried: what each attempt was predicted to take, and what it came to.
@@ -423,8 +430,9 @@ def plan_by_prediction(
     plan_for: Callable[[float], Plan],
     options: SearchOptions = DEFAULTS,
 ) -> Callable[[float], tuple[Plan, float]]:
-    """For `LatencySearch.correct_budget`, from a strategy that knows shares only: the plan that is
-    predicted to come nearest to a budget.
+    """From a budget to the plan that is predicted to come nearest, by a strategy of shares.
+
+    `LatencySearch.correct_budget` takes it.
 
     Args:
         space: of the network that the strategy cuts.

@@ -93,6 +93,7 @@ class SearchSpace:
 
     @property
     def groups(self) -> tuple[Group, ...]:
+        """The channels that are kept or removed together."""
         return self.channels.groups
 
     @property
@@ -297,8 +298,7 @@ class RankedUnits:
 
 
 def rank_units(space: SearchSpace, importance: Importance) -> RankedUnits:
-    """Order each group's units; a unit is as important as its channels together, since all of them
-    go with it."""
+    """Order each group's units: one is as important as its channels together, which go with it."""
     orders = []
     cumulative: dict[int, tuple[int, Floats]] = {}
     for number, group in enumerate(space.groups):

@@ -1,6 +1,6 @@
-"""Which widths and blocks are most important within a number of milliseconds?
+r"""Which widths and blocks are most important within a number of milliseconds?
 
-A mixed-integer linear programme, with the variables of MDP (Sun et al., CVPR 2025, section 3):
+A mixed-integer linear programme, with the variables of MDP (Sun et al., CVPR 2025):
 
 variables     keep[b]        1 where residual block b stays, else 0
               width[g, i]    1 where group g keeps its i-th number of units, else 0
@@ -24,10 +24,10 @@ one writes (6 channels, group 1). A layer takes reads times writes microseconds.
 
 >>> from models.netdef import parse
 >>> from pruning.latency.search_space import find_search_space
->>> conv = "[convolutional]\\nsize=1\\nactivation=linear\\n"
->>> yolo = "[yolo]\\nmask=0\\nanchors=8,8\\nclasses=1\\nnum=1"
->>> layers = f"{conv}batch_normalize=1\\nfilters=4\\n{conv}filters=6\\n{yolo}"
->>> space = find_search_space(parse(f"[net]\\nwidth=8\\nheight=8\\n{layers}"))
+>>> conv = "[convolutional]\nsize=1\nactivation=linear\n"
+>>> yolo = "[yolo]\nmask=0\nanchors=8,8\nclasses=1\nnum=1"
+>>> layers = f"{conv}batch_normalize=1\nfilters=4\n{conv}filters=6\n{yolo}"
+>>> space = find_search_space(parse(f"[net]\nwidth=8\nheight=8\n{layers}"))
 >>> importance = {0: (0, np.array([0.7, 1.0]))}  # of layer 0, in group 0: with 2 and with 4 units
 >>> microseconds = lambda layer, reads, writes: reads * writes / 1000
 >>> solve(space, [[2, 4], [6]], importance, microseconds, budget=0.04).configuration.counts
@@ -298,8 +298,10 @@ class _Programme:
                 self.equal(pairs[inside], variable)
 
     def follow(self, variables: Variables, widths: _Widths, block: int) -> None:
-        """Rows of [widths, any] sum to the variables of the widths, or to no more than these where
-        the layer's block may be removed without them."""
+        """Rows of [widths, any] sum to the variables of the widths.
+
+        Where the layer's block may be removed without them, to no more than these.
+        """
         low = 0.0 if widths.block == block else -np.inf
         for row, variable in zip(variables.tolist(), widths.variables.tolist(), strict=True):
             self.row([*row, variable], [1] * len(row) + [-1], low, 0)

@@ -84,8 +84,13 @@ class LayerSpec:
 
 
 def layer_spec(netdef: NetDef, index: int, read: tuple[int, int, int]) -> LayerSpec | None:
-    """The spec of a layer that reads a map of `read` (channels, height, width); None where it only
-    hands maps on or combines them."""
+    """The spec of a layer; None where it only hands maps on or combines them.
+
+    Args:
+        netdef: the network.
+        index: the layer.
+        read: (channels, height, width) of the map that it reads.
+    """
     section = netdef.layers[index]
     if section.kind not in MEASURED:
         return None
