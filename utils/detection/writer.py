@@ -39,11 +39,13 @@ from utils.visualization.draw import write_image
 class Picture:
     """A photo, or a frame of a video, on its way through a detection script.
 
-    image: uint8 [H, W, 3], RGB. input: float32 [3, net_h, net_w], the same for the network.
-    key: what the files about it are called, with `/` between folders and without a suffix.
-    file: where it came from, as the user knows it.
-    frame: its number in a video, from 0; None for a photo.
-    seconds: when it was read, on time.monotonic's clock.
+    Attributes:
+        image: uint8 [H, W, 3], RGB.
+        input: float32 [3, net_h, net_w], the same for the network.
+        key: what the files about it are called, with `/` between folders and without a suffix.
+        file: where it came from, as the user knows it.
+        frame: its number in a video, from 0; None for a photo.
+        seconds: when it was read, on time.monotonic's clock.
     """
 
     image: Image

@@ -28,11 +28,13 @@ Number = TypeVar("Number", bound=np.generic)
 class MatchingRule:
     """How detections, best first, claim objects.
 
-    second_choice: where the object that it overlaps most is taken, a detection may claim another
-        (COCO); else it is a false positive (VOC).
-    crowds: overlap with an object to ignore is over the *detection's* area, as with COCO's crowds.
-    strict: the overlap must be above the threshold, not just reach it.
-    plus_one: both corners are pixels inside the box, so a width is right - left + 1.
+    Attributes:
+        second_choice: where the object that it overlaps most is taken, a detection may claim
+            another (COCO); else it is a false positive (VOC).
+        crowds: overlap with an object to ignore is over the *detection's* area, as with COCO's
+            crowds.
+        strict: the overlap must be above the threshold, not just reach it.
+        plus_one: both corners are pixels inside the box, so a width is right - left + 1.
     """
 
     second_choice: bool = False
@@ -139,7 +141,10 @@ def _check(kind: str, photo: Ints, labels: Ints, boxes: Floats, num_classes: int
 class CandidatePairs:
     """Which objects each detection may claim: best detection first, its favourite object first.
 
-    detection, truth: indices [P] into RankedDetections and GroundTruth; iou [P].
+    Attributes:
+        detection: indices [P] into RankedDetections.
+        truth: indices [P] into GroundTruth.
+        iou: [P], their overlap.
     """
 
     detection: Ints
@@ -212,8 +217,10 @@ def _first_of_each(ordered: Ints) -> Bools:
 class Matches:
     """How each of D detections, best first, was matched.
 
-    hit: it found an object. ignored: it lies on an object to ignore and counts neither way.
-    truth: the object that it claimed, or -1.
+    Attributes:
+        hit: it found an object.
+        ignored: it lies on an object to ignore and counts neither way.
+        truth: the object that it claimed, or -1.
     """
 
     hit: Bools

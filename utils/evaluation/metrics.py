@@ -66,7 +66,8 @@ COCO_NAMES = (
 class Curve:
     """Precision and recall of one class as the confidence falls, a point for each detection.
 
-    recall, precision, scores: float64 [K], best score first. recall is NaN without objects.
+    Attributes:
+        recall, precision, scores: float64 [K], best score first. recall is NaN without objects.
     """
 
     recall: Floats
@@ -78,18 +79,20 @@ class Curve:
 class Metrics:
     """How good detections are. Arrays are [C], one entry a class, NaN where nothing is defined.
 
-    rule, iou_thres: how they were measured. conf: the confidence that a detection must be above
-        for `precision`, `recall`, `f1`, the positives and `confusion`.
-    chosen: whether `conf` was chosen as the one with the highest mean F1, or given.
-    objects: int64, how many there are to find, without those to ignore.
-    true_positives, false_positives: int64, at `conf`.
-    precision, recall, f1: at `conf`; precision is 0 where nothing was detected.
-    ap: average precision at `iou_thres`; ap_50_95: its mean over IoU .50, .55, … .95.
-    curves: C curves at `iou_thres`, over all detections given.
-    confusion: int64 [C + 1, C + 1], rows the ground truth, columns the prediction; the last of each
-        is the background: missed objects, and detections of nothing.
-    coco: COCO's 12 figures by name (NaN where no object is in the range) with the rule `coco`,
-        else empty.
+    Attributes:
+        rule, iou_thres: how they were measured.
+        conf: the confidence that a detection must be above for `precision`, `recall`, `f1`, the
+            positives and `confusion`.
+        chosen: whether `conf` was chosen as the one with the highest mean F1, or given.
+        objects: int64, how many there are to find, without those to ignore.
+        true_positives, false_positives: int64, at `conf`. precision, recall, f1: at `conf`;
+            precision is 0 where nothing was detected.
+        ap: average precision at `iou_thres`; ap_50_95: its mean over IoU .50, .55, … .95.
+        curves: C curves at `iou_thres`, over all detections given.
+        confusion: int64 [C + 1, C + 1], rows the ground truth, columns the prediction; the last of
+            each is the background: missed objects, and detections of nothing.
+        coco: COCO's 12 figures by name (NaN where no object is in the range) with the rule `coco`,
+            else empty.
     """
 
     rule: str

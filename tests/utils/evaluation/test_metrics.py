@@ -119,6 +119,20 @@ def test_an_overlap_at_the_threshold() -> None:
     assert measure([one], [half], 1, rule="voc10", iou_thres=0.51).ap[0] == 0
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_ap_50_95_is_the_mean_over_ten_overlaps(rule: str) -> None:
+    one, close = truth((0, (0, 0, 100, 10))), detected((0, 0.9, (0, 0, 72, 10)))  # IoU 0.72
+    metrics = measure([one], [close], 1, rule=rule)
+    assert metrics.ap_50_95[0] == pytest.approx(5 / 10)  # of .50, .55, .60, .65, .70
+
+
+def test_a_detection_must_be_above_the_confidence() -> None:
+    found = detected((0, 0.5, at(0)), (0, 0.25, at(1)))
+    metrics = measure([truth((0, at(0)), (0, at(1)))], [found], 1, conf=0.25)
+    assert metrics.true_positives[0] == 1
+    assert metrics.confusion.tolist() == [[1, 1], [0, 0]]
+
+
 def test_absent_classes_are_left_out_of_the_mean_but_not_by_darknet() -> None:
     one, found = truth((0, at(0))), detected((0, 0.9, at(0)), (1, 0.8, at(1)))
     for rule, ap in {"coco": 1, "voc10": 1, "darknet": 1 / 4}.items():
