@@ -98,7 +98,9 @@ def test_only_coco_lets_a_detection_take_its_second_choice() -> None:
     close = truth((0, (0, 0, 10, 10)), (0, (2, 0, 12, 10)))
     both = detected((0, 0.9, (0, 0, 10, 10)), (0, 0.8, (0.5, 0, 10.5, 10)))
     assert measure([close], [both], 1, rule="coco").mean_recall == 1
-    assert measure([close], [both], 1, rule="voc10").mean_recall == 0.5
+    voc = measure([close], [both], 1, rule="voc10")
+    assert voc.mean_recall == 0.5
+    assert voc.confusion.tolist() == [[2, 0], [0, 0]]  # nothing is confused here
 
 
 @pytest.mark.parametrize("rule", ["voc10", "coco"])
@@ -155,6 +157,16 @@ def test_the_confidence_is_where_mean_f1_is_highest() -> None:
     assert not given.chosen
     assert given.precision.tolist() == pytest.approx([2 / 3, 1])
     assert given.f1.tolist() == pytest.approx([4 / 5, 1])
+
+
+def test_f1_counts_every_detection_down_to_the_confidence() -> None:
+    """One hit alone: 2·1 / (3 + 1) = 0.5. Seven misses and two hits more: 2·3 / (3 + 10) = 0.46."""
+    objects = truth(*((0, at(place)) for place in range(3)))
+    hits = ((0, 0.95, at(0)), (0, 0.2, at(1)), (0, 0.1, at(2)))
+    misses = tuple((0, 0.9 - number / 20, at(9 + number)) for number in range(7))
+    metrics = measure([objects], [detected(*hits, *misses)], 1)
+    assert metrics.conf == pytest.approx((0.95 + 0.9) / 2)
+    assert metrics.mean_f1 == pytest.approx(0.5)
 
 
 def test_confusions_cross_classes_and_the_background() -> None:
