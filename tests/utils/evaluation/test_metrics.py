@@ -98,7 +98,7 @@ def test_only_coco_lets_a_detection_take_its_second_choice() -> None:
     close = truth((0, (0, 0, 10, 10)), (0, (2, 0, 12, 10)))
     both = detected((0, 0.9, (0, 0, 10, 10)), (0, 0.8, (0.5, 0, 10.5, 10)))
     assert measure([close], [both], 1, rule="coco").mean_recall == 1
-    voc = measure([close], [both], 1, rule="voc10")
+    voc = measure([close], [both], 1, rule="voc10", conf=0.1)
     assert voc.mean_recall == 0.5
     assert voc.confusion.tolist() == [[2, 0], [0, 0]]  # nothing is confused here
 
