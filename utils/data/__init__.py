@@ -1,0 +1,1 @@
+"""From a `.data` file to batches: definition, sources, labels, validation, datasets, augment."""

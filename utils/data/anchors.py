@@ -11,19 +11,30 @@ from utils.errors import InputError
 
 Sizes = NDArray[np.float64]  # [N, 2]
 
-MOST_SIZES = 10_000  # of a larger data set, so many objects drawn at random tell as much
-RESTARTS = 8  # of k-means, which finds a local optimum
-LLOYD_STEPS = 30
-GENERATIONS = 600
+MAX_SIZES = 10_000  # of a larger data set, so many objects are drawn at random
+RESTARTS = 8  # of k-means, which finds a local optimum only
+LLOYD_ITERATIONS = 30  # of k-means, at most
+GENERATIONS = 600  # of the genetic search
 
 
 def fit_anchors(sizes: Sizes, count: int, seed: int = 0) -> Sizes:
-    """`count` anchors [count, 2] for objects of `sizes` [N, 2], sorted by area.
+    """Fit anchors to the objects of a data set.
 
     The best of several k-means++ with 1 − IoU as the distance (YOLOv2, Redmon and Farhadi 2016,
     section 2), from there a genetic search (mutate, keep if better) for the largest mean
     best IoU. The same sizes and seed give the same anchors. Fewer different sizes than anchors are
-    filled up with halved and doubled ones. Raises InputError without any object or with count < 1.
+    filled up with halved and doubled ones.
+
+    Args:
+        sizes: [N, 2], the objects' (width, height) in pixels of the network's input.
+        count: how many anchors.
+        seed: of all that is random.
+
+    Returns:
+        float64 [count, 2], sorted by area.
+
+    Raises:
+        InputError: there is no object, or `count` is below 1.
     """
     sizes = np.asarray(sizes, np.float64).reshape(-1, 2)
     sizes = sizes[np.isfinite(sizes).all(axis=1) & (sizes > 0).all(axis=1)]
@@ -32,8 +43,8 @@ def fit_anchors(sizes: Sizes, count: int, seed: int = 0) -> Sizes:
     if not len(sizes):
         raise InputError("anchors: no object of any size to fit them to")
     rng = np.random.default_rng(seed)
-    if len(sizes) > MOST_SIZES:
-        sizes = sizes[rng.choice(len(sizes), MOST_SIZES, replace=False)]
+    if len(sizes) > MAX_SIZES:
+        sizes = sizes[rng.choice(len(sizes), MAX_SIZES, replace=False)]
     distinct = np.unique(sizes, axis=0)
     if len(distinct) <= count:
         return _sorted(_filled_up(distinct, count))
@@ -43,7 +54,7 @@ def fit_anchors(sizes: Sizes, count: int, seed: int = 0) -> Sizes:
 
 
 def reachable_recall(sizes: Sizes, anchors: Sizes, ratio: float = 4.0) -> float:
-    """The share of objects that some anchor fits: no side more than `ratio` times the other's.
+    """Measure the share of objects that an anchor fits: within `ratio`, either way, on both sides.
 
     With the assignment by ratio, the others can never be learnt. NaN without objects.
     """
@@ -55,12 +66,12 @@ def reachable_recall(sizes: Sizes, anchors: Sizes, ratio: float = 4.0) -> float:
 
 
 def mean_best_iou(sizes: Sizes, anchors: Sizes) -> float:
-    """The IoU of each object with the anchor nearest to it, on average. NaN without objects."""
+    """Average the IoU of each object with the anchor nearest to it. NaN without objects."""
     return float(_iou(sizes, anchors).max(axis=1).mean()) if len(sizes) else float("nan")
 
 
 def _iou(sizes: Sizes, anchors: Sizes) -> NDArray[np.float64]:
-    """[N, count]."""
+    """Of each object with each anchor, [N, count]."""
     common = np.minimum(sizes[:, None, 0], anchors[None, :, 0])
     common = common * np.minimum(sizes[:, None, 1], anchors[None, :, 1])
     return common / (sizes.prod(axis=1)[:, None] + anchors.prod(axis=1)[None] - common)
@@ -73,7 +84,7 @@ def _k_means(sizes: Sizes, distinct: Sizes, count: int, rng: np.random.Generator
         far = (1 - _iou(distinct, anchors).max(axis=1)).clip(min=0) ** 2 + 1e-12
         anchors = np.vstack([anchors, distinct[rng.choice(len(distinct), p=far / far.sum())]])
     logs = np.log(sizes)
-    for _ in range(LLOYD_STEPS):
+    for _ in range(LLOYD_ITERATIONS):
         nearest = _iou(sizes, anchors).argmax(axis=1)
         members = np.bincount(nearest, minlength=count)
         sums = np.stack([np.bincount(nearest, logs[:, i], count) for i in (0, 1)], axis=1)
@@ -86,7 +97,7 @@ def _k_means(sizes: Sizes, distinct: Sizes, count: int, rng: np.random.Generator
 
 
 def _evolve(anchors: Sizes, sizes: Sizes, rng: np.random.Generator) -> Sizes:
-    """Mutate some sides by some ten per cent, and keep what raises the mean best IoU."""
+    """Mutate half of the sides by 2 or 10 per cent, and keep what raises the mean best IoU."""
     best = mean_best_iou(sizes, anchors)
     for _ in range(GENERATIONS):
         changed = rng.random(anchors.shape) < 0.5
@@ -98,7 +109,7 @@ def _evolve(anchors: Sizes, sizes: Sizes, rng: np.random.Generator) -> Sizes:
 
 
 def _filled_up(distinct: Sizes, count: int) -> Sizes:
-    """All the sizes there are, then all of them doubled, halved, four times as large, …"""
+    """All the sizes there are, then all of them doubled, halved, four times as large, and so on."""
     octaves = [0, *(sign * step for step in range(1, count) for sign in (1, -1))]
     return np.concatenate([distinct * 2.0**octave for octave in octaves])[:count]
 

@@ -1,4 +1,4 @@
-"""Which photos show a network's engine what it will see?"""
+"""Which photos is an engine calibrated on, or compared with torch on?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from utils.images import find_images, read_image
 def sample_images(
     source: DataSet, size: tuple[int, int], letterbox: bool, count: int, split: Split = "train"
 ) -> Tensor:
-    """At most `count` photos, evenly spread over those there are, as a network's input.
+    """Read at most `count` photos, evenly spread over those there are, as a network's input.
 
     Args:
         source: its `data` is a `.data` file, whose `split` is taken, or a file, a folder or a glob

@@ -19,7 +19,7 @@ from utils.data.augment import augment, to_tensor, without_flips
 from utils.data.photos import PhotoSet
 from utils.structures import Batch, Sample, Targets
 
-SHUFFLE = 2**31  # in place of an index: the generator that shuffles an epoch
+SHUFFLE = 2**31  # in place of an index, so that an epoch's order has a generator of its own
 
 
 class DetectionDataset(Dataset[Sample]):

@@ -135,7 +135,7 @@ def resolve(text: str, folder: Path) -> Path:
 
 
 def _key_values(path: Path) -> dict[str, tuple[int, str]]:
-    """key → (line number, value)."""
+    """Read the lines: key → (line number, value)."""
     values: dict[str, tuple[int, str]] = {}
     for number, line in enumerate(read_lines(path), 1):
         text = COMMENT.sub("", line).strip()

@@ -21,6 +21,7 @@ from utils.structures import Image
 
 MARKER = "finished.json"  # written last; says what the folder was made from
 HELD_OUT = 0.2  # the share of glyphs that only validation shows
+MAX_ATTEMPTS = 20  # to find a free place for a digit
 
 DEMO = Path(__file__).resolve().parents[2] / "data" / "demo.data"
 
@@ -52,7 +53,10 @@ def make_demo(folder: str | Path, settings: DemoSettings | None = None) -> Path:
 
     Photos lie in `images/train` and `images/valid`, YOLO labels in `labels/…`, and `train.txt` and
     `valid.txt` list the photos. The folder appears whole or not at all. A set made with other
-    settings is replaced; a folder that is no demo set is refused with an InputError.
+    settings is replaced.
+
+    Raises:
+        InputError: the folder holds something else than a demo set.
     """
     folder, settings = Path(folder), settings or DemoSettings()
     if (folder / MARKER).is_file() and _made_with(folder) == asdict(settings):
@@ -194,7 +198,7 @@ def _free_place(
 ) -> tuple[int, int] | None:
     """(left, top) where a box of that (height, width) overlaps none before, or None."""
     limits = taken.shape[1] - shape[1], taken.shape[0] - shape[0]
-    for _ in range(20):
+    for _ in range(MAX_ATTEMPTS):
         left, top = (int(rng.integers(limit + 1)) for limit in limits)
         if not taken[top : top + shape[0], left : left + shape[1]].any():
             return left, top
@@ -204,7 +208,7 @@ def _free_place(
 def _colour(
     under: NDArray[np.float32], contrast: float, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """An RGB colour that much brighter or darker than the mean of what it is painted over."""
+    """An RGB colour brighter or darker by `contrast` than the mean of what it is painted over."""
     weights = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601 luma
     while True:
         colour = rng.uniform(0, 255, 3)

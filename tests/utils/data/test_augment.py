@@ -132,6 +132,23 @@ def test_mirroring_twice_changes_nothing(seed: int, axis: int) -> None:
     np.testing.assert_allclose(twice.boxes, before.boxes)
 
 
+@given(seeds, st.sampled_from([0, 1]))
+def test_what_is_in_a_box_is_mirrored_with_it(seed: int, axis: int) -> None:
+    """To the pixel: a box beside its object by one would hold other noise."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    left, top, width, height = rng.integers([0, 0, 1, 1], [30, 20, 11, 11])
+    boxes = np.array([[left, top, left + width, top + height]], np.float32)
+    before = Sample(image, boxes, np.array([0]), "")
+    inside, mirrored = inside_of(before), inside_of(mirror(before, axis))
+    np.testing.assert_array_equal(mirrored, np.flip(inside, axis))
+
+
+def inside_of(sample: Sample) -> np.ndarray:
+    left, top, right, bottom = sample.boxes[0].astype(int)
+    return sample.image[top:bottom, left:right]
+
+
 def test_flips_have_their_probability() -> None:
     rng = np.random.default_rng(1)
     image = rng.integers(0, 255, (6, 8, 3), dtype=np.uint8)

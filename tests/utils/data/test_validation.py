@@ -9,6 +9,7 @@ from PIL import Image as Pillow
 
 from utils.data.definition import read_data
 from utils.data.labels import read_labels
+from utils.data.labels.record import Label, Record
 from utils.data.photos import PhotoSet
 from utils.data.report import ERRORS
 from utils.data.sources import read_source
@@ -85,6 +86,21 @@ def test_boxes_partly_outside_are_cut_and_told(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.photos[0].boxes, [[0, 20, 10, 30], [0, 0, 100, 50]])
     np.testing.assert_allclose(found.photos[0].area, [100, 5000])
     found.report.accept("refuse")  # it is told, but nothing bad
+
+
+@pytest.mark.parametrize("edge", range(4))
+@pytest.mark.parametrize(
+    ("beyond", "told"), [(0.0, False), (0.5, False), (0.51, True), (1.0, True), (8.0, True)]
+)
+def test_a_box_that_reaches_over_the_edge_is_told_beyond_half_a_pixel(
+    tmp_path: Path, edge: int, beyond: float, told: bool
+) -> None:
+    box = [0.0, 0.0, 100.0, 50.0]
+    box[edge] += beyond if edge >= 2 else -beyond
+    record = Record.of(photo(tmp_path / "a.jpg"), tmp_path / "a.xml", [Label(tuple(box), 0, 1)])
+    found = check([record], NAMES, progress=False)
+    assert kinds(found) == (["partly outside"] if told else [])
+    np.testing.assert_array_equal(found.photos[0].boxes, [[0, 0, 100, 50]])
 
 
 def test_bad_photos_are_left_out(tmp_path: Path) -> None:
