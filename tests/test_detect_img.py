@@ -38,16 +38,16 @@ def test_everything_that_is_asked_for_says_the_same(
         *(f"crops/red/1_{number}.jpg" for number in range(4)),
         "detections.json", "labels/1.txt", "labels/2.txt",
     ]  # fmt: skip
-    found = json.loads((output / "detections.json").read_text())
-    assert [image["file_name"] for image in found["images"]] == [
+    content = json.loads((output / "detections.json").read_text())
+    assert [image["file_name"] for image in content["images"]] == [
         str(tmp_path / "in" / name) for name in ("1.png", "2.jpg")
     ]
-    boxes = [each["xyxy"] for each in found["annotations"]]
+    boxes = [each["xyxy"] for each in content["annotations"]]
     # Cells of 64×48 pixels of the photo, and boxes of 20×20 of the input's 64×64 pixels.
     expected = [[x - 20, y - 15, x + 20, y + 15] for x in (32, 96) for y in (24, 72)]
     assert sorted(boxes) == pytest.approx(np.array(expected), abs=0.01)
-    assert {each["category"] for each in found["annotations"]} == {"red"}
-    assert {each["image_id"] for each in found["annotations"]} == {0}
+    assert {each["category"] for each in content["annotations"]} == {"red"}
+    assert {each["image_id"] for each in content["annotations"]} == {0}
     rows = [
         [float(part) for part in line.split()]
         for line in (output / "labels" / "1.txt").read_text().splitlines()
@@ -55,7 +55,7 @@ def test_everything_that_is_asked_for_says_the_same(
     shares = xyxy_to_cxcywh(torch.tensor(boxes)) / torch.tensor([128.0, 96, 128, 96])
     assert np.array(rows)[:, 1:5] == pytest.approx(shares.numpy(), abs=1e-4)
     assert [row[0] for row in rows] == [0.0] * 4
-    assert [row[5] for row in rows] == pytest.approx([a["score"] for a in found["annotations"]])
+    assert [row[5] for row in rows] == pytest.approx([a["score"] for a in content["annotations"]])
     assert (output / "labels" / "2.txt").read_text() == ""
     assert read_image(output / "crops" / "red" / "1_0.jpg").shape == (30, 40, 3)
     assert (read_image(output / "1.png") != RED).any()
@@ -153,11 +153,11 @@ def test_a_real_network_finds_what_is_on_the_photos(
     network = shared / "weights" / "yolov3-tiny" / "yolov3-tiny.weights"
     flags = ["--weights", str(network), "--source", str(shared / "photos"), "--save-json"]
     detect_img.main([*flags, "--output", str(tmp_path)])
-    found: dict[str, set[str]] = {}
+    categories: dict[str, set[str]] = {}
     for each in json.loads((tmp_path / "detections.json").read_text())["annotations"]:
-        found.setdefault(Path(each["file_name"]).stem, set()).add(each["category"])
-    assert {"dog", "bicycle", "car"} <= found["dog"]
-    assert {"person", "dog"} <= found["person"]
-    assert {"giraffe", "zebra"} <= found["giraffe"]
-    assert "horse" in found["horses"]
-    assert found["eagle"] == {"bird"}
+        categories.setdefault(Path(each["file_name"]).stem, set()).add(each["category"])
+    assert {"dog", "bicycle", "car"} <= categories["dog"]
+    assert {"person", "dog"} <= categories["person"]
+    assert {"giraffe", "zebra"} <= categories["giraffe"]
+    assert "horse" in categories["horses"]
+    assert categories["eagle"] == {"bird"}

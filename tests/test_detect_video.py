@@ -64,9 +64,9 @@ def test_every_frame_of_a_file_is_done(
     detect_video.main([*flags, "--save-crops", "--batch-size", "3", "--output", str(output)])
     assert length(output / "clip.mp4") == 20
     assert Source(str(output / "clip.mp4")).rate == 15
-    found = json.loads((output / "detections.json").read_text())
-    assert [image["frame"] for image in found["images"]] == list(range(20))
-    categories = [each["category"] for each in found["annotations"]]
+    content = json.loads((output / "detections.json").read_text())
+    assert [image["frame"] for image in content["images"]] == list(range(20))
+    categories = [each["category"] for each in content["annotations"]]
     assert categories == ["red"] * 40 + ["blue"] * 40
     assert len(list((output / "labels").iterdir())) == 20
     assert (output / "labels" / "clip_000010.txt").read_text().count("2 ") >= 4

@@ -184,5 +184,5 @@ class Monitor:
     def _close_page(self) -> None:
         if self._sender and not self._sender.close(CLOSE_TIMEOUT):
             self._say("Visdom: the server did not take the last curves; they are in the files")
-        if self._server and not self._server.kept:
+        if self._server and not self._server.outlives_run:
             self._server.stop()

@@ -78,14 +78,14 @@ class Server:
         process: the running server.
         log: the file that it prints into.
         page: the file in which it says how fetching the page's scripts went; see `page_news`.
-        kept: whether it goes on after this process.
+        outlives_run: whether it goes on after this process.
     """
 
     address: Address
     process: subprocess.Popen[bytes]
     log: Path
     page: Path
-    kept: bool
+    outlives_run: bool
 
     def stop(self) -> None:
         """End the server, by force after five seconds."""

@@ -159,6 +159,13 @@ def test_the_confidence_is_where_mean_f1_is_highest() -> None:
     assert given.f1.tolist() == pytest.approx([4 / 5, 1])
 
 
+@pytest.mark.parametrize(("count", "ap"), [(12, 1), (100, 1), (101, 100 / 101)])
+def test_coco_looks_at_a_hundred_detections_of_a_class_and_photo(count: int, ap: float) -> None:
+    crowded = truth(*((0, at(place)) for place in range(count)))
+    metrics = measure([crowded], [detected(*((0, 0.9, at(place)) for place in range(count)))], 1)
+    assert metrics.ap[0] == pytest.approx(ap)
+
+
 def test_f1_counts_every_detection_down_to_the_confidence() -> None:
     """One hit alone: 2·1 / (3 + 1) = 0.5. Seven misses and two hits more: 2·3 / (3 + 10) = 0.46."""
     objects = truth(*((0, at(place)) for place in range(3)))

@@ -90,8 +90,8 @@ def test_equals_darknet(
     predictions = scene(seed, 2, proposals, classes, ties)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "FIRST_CANDIDATES", first_candidates)
-        found = nms(predictions, conf_thres, nms_thres, max_detections)
-    for image, detections in enumerate(found):
+        batch = nms(predictions, conf_thres, nms_thres, max_detections)
+    for image, detections in enumerate(batch):
         wanted = darknet(predictions, image, conf_thres, nms_thres)[: max_detections or None]
         assert detections.scores.tolist() == [score for score, _, _ in wanted]
         assert detections.labels.tolist() == [label for _, _, label in wanted]
@@ -126,9 +126,9 @@ def one_box(objectness: float, classes: list[float], box: list[float]) -> Predic
 
 
 def test_one_box_can_be_two_classes() -> None:
-    (found,) = nms(one_box(0.5, [0.9, 0.1, 0.8], [0.0, 0, 9, 9]), 0.25, 0.45)
-    assert found.labels.tolist() == [0, 2]
-    assert found.scores.tolist() == pytest.approx([0.45, 0.4])
+    (detections,) = nms(one_box(0.5, [0.9, 0.1, 0.8], [0.0, 0, 9, 9]), 0.25, 0.45)
+    assert detections.labels.tolist() == [0, 2]
+    assert detections.scores.tolist() == pytest.approx([0.45, 0.4])
 
 
 def test_the_thresholds_themselves_are_kept_out_and_in() -> None:
@@ -148,8 +148,12 @@ def test_a_tenth_is_not_above_a_tenth() -> None:
 
 def test_nothing_in_nothing_out() -> None:
     nothing = Predictions(torch.zeros(2, 0, 4), torch.zeros(2, 0), torch.zeros(2, 0, 3))
-    for found in nms(nothing, 0.1, 0.45, 300):
-        assert (found.boxes.shape, found.scores.shape, found.labels.shape) == ((0, 4), (0,), (0,))
+    for detections in nms(nothing, 0.1, 0.45, 300):
+        assert (detections.boxes.shape, detections.scores.shape, detections.labels.shape) == (
+            (0, 4),
+            (0,),
+            (0,),
+        )
     assert (
         nms(Predictions(torch.zeros(0, 5, 4), torch.zeros(0, 5), torch.zeros(0, 5, 3)), 0, 0, 1)
         == []
@@ -159,9 +163,9 @@ def test_nothing_in_nothing_out() -> None:
 def test_a_network_gone_wild_does_not_spoil_other_boxes() -> None:
     boxes = torch.tensor([[[-math.inf, 0, math.inf, 9], [0.0, 0, 9, 9], [0.0, 0, 9, 8]]])
     wild = Predictions(boxes, torch.tensor([[0.9, 0.8, 0.7]]), torch.ones(1, 3, 1))
-    (found,) = nms(wild, 0.1, 0.45)
-    assert found.boxes.isfinite().all()
-    assert found.scores.tolist() == pytest.approx([0.9, 0.8])
+    (detections,) = nms(wild, 0.1, 0.45)
+    assert detections.boxes.isfinite().all()
+    assert detections.scores.tolist() == pytest.approx([0.9, 0.8])
     not_numbers = Predictions(boxes, torch.full((1, 3), math.nan), torch.ones(1, 3, 1))
     assert len(nms(not_numbers, 0.1, 0.45)[0]) == 0
 
@@ -169,10 +173,10 @@ def test_a_network_gone_wild_does_not_spoil_other_boxes() -> None:
 def test_half_precision_comes_out_as_float32() -> None:
     half = scene(0, 1, 20, 2)
     half = Predictions(half.boxes.bfloat16(), half.objectness.bfloat16(), half.classes.bfloat16())
-    (found,) = nms(half, 0.1, 0.45)
-    assert isinstance(found, Detections) and len(found)
-    assert found.boxes.dtype == found.scores.dtype == torch.float32
-    assert found.labels.dtype == torch.int64
+    (detections,) = nms(half, 0.1, 0.45)
+    assert isinstance(detections, Detections) and len(detections)
+    assert detections.boxes.dtype == detections.scores.dtype == torch.float32
+    assert detections.labels.dtype == torch.int64
 
 
 @given(seed=st.integers(0, 2**16), power=st.sampled_from([0.6, 1.0]))
@@ -196,6 +200,6 @@ def test_distance_rule_equals_darknets_loop(seed: int, power: float) -> None:
             best = alive.pop(0)
             expected.append((float(scores[best]), label))
             alive = [i for i in alive if not removes(boxes[best], boxes[i])]
-    found = nms(predictions, 0.1, 0.45, power=power)[0]
-    pairs = list(zip(found.scores.tolist(), found.labels.tolist(), strict=True))
+    detections = nms(predictions, 0.1, 0.45, power=power)[0]
+    pairs = list(zip(detections.scores.tolist(), detections.labels.tolist(), strict=True))
     assert pairs == sorted(expected, reverse=True)
