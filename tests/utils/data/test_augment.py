@@ -13,8 +13,11 @@ from utils.boxes import InputTransform, network_input
 from utils.data.augment import (
     GREY,
     MIN_AREA,
+    MIN_SIDE,
     NO_AUGMENTATION,
+    Transform,
     augment,
+    compose,
     fit,
     flip,
     hsv,
@@ -209,6 +212,83 @@ def test_objects_of_which_little_is_left_are_dropped() -> None:
     assert 0 < MIN_AREA < 1
 
 
+@pytest.mark.parametrize(
+    ("box", "kept"),
+    [
+        ((-85, 10, 15, 30), True),  # 15 of its 100 pixels are seen
+        ((-85.1, 10, 14.9, 30), False),
+        ((10, 85, 30, 185), True),
+        ((10, 85.1, 30, 185.1), False),
+        ((10, 10, 12, 40), True),
+        ((10, 10, 11.9, 40), False),
+        ((10, 10, 40, 12), True),
+        ((10, 10, 40, 11.9), False),
+    ],
+)
+def test_an_object_is_dropped_below_a_share_or_a_side(box: tuple[float, ...], kept: bool) -> None:
+    image = np.zeros((100, 100, 3), np.uint8)
+    sample = Sample(image, np.array([box], np.float32), np.array([3]), "")
+    after = compose([sample], [Transform(1, 1, 0, 0)], (100, 100))
+    assert after.labels.tolist() == ([3] if kept else [])
+    assert (MIN_AREA, MIN_SIDE) == (0.15, 2)
+
+
+def test_photos_are_scaled_about_the_middle_and_shifted_by_shares_of_the_input() -> None:
+    rng = np.random.default_rng(0)
+    image = np.zeros((50, 50, 3), np.uint8)
+    sample = Sample(image, np.array([[20, 20, 30, 30]], np.float32), np.array([0]), "")
+
+    def drawn(**changes: float) -> tuple[np.ndarray, np.ndarray]:
+        strengths = replace(NO_AUGMENTATION, **changes)
+        boxes = np.concatenate(
+            [scale_translate(sample, (100, 200), False, strengths, rng).boxes for _ in range(300)]
+        )
+        return (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+
+    centres, sides = drawn(scale=0.4)
+    np.testing.assert_allclose(centres, np.tile([50, 100], (300, 1)), atol=1e-4)
+    factors = sides / [20, 40]
+    np.testing.assert_allclose(factors[:, 0], factors[:, 1], rtol=1e-5)
+    assert 0.6 <= factors.min() < 0.62
+    assert 1.38 < factors.max() <= 1.4
+    centres, sides = drawn(translate=0.25)
+    np.testing.assert_allclose(sides, np.tile([20, 40], (300, 1)), atol=1e-4)
+    shifts = (centres - [50, 100]) / [100, 200]
+    assert (np.abs(shifts).max(axis=0) <= 0.25 + 1e-6).all()
+    assert (shifts.min(axis=0) < -0.24).all()
+    assert (shifts.max(axis=0) > 0.24).all()
+    assert abs(np.corrcoef(shifts.T)[0, 1]) < 0.2
+
+
+def test_the_four_photos_of_a_mosaic_meet_at_a_crossing() -> None:
+    """Boxes around whole photos show where each of them lies."""
+    rng = np.random.default_rng(0)
+    width, height = 200, 100
+    whole = np.array([[0, 0, 40, 30]], np.float32)
+    samples = [
+        Sample(np.full((30, 40, 3), 60 * k, np.uint8), whole, np.array([k]), "") for k in range(4)
+    ]
+    corners, meetings = [], 0
+    for _ in range(200):
+        after = mosaic(samples, (width, height), False, NO_AUGMENTATION, rng)
+        boxes = dict(zip(after.labels.tolist(), after.boxes, strict=True))
+        for label, box in boxes.items():
+            column, row = ((box[:2] + box[2:]) / 2).astype(int)
+            assert (after.image[row, column] == 60 * label).all()
+        if 0 in boxes:
+            corners.append(boxes[0][2:] / [width, height])
+        if len(boxes) == 4:  # none was dropped since too little of it is seen
+            meetings += 1
+            x, y = boxes[0][2:]
+            np.testing.assert_allclose(boxes[0], [0, 0, x, y], atol=1e-3)
+            np.testing.assert_allclose(boxes[1], [x, 0, width, y], atol=1e-3)
+            np.testing.assert_allclose(boxes[2], [0, y, x, height], atol=1e-3)
+            np.testing.assert_allclose(boxes[3], [x, y, width, height], atol=1e-3)
+    assert meetings > 10
+    assert (np.max(corners, axis=0) > 0.97).all()
+    assert abs(np.corrcoef(np.array(corners).T)[0, 1]) < 0.7
+
+
 def test_what_no_photo_covers_is_grey() -> None:
     white = Sample(np.full((50, 100, 3), 255, np.uint8), np.zeros((0, 4), np.float32), EMPTY, "")
     image = fit(white, (64, 64), letterbox=True).image
@@ -243,4 +323,14 @@ def test_multi_scale_keeps_boxes_in_place_and_sides_divisible() -> None:
         np.testing.assert_allclose(share, [0.25, 0.25, 0.5, 0.5], rtol=1e-6)
         seen.add((width, height))
     assert len(seen) > 3
+    assert {width / 96 for width, _ in seen} >= {2 / 3, 4 / 3}
+    assert max(width for width, _ in seen) <= 160  # the multiple of 32 nearest to 1.5 times 96
     assert multi_scale(batch, 0.0, rng) is batch
+
+
+def test_multi_scale_keeps_at_least_one_stride() -> None:
+    one = torch.zeros(1, dtype=torch.long)
+    batch = Batch(torch.rand(1, 3, 64, 64), torch.zeros(1, 4), one, one, ("a",), ((64, 64),))
+    rng = np.random.default_rng(0)
+    sizes = {multi_scale(batch, 0.5, rng, multiple=64).images.shape[-2:] for _ in range(50)}
+    assert sizes == {(64, 64)}

@@ -186,7 +186,7 @@ def test_ignored_objects_are_targets_but_not_trained_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("asked", "cores", "workers"),
-    [(-1, 1, 0), (-1, 2, 0), (-1, 8, 4), (-1, 64, 8), (3, 2, 3), (0, 8, 0)],
+    [(-1, 1, 0), (-1, 2, 0), (-1, 3, 1), (-1, 8, 4), (-1, 64, 8), (3, 2, 3), (0, 8, 0)],
 )
 def test_small_machines_load_photos_without_workers(asked: int, cores: int, workers: int) -> None:
     assert choose_workers(asked, cores) == workers

@@ -103,6 +103,17 @@ def test_a_box_that_reaches_over_the_edge_is_told_beyond_half_a_pixel(
     np.testing.assert_array_equal(found.photos[0].boxes, [[0, 0, 100, 50]])
 
 
+@pytest.mark.parametrize(("shift", "told"), [(0.004, True), (0.02, False)])
+def test_boxes_are_the_same_to_a_hundredth_of_a_pixel(
+    tmp_path: Path, shift: float, told: bool
+) -> None:
+    labels = [Label((10 + x, 10, 30, 30), label, 1) for x, label in ((0, 0), (shift, 0), (0, 1))]
+    record = Record.of(photo(tmp_path / "a.jpg"), tmp_path / "a.xml", labels)
+    found = check([record], NAMES, progress=False)
+    assert kinds(found) == (["duplicate"] if told else [])
+    assert found.photos[0].labels.tolist() == ([0, 1] if told else [0, 0, 1])
+
+
 def test_bad_photos_are_left_out(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     Pillow.fromarray(noise).save(tmp_path / "good.jpg")
@@ -206,6 +217,17 @@ def test_the_report_shows_the_first_few_places(tmp_path: Path) -> None:
     assert f"{tmp_path}/a.txt:4" in text
     assert f"{tmp_path}/a.txt:5" not in text
     assert "… and 2 more" in text
+
+
+def test_a_refusal_names_the_first_error_and_counts_the_others(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg")
+    for bad, others in ((1, ""), (2, " (and 1 more)"), (4, " (and 3 more)")):
+        lines = [f"7 .{k} .5 .1 .1\n" for k in range(1, bad + 1)]
+        (tmp_path / "a.txt").write_text("".join(lines))
+        with pytest.raises(InputError) as refused:
+            checked(tmp_path).report.accept("refuse")
+        told = f"a.txt:1: class out of range: class 7, box 0.1 0.5 0.1 0.1, photo 100×50{others};"
+        assert told in str(refused.value)
 
 
 def test_the_report_can_be_printed_whatever_files_are_called(tmp_path: Path) -> None:
