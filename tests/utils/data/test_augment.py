@@ -289,6 +289,12 @@ def test_the_four_photos_of_a_mosaic_meet_at_a_crossing() -> None:
     assert abs(np.corrcoef(np.array(corners).T)[0, 1]) < 0.7
 
 
+@pytest.mark.parametrize(("left", "top"), [(-40, 0), (0, -30), (64, 0), (0, 64), (-99, -99)])
+def test_a_photo_beside_the_input_is_not_painted(left: float, top: float) -> None:
+    sample = Sample(np.full((30, 40, 3), 255, np.uint8), np.zeros((0, 4), np.float32), EMPTY, "")
+    assert (compose([sample], [Transform(1, 1, left, top)], (64, 64)).image == GREY).all()
+
+
 def test_what_no_photo_covers_is_grey() -> None:
     white = Sample(np.full((50, 100, 3), 255, np.uint8), np.zeros((0, 4), np.float32), EMPTY, "")
     image = fit(white, (64, 64), letterbox=True).image
