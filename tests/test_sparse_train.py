@@ -13,6 +13,7 @@ from import_param import TrainedNetwork, TrainSettings
 from models.costs import count_operations, count_parameters
 from models.darknet import Darknet
 from models.netdef import parse
+from pruning.iterative.while_training import make_penalty
 from pruning.sparsity import find_bundles, read, size
 from tests.pruning.fake_latency import count_instead_of_timing
 from tests.pruning.nets import config
@@ -24,6 +25,7 @@ from utils.errors import InputError, run
 from utils.settings import load
 from utils.structures import Batch
 from utils.training import lr_schedule as schedule
+from utils.training.build import load_teacher
 from utils.training.loop import Trainer, train_one_epoch
 
 NET = BLOCK.replace("filters=7", "filters=15").replace("classes=2", "classes=10")
@@ -55,7 +57,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
         done.append(title)
         return train_one_epoch(trainer, batches, steps, title)
 
-    monkeypatch.setattr("train.train_one_epoch", interrupted)
+    monkeypatch.setattr("utils.training.loop.train_one_epoch", interrupted)
 
 
 def expect_same_run(names: tuple[str, str]) -> None:
@@ -111,7 +113,7 @@ def test_a_resumed_sparse_run_is_the_uninterrupted_one(
     interrupt_after(monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):
         train.main(flags("--name", "halved", *more, epochs=3))
-    monkeypatch.setattr("train.train_one_epoch", train_one_epoch)
+    monkeypatch.setattr("utils.training.loop.train_one_epoch", train_one_epoch)
     train.main(["--resume", "weights/halved/last.pt", "--workers", "0", "--no-visdom"])
     expect_same_run(("whole", "halved"))
 
@@ -137,7 +139,7 @@ def test_a_run_that_is_cut_on_the_way_ends_at_the_target_and_resumes_exactly(
         interrupt_after(monkeypatch, epochs)
         with pytest.raises(KeyboardInterrupt):
             train.main(flags("--name", name, *SPARSE, *cut, epochs=5))
-        monkeypatch.setattr("train.train_one_epoch", train_one_epoch)
+        monkeypatch.setattr("utils.training.loop.train_one_epoch", train_one_epoch)
         train.main(["--resume", f"weights/{name}/last.pt", "--workers", "0", "--no-visdom"])
         expect_same_run(("whole", name))
 
@@ -161,7 +163,7 @@ def test_a_run_is_cut_to_a_time_on_the_way_and_resumes_exactly(
         interrupt_after(monkeypatch, epochs)
         with pytest.raises(KeyboardInterrupt):
             train.main(flags("--name", name, *SPARSE, *cut, epochs=4))
-        monkeypatch.setattr("train.train_one_epoch", train_one_epoch)
+        monkeypatch.setattr("utils.training.loop.train_one_epoch", train_one_epoch)
         train.main(["--resume", f"weights/{name}/last.pt", "--workers", "0", "--no-visdom"])
         expect_same_run(("whole", name))
         assert Path(f"runs/{name}/latency.txt").read_text().splitlines() == left
@@ -199,9 +201,9 @@ def test_a_teacher_that_saw_other_photos_is_told(
     write_pair(Path("large"), Darknet(network), network, names)
     network.with_net_options(letter_box=1).write("large.cfg")
     p = load(TrainSettings, ["--teacher", "large.weights"])
-    train.load_teacher(p, network.with_net_options(letter_box=1))
+    load_teacher(p, network.with_net_options(letter_box=1))
     assert "note" not in capsys.readouterr().out
-    train.load_teacher(p, network)
+    load_teacher(p, network)
     assert "not as it was trained: of 64x64, letterbox=False" in capsys.readouterr().out
 
 
@@ -256,7 +258,7 @@ def test_a_teacher_with_other_heads_is_one_line(project: Path, colour_weights: s
 @pytest.mark.parametrize("measure", ["channels", "operations"])
 def test_the_pull_is_in_proportion_to_what_was_asked(measure: str) -> None:
     settings = load(TrainSettings, [*SPARSE, "--sparse_by", measure])
-    pull = train.make_pull(settings, Darknet(parse(NET)), 1)
+    pull = make_penalty(settings, Darknet(parse(NET)), 1)
     expected = find_bundles(parse(NET), settings.pruning.strategy, measure)
     assert [bundle.price for bundle in pull.bundles] == [bundle.price for bundle in expected]
     assert (measure == "channels") == all(bundle.price == 1 for bundle in pull.bundles)

@@ -96,10 +96,10 @@ def test_a_resumed_run_is_the_uninterrupted_one(
         done.append(title)
         return train_one_epoch(trainer, batches, steps, title)
 
-    monkeypatch.setattr("train.train_one_epoch", interrupted)
+    monkeypatch.setattr("utils.training.loop.train_one_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train.main(flags("--name", "cut", "--multi_scale", "0.5", epochs=3))
-    monkeypatch.setattr("train.train_one_epoch", train_one_epoch)
+    monkeypatch.setattr("utils.training.loop.train_one_epoch", train_one_epoch)
     again = ["--resume", "weights/cut/last.pt", "--workers", "0", "--no-visdom"]
     with pytest.raises(InputError, match=r"epochs=9: a run that goes on .* such as epochs=3"):
         train.main([*again, "--epochs", "9"])

@@ -23,7 +23,17 @@ from tempfile import TemporaryDirectory
 import torch
 from terminaltables import AsciiTable
 
-from import_param import Augmentation, Count, Data, Evaluation, Loss, Model, Training, Whole
+from import_param import (
+    Augmentation,
+    Count,
+    Data,
+    Evaluation,
+    Loss,
+    Model,
+    Training,
+    TrainSettings,
+    Whole,
+)
 from models import netdef as cfg_files
 from models.darknet import Darknet
 from models.netdef import NetDef
@@ -38,7 +48,7 @@ from utils.evaluation.metrics import compute_metrics
 from utils.settings import load
 from utils.structures import Batch, Detections, Targets
 from utils.timing import interleaved, machine, spread, version
-from utils.training.loop import has_fast_bfloat16, plain_trainer, train_one_epoch
+from utils.training.loop import TrainerFactory, has_fast_bfloat16, train_one_epoch
 
 Turn = Callable[[], object]  # some batches
 
@@ -123,13 +133,8 @@ def training(
     """train.py's steps, with their loading."""
     model = Darknet(netdef)
     model.init_heads_(netdef.heads)
-    trainer = plain_trainer(
-        model,
-        -(-len(photos) // p.data.batch_size),
-        folder,
-        p.training,
-        p.loss,
-    )
+    settings = TrainSettings(training=p.training, loss=p.loss)
+    trainer = TrainerFactory(settings, -(-len(photos) // p.data.batch_size), folder)(model)
     batches = loader(p, photos, netdef)
     return lambda: train_one_epoch(trainer, islice(batches, p.speed.turn), p.speed.turn, "training")
 

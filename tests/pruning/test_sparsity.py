@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from import_param import Loss, Training
+from import_param import Training, TrainSettings
 from models.blocks import Convolution
 from models.darknet import Darknet
 from models.netdef import NetDef, parse
@@ -20,7 +20,7 @@ from pruning.targets import may_cut
 from tests.pruning.nets import config, photos, trained
 from utils.errors import InputError
 from utils.structures import Batch
-from utils.training.loop import Trainer, plain_trainer, train_one_epoch
+from utils.training.loop import Trainer, TrainerFactory, train_one_epoch
 from utils.training.optimizer import SCALES, make_optimizer
 
 # A stem, a block on it whose inside is a depthwise convolution, a plain layer, a head.
@@ -402,9 +402,9 @@ def trainer(
         weight_decay=0.0,
         clip=1e-3,
     )
-    trainer = plain_trainer(model, STEPS, folder, settings, Loss(), scale_lr=0.1)
-    trainer.penalty = pull(model, rate=rate, proximal=proximal) if rate else None
-    return trainer
+    make_trainer = TrainerFactory(TrainSettings(training=settings), STEPS, folder)
+    penalty = pull(model, rate=rate, proximal=proximal) if rate else None
+    return make_trainer(model, penalty, scale_lr=0.1)
 
 
 def batches(netdef: NetDef, count: int) -> list[Batch]:

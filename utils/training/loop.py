@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from import_param import Loss, Training
+from import_param import Training, TrainSettings
 from models.darknet import Darknet
 from models.distillation import DistillationLoss
 from models.loss import DetectionLoss, Losses
@@ -44,16 +44,6 @@ def autocast(device: torch.device, enabled: bool) -> contextlib.AbstractContextM
     return contextlib.nullcontext()
 
 
-def freeze_(model: Darknet, layers: int) -> None:
-    """Keep the weights and BN statistics of the first `layers` layers as they are."""
-    if layers > len(model.layers):
-        raise InputError(
-            f"freeze={layers}: expected at most {len(model.layers)}, the .cfg's layers"
-        )
-    for layer in model.layers[:layers]:
-        layer.requires_grad_(False)
-
-
 def _train_mode(model: Darknet) -> None:
     """Training mode, but for the layers that `freeze_` froze."""
     model.train()
@@ -77,13 +67,6 @@ class Penalty(Protocol):
     def keep_zeros_(self, averaged: Darknet) -> None:
         """After the running mean has followed the step."""
         ...
-
-    def settle_(self, averaged: Darknet) -> None: ...
-
-    def figures(self) -> dict[str, float]: ...
-
-    @property
-    def dead(self) -> float: ...
 
 
 @dataclass
@@ -118,35 +101,52 @@ class Trainer:
         return cast(Darknet, self.mean.module)
 
 
-def plain_trainer(
-    model: Darknet,
-    epoch_steps: int,
-    folder: Path,
-    settings: Training,
-    loss: Loss,
-    scale_lr: float = 0.0,
-) -> Trainer:
-    """What trains a network from its first step, without a penalty or a teacher.
+@dataclass(frozen=True)
+class TrainerFactory:
+    """Makes the trainer of a network, from its first step.
 
-    Args:
-        model: on its device.
+    Attributes:
+        settings: of the optimizer, the schedule, the loss and the distillation.
         epoch_steps: steps of the optimizer in an epoch.
-        folder: the run's.
-        settings: of the training.
-        loss: the weights of the loss's parts.
-        scale_lr: see `utils.training.optimizer.parameter_groups`.
+        run_folder: see `Trainer`.
+        teacher: a network to learn from, on the device to train on.
     """
-    model = model.to(memory_format=torch.channels_last)
-    optimizer = make_optimizer(model, settings, scale_lr)
-    return Trainer(
-        model=model,
-        loss=DetectionLoss(model.heads, loss),
-        optimizer=optimizer,
-        schedule=warmup_cosine(optimizer, epoch_steps, settings),
-        mean=running_mean(model, settings.ema_decay),
-        settings=settings,
-        run_folder=folder,
-    )
+
+    settings: TrainSettings
+    epoch_steps: int
+    run_folder: Path
+    teacher: Darknet | None = None
+
+    def __call__(
+        self, model: Darknet, penalty: Penalty | None = None, scale_lr: float = 0.0
+    ) -> Trainer:
+        """The trainer of a network that is on its device.
+
+        Args:
+            model: what is trained.
+            penalty: on its BN scales.
+            scale_lr: a learning rate of their own; 0 for that of all others.
+        """
+        settings = self.settings.training
+        model = model.to(memory_format=torch.channels_last)
+        loss = DetectionLoss(model.heads, self.settings.loss)
+        distillation = (
+            DistillationLoss(self.teacher, loss, self.settings.distillation)
+            if self.teacher
+            else None
+        )
+        optimizer = make_optimizer(model, settings, scale_lr)
+        return Trainer(
+            model=model,
+            loss=loss,
+            optimizer=optimizer,
+            schedule=warmup_cosine(optimizer, self.epoch_steps, settings),
+            mean=running_mean(model, settings.ema_decay),
+            settings=settings,
+            run_folder=self.run_folder,
+            penalty=penalty,
+            distillation=distillation,
+        )
 
 
 PARTS = tuple(field.name for field in fields(Losses))

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from import_param import TrainSettings
+from utils.checkpoint import Checkpoint
 from utils.errors import InputError
+from utils.settings import save as save_settings
 
 
 @dataclass(frozen=True)
@@ -27,14 +30,33 @@ class Run:
 
     @property
     def exists(self) -> bool:
+        """Whether one of its folders is there."""
         return self.folder.exists() or self.weights.exists()
+
+
+def open_run(settings: TrainSettings, checkpoint: Checkpoint | None) -> Run:
+    """The folders of a training: new ones, or those of the run that goes on.
+
+    Raises:
+        InputError: see `new_run`.
+    """
+    if checkpoint:
+        return Run(checkpoint.training["run"])
+    stems = (Path(path).stem for path in (settings.model.cfg, settings.data.data))
+    run = new_run(settings.training.name, "-".join(stems))
+    save_settings(settings, run.folder / "settings.json")
+    return run
 
 
 def new_run(name: str, otherwise: str) -> Run:
     """A run that overwrites nothing, its folders made.
 
-    name: as the user asked; InputError where that run is there already. Empty for the first free
-    one of `otherwise`, `otherwise`-2, -3, ... InputError where its folders cannot be made.
+    Args:
+        name: as the user asked; empty for the first free one of `otherwise`, `otherwise`-2, -3, ...
+        otherwise: the name where the user asked for none.
+
+    Raises:
+        InputError: the run that was asked for is there already, or its folders cannot be made.
     """
     try:
         run = _free_run(name, otherwise)

@@ -1,0 +1,273 @@
+"""What does pruning do to a training, epoch by epoch, and what does it leave at the end?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from import_param import TrainedNetwork, TrainSettings
+from models import netdef as cfg_files
+from models.darknet import Darknet
+from models.netdef import NetDef
+from pruning.iterative.schedule import Gradual, check_cut_epochs, cut_trainer, last_cut
+from pruning.iterative.targets import Aim, Gone, ShareAim, TimeAim
+from pruning.latency.meter import open_meter
+from pruning.latency.search import LatencyTarget
+from pruning.plots import plot_bearing, plot_scales
+from pruning.sparsity import Sparsity, equalise_, near_zero
+from pruning.strategies import LATENCY
+from pruning.sweep import bearing, bearing_line, bearing_table
+from utils.checkpoint import Checkpoint, load_network
+from utils.errors import InputError
+from utils.files import write_text
+from utils.monitoring.history import CSV_NAME, read_history
+from utils.training.batches import TrainingBatches, ValidationBatches
+from utils.training.build import describe
+from utils.training.loop import Trainer, TrainerFactory
+from utils.training.lr_schedule import scale_lr
+from utils.training.runs import Run
+
+
+class PruningWhileTraining(Protocol):
+    """After an epoch, is it still the same trainer?"""
+
+    def start(self, model: Darknet, make_trainer: TrainerFactory) -> Trainer:
+        """The trainer of a network, with the penalty that it needs now."""
+        ...
+
+    def after_epoch(
+        self, trainer: Trainer, epoch: int, make_trainer: TrainerFactory
+    ) -> tuple[Trainer, dict[str, float]]:
+        """What trains on after `epoch` epochs, and the epoch's figures, by plot and curve."""
+        ...
+
+    def state(self) -> dict[str, Any] | None:
+        """What a checkpoint needs beside the settings: plain values and tensors."""
+        ...
+
+    def report(self, run: Run, training: TrainingBatches, validation: ValidationBatches) -> None:
+        """Leave in the run's folder what the pruning has come to."""
+        ...
+
+
+def pruning_while_training(
+    settings: TrainSettings, model: Darknet, checkpoint: Checkpoint | None
+) -> PruningWhileTraining:
+    """What the settings ask for, from its start or as far as a checkpoint has come.
+
+    Args:
+        settings: of the penalty and of what is to be cut.
+        model: to train; the scales of one that is to be sparse are equalised.
+        checkpoint: of the run that goes on.
+
+    Raises:
+        InputError: the settings contradict each other, or the network cannot be cut so.
+    """
+    sparsity = settings.sparsity
+    if not sparsity.prune_while_training:
+        _expect_no_budget(
+            settings, "prune_while_training=True, or latency_prune.py after the training"
+        )
+    if not sparsity.is_pruned:
+        return NoPruning()
+    if not checkpoint:
+        equalise_(model)
+        make_penalty(settings, model, steps=1)  # refuses what cannot be shrunk
+    if not sparsity.prune_while_training:
+        return SparseTraining(settings)
+    return IterativePruning(settings, _cuts(settings, model.netdef, checkpoint))
+
+
+class NoPruning:
+    """A dense training: the trainer stays."""
+
+    def start(self, model: Darknet, make_trainer: TrainerFactory) -> Trainer:
+        """A trainer without a penalty."""
+        return make_trainer(model)
+
+    def after_epoch(
+        self, trainer: Trainer, epoch: int, make_trainer: TrainerFactory
+    ) -> tuple[Trainer, dict[str, float]]:
+        """The same trainer."""
+        return trainer, {}
+
+    def state(self) -> None:
+        """Nothing."""
+
+    def report(self, run: Run, training: TrainingBatches, validation: ValidationBatches) -> None:
+        """Nothing."""
+
+
+@dataclass
+class SparseTraining:
+    """A penalty shrinks BN scales, so that a cut after the training takes whole channels."""
+
+    settings: TrainSettings
+    penalty: Sparsity | None = field(default=None, init=False)
+
+    def start(self, model: Darknet, make_trainer: TrainerFactory) -> Trainer:
+        """A trainer with the penalty."""
+        epochs, epoch_steps = self.settings.training.epochs, make_trainer.epoch_steps
+        self.penalty = make_penalty(self.settings, model, epochs * epoch_steps)
+        lr = scale_lr(self.settings.training, epoch_steps, epochs * epoch_steps)
+        return make_trainer(model, self.penalty, lr)
+
+    def after_epoch(
+        self, trainer: Trainer, epoch: int, make_trainer: TrainerFactory
+    ) -> tuple[Trainer, dict[str, float]]:
+        """The same trainer, the scales of its layers brought back to one size."""
+        assert self.penalty
+        self.penalty.settle_(trainer.averaged)
+        return trainer, self.penalty.figures()
+
+    def state(self) -> None:
+        """Nothing: the penalty depends on the step alone."""
+
+    def report(self, run: Run, training: TrainingBatches, validation: ValidationBatches) -> None:
+        """Draw the scales, and how much of the network could be cut."""
+        draw_scales(run)
+        report_sweep(run, self.settings, training, validation)
+
+
+@dataclass
+class IterativePruning:
+    """A penalty shrinks BN scales until the cuts on the way have met their target."""
+
+    settings: TrainSettings
+    cuts: Gradual
+    penalty: Sparsity | None = field(default=None, init=False)
+
+    def start(self, model: Darknet, make_trainer: TrainerFactory) -> Trainer:
+        """A trainer with the penalty, or without one once the target is met."""
+        training, epoch_steps = self.settings.training, make_trainer.epoch_steps
+        shrinking = last_cut(training.epochs, self.settings.sparsity.cut_epochs)
+        lr = scale_lr(training, epoch_steps, shrinking * epoch_steps)
+        steps = training.epochs * epoch_steps
+        self.penalty = None if self.cuts.met else make_penalty(self.settings, model, steps)
+        return make_trainer(model, self.penalty, lr)
+
+    def after_epoch(
+        self, trainer: Trainer, epoch: int, make_trainer: TrainerFactory
+    ) -> tuple[Trainer, dict[str, float]]:
+        """The training of what is left, where the end of this epoch is a time to cut."""
+        if not self.penalty:
+            return trainer, {}
+        self.penalty.settle_(trainer.averaged)
+        figures = self.penalty.figures()
+        plan = self.cuts.plan(epoch, trainer.averaged, self.penalty.dead)
+        if plan is None:
+            return trainer, figures
+        trainer = cut_trainer(trainer, plan, partial(self.start, make_trainer=make_trainer))
+        gone = self.cuts.aim.line(self.cuts.gone, self.cuts.met)
+        print(f"cut after epoch {epoch}: {gone}; left are {describe(trainer.model)}")
+        return trainer, figures
+
+    def state(self) -> dict[str, Any]:
+        """The cuts so far."""
+        return self.cuts.state()
+
+    def report(self, run: Run, training: TrainingBatches, validation: ValidationBatches) -> None:
+        """Draw the scales, and time the network where a time was asked for."""
+        draw_scales(run)
+        if isinstance(self.cuts.aim, TimeAim):
+            report_latency(run, self.cuts.aim)
+
+
+def make_penalty(settings: TrainSettings, model: Darknet, steps: int) -> Sparsity:
+    """The penalty on what the strategy may cut. steps: of the whole training."""
+    sparsity = settings.sparsity
+    return Sparsity.of(
+        model,
+        settings.pruning.strategy,
+        sparsity.sparse_rate,
+        steps,
+        sparsity.sparse_decay,
+        sparsity.sparse_step == "proximal",
+        sparsity.sparse_by,
+    )
+
+
+def _cuts(settings: TrainSettings, netdef: NetDef, checkpoint: Checkpoint | None) -> Gradual:
+    """The cuts on the way, as far as they have come."""
+    if settings.training.freeze:
+        raise InputError(
+            f"freeze={settings.training.freeze}: expected 0 with prune_while_training=True"
+        )
+    epochs, cut_epochs = settings.training.epochs, settings.sparsity.cut_epochs
+    check_cut_epochs(cut_epochs, epochs)
+    training = checkpoint.training if checkpoint else {}
+    state = training.get("pruning") or training.get("gradual")
+    original = cfg_files.parse(state["cfg"], netdef.net.path) if state else netdef
+    aim = _target(settings, original, state["aim"] if state else None)
+    cuts = Gradual(aim, epochs, cut_epochs, Gone.nothing(original))
+    if state:
+        cuts.load_state(state)
+    return cuts
+
+
+def _target(settings: TrainSettings, original: NetDef, state: Mapping[str, Any] | None) -> Aim[Any]:
+    """What the network is to come to: a latency, or a share of the original one."""
+    pruning = settings.pruning
+    if pruning.strategy != LATENCY:
+        _expect_no_budget(settings, "pruned_id=latency")
+        return ShareAim(pruning.strategy, pruning)
+    goal = LatencyTarget(pruning.target_ms, pruning.target_speedup)
+    meter = open_meter(Darknet(original).eval(), original.size, settings.runtime)
+    path = Path(pruning.latency_table or meter.table_path)
+    return TimeAim.of(original, goal, pruning, meter, path, print, state)
+
+
+def _expect_no_budget(settings: TrainSettings, wanted: str) -> None:
+    budget = settings.pruning
+    for name, value in (
+        ("target_ms", budget.target_ms),
+        ("target_speedup", budget.target_speedup),
+    ):
+        if value:
+            raise InputError(f"{name}={value:g}: expected 0, or {wanted}")
+
+
+def draw_scales(run: Run) -> None:
+    """Draw how the scales came to zero."""
+    network = load_network(TrainedNetwork(weights=str(run.weights / "best.pt"), device="cpu"))
+    dead = near_zero(network.model)
+    plot_scales(read_history(run.folder / CSV_NAME), dead, run.folder / "scales.png")
+
+
+def report_latency(run: Run, aim: TimeAim) -> None:
+    """Say what the network takes that came of the cuts, beside the one before them."""
+    network = load_network(TrainedNetwork(weights=str(run.weights / "best.pt"), device="cpu"))
+    cuts = [f"cut {n}: {timing.line()}" for n, timing in enumerate(aim.timings, 1)]
+    last = aim.measure(network.model)
+    text = "\n".join([*cuts, f"at the end: {last.outcome()}"])
+    write_text(run.folder / "latency.txt", text + "\n")
+    print(text)
+
+
+def report_sweep(
+    run: Run, settings: TrainSettings, training: TrainingBatches, validation: ValidationBatches
+) -> None:
+    """Say how much of the sparse network could be cut."""
+    best = TrainedNetwork(weights=str(run.weights / "best.pt"), device=settings.model.device)
+    network = load_network(best)
+    pruning = settings.pruning
+    # A latency is no share of a network; slim cuts the same channels by shares.
+    strategy = "slim" if pruning.strategy == LATENCY else pruning.strategy
+    points = bearing(
+        network.model,
+        strategy,
+        pruning,
+        lambda model: validation.evaluate(model)[0].mean_ap,
+        training.without_augmentation(),
+    )
+    plot_bearing(points, strategy, run.folder / "percent.png")
+    text = (
+        f"{bearing_table(points)}\nmAP on the validation photos after a cut by {strategy} of "
+        f"that share of {pruning.percent_of}, without and with new BN statistics, not "
+        f"fine-tuned.\n{bearing_line(points)}"
+    )
+    write_text(run.folder / "percent.txt", text + "\n")
+    print(text)

@@ -1,0 +1,145 @@
+"""Which network is trained, what does it start from, and who teaches it?"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from import_param import TrainedNetwork, TrainSettings
+from models import netdef as cfg_files
+from models.costs import count_operations, count_parameters
+from models.darknet import Darknet
+from models.distillation import check_teacher
+from models.netdef import NetDef
+from models.weights import fill_
+from utils.checkpoint import (
+    Checkpoint,
+    check_for_photos,
+    check_size,
+    load_network,
+    read_pretrained,
+    untrained_heads,
+)
+from utils.data.anchors import fit_anchors, mean_best_iou, reachable_recall
+from utils.data.photos import PhotoSet
+from utils.errors import InputError
+
+
+def build_network(
+    settings: TrainSettings, photos: PhotoSet, checkpoint: Checkpoint | None
+) -> Darknet:
+    """The network to train, on the CPU; its first layers frozen where `freeze` asks for it.
+
+    Args:
+        settings: the network's files, and how its heads are made where they are trained anew.
+        photos: to train on; their classes and the sizes of their objects shape the heads.
+        checkpoint: of the run that goes on; its weights are loaded by `utils.training.resume`.
+
+    Raises:
+        InputError: a file cannot be read or does not fit, or a setting does not fit the network.
+    """
+    model = Darknet(checkpoint.netdef) if checkpoint else _new_network(settings, photos)
+    freeze_(model, settings.training.freeze)
+    return model
+
+
+def _new_network(settings: TrainSettings, photos: PhotoSet) -> Darknet:
+    """From the .cfg and the pretrained weights, or at random."""
+    files = settings.model
+    netdef = cfg_files.load(files.cfg)
+    for note in netdef.notes:
+        print(f"note: {note}")
+    check_for_photos(netdef)
+    state: dict[str, torch.Tensor] = {}
+    if files.pretrained:
+        state, netdef = read_pretrained(files.weights, netdef)
+    elif files.weights:
+        print(f"note: {files.weights} is not read, since pretrained=False")
+    netdef = netdef.with_classes(len(photos.names))
+    if files.letterbox != "auto":
+        netdef = netdef.with_net_options(letter_box=int(files.letterbox == "yes"))
+    if files.img_size:
+        netdef = netdef.with_net_options(width=files.img_size, height=files.img_size)
+    check_size(netdef, netdef.size)
+    untrained = untrained_heads(netdef, state)
+    if untrained:
+        netdef = _with_new_heads(settings, netdef, photos)
+    model = Darknet(netdef)
+    model.init_heads_(untrained)
+    if files.pretrained:
+        filled = fill_(model, state)
+        if not filled.layers:
+            raise InputError(f"{files.weights}: expected weights of {files.cfg}: {filled}")
+        print(f"{files.weights}: {filled}")
+    return model
+
+
+def _with_new_heads(settings: TrainSettings, netdef: NetDef, photos: PhotoSet) -> NetDef:
+    """Heads whose anchors and reach are chosen anew, since no weights depend on the old ones."""
+    if settings.model.scale_x_y:
+        netdef = netdef.with_head_options(scale_x_y=f"{settings.model.scale_x_y:g}")
+    sizes = photos.object_sizes(netdef.size, netdef.letterbox)
+    ratio = settings.loss.anchor_ratio
+    before = np.array(
+        [pair for index in netdef.heads for pair in cfg_files.head_anchors(netdef.layers[index])]
+    )
+    report = (
+        f"anchors: {reachable_recall(sizes, before, ratio):.4f} of the objects within "
+        f"{ratio:g} times an anchor, mean best IoU {mean_best_iou(sizes, before):.3f}"
+    )
+    if settings.model.fit_anchors:
+        anchors = fit_anchors(sizes, len(netdef.anchors_used), settings.training.seed)
+        rounded = anchors.round(1).clip(min=0.1).tolist()
+        netdef = netdef.with_anchors([(w, h) for w, h in rounded])
+        report += (
+            f"; after fitting {reachable_recall(sizes, anchors, ratio):.4f}, "
+            f"{mean_best_iou(sizes, anchors):.3f}"
+        )
+    print(report)
+    return netdef
+
+
+def freeze_(model: Darknet, layers: int) -> None:
+    """Keep the weights and BN statistics of the first `layers` layers as they are.
+
+    Raises:
+        InputError: the network has fewer layers.
+    """
+    if layers > len(model.layers):
+        raise InputError(
+            f"freeze={layers}: expected at most {len(model.layers)}, the .cfg's layers"
+        )
+    for layer in model.layers[:layers]:
+        layer.requires_grad_(False)
+
+
+def load_teacher(settings: TrainSettings, netdef: NetDef) -> Darknet | None:
+    """The network that `netdef`'s learns from, on the device to train on; None without one.
+
+    Raises:
+        InputError: a file cannot be read, or the teacher's heads are others.
+    """
+    files = settings.distillation
+    if not files.teacher:
+        return None
+    device = settings.model.device
+    network = load_network(
+        TrainedNetwork(cfg=files.teacher_cfg, weights=files.teacher, device=device)
+    )
+    check_teacher(network.model.netdef, netdef, files.teacher)
+    print(f"teacher {files.teacher}: {describe(network.model)}")
+    if (network.size, network.letterbox) != (netdef.size, netdef.letterbox):
+        print(
+            "note: the teacher sees photos as the network does, not as it was trained: of "
+            f"{netdef.size[0]}x{netdef.size[1]}, letterbox={netdef.letterbox}"
+        )
+    return network.model
+
+
+def describe(model: Darknet) -> str:
+    """A network's size and cost in words."""
+    width, height = model.netdef.size
+    return (
+        f"{count_parameters(model) / 1e6:.3f} M parameters, "
+        f"{count_operations(model.netdef) / 1e9:.3f} G operations at {width}x{height}"
+    )

@@ -1,0 +1,119 @@
+"""What does a training tell: its figures epoch by epoch, example pictures, and its end?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from terminaltables import AsciiTable
+
+from import_param import TrainedNetwork, TrainSettings
+from utils.checkpoint import load_network
+from utils.data.datasets import ValidationDataset
+from utils.evaluation.metrics import Metrics, format_metrics
+from utils.monitoring.monitor import Monitor
+from utils.structures import Detections, Image
+from utils.training.batches import TrainingBatches, ValidationBatches
+from utils.training.progress import Progress
+from utils.training.runs import Run
+from utils.visualization.draw import draw_boxes, draw_detections, grid, write_image
+from utils.visualization.metrics_plots import plot_confusion, plot_precision_recall
+
+EXAMPLES = 8  # validation photos that are shown with their detections
+LOWEST_SCORE = 0.25  # of a detection that is drawn
+COLUMNS = 4  # of pictures beside each other
+
+
+def open_monitor(run: Run, settings: TrainSettings, progress: Progress) -> Monitor:
+    """The record of the run; that of a run that goes on keeps the rows of the epochs done."""
+    return Monitor(
+        run.folder,
+        visdom=settings.monitoring.visdom_url if settings.monitoring.visdom else "",
+        name=run.name,
+        resume_before=progress.epoch + 1 if settings.training.resume else None,
+        keep=settings.monitoring.keep_visdom,
+    )
+
+
+def training_figures(means: Mapping[str, float]) -> dict[str, float]:
+    """The figures of a training epoch, by plot and curve."""
+    return {
+        "loss/box": means["box"],
+        "loss/objectness": means["objectness"],
+        "loss/classes": means["classes"],
+        **({"loss/teacher": means["teacher"]} if means["teacher"] else {}),
+        "training/precision": means["precision"],
+        "training/recall": means["recall"],
+        "lr/lr": means["lr"],
+        "speed/images_per_second": means["images_per_second"],
+    }
+
+
+def validation_figures(metrics: Metrics, names: Sequence[str]) -> dict[str, float]:
+    """The figures of an evaluation, by plot and curve."""
+    figures = {
+        "metrics/precision": metrics.mean_precision,
+        "metrics/recall": metrics.mean_recall,
+        "mAP/mAP@.5": metrics.mean_ap,
+        "mAP/mAP@.5:.95": metrics.mean_ap_50_95,
+    }
+    return figures | {f"AP/{name}": float(ap) for name, ap in zip(names, metrics.ap, strict=True)}
+
+
+def epoch_report(
+    title: str, figures: Mapping[str, float], metrics: Metrics, names: Sequence[str]
+) -> str:
+    """An epoch that was evaluated, as tables; figures by class or decile stay out of the first."""
+    long = ("AP/", "scales/")
+    shown = {name: value for name, value in figures.items() if not name.startswith(long)}
+    table = AsciiTable([list(shown), [f"{value:.4g}" for value in shown.values()]]).table
+    return f"{title}\n{table}\n{format_metrics(metrics, names)}"
+
+
+def write_augmented_batch(training: TrainingBatches, path: Path) -> None:
+    """Draw the first photos as the network will see them, with their boxes."""
+    dataset, names = training.dataset, training.photos.names
+    count = min(training.settings.data.batch_size, len(dataset))
+    samples = [dataset[0, index] for index in range(count)]
+    pictures = [draw_boxes(s.image, s.boxes, s.labels, names) for s in samples]
+    write_image(path, grid(pictures, columns=COLUMNS))
+
+
+def show_examples(
+    monitor: Monitor, epoch: int, validation: ValidationBatches, detections: Sequence[Detections]
+) -> None:
+    """Show example pictures in Visdom, where it is used."""
+    if monitor.address:
+        names = validation.dataset.photos.names
+        pictures = _example_pictures(validation.dataset, detections, names)
+        monitor.images(epoch, "validation", pictures)
+
+
+def _example_pictures(
+    validation: ValidationDataset, detections: Sequence[Detections], names: Sequence[str]
+) -> list[Image]:
+    """Some validation photos, spread over all, with the detections on them."""
+    step = max(1, len(validation) // EXAMPLES)
+    indices = range(0, min(len(validation), step * EXAMPLES), step)
+    return [
+        draw_detections(validation.photos.image(i), _confident(detections[i]), names)
+        for i in indices
+    ]
+
+
+def _confident(detections: Detections) -> Detections:
+    keep = detections.scores >= LOWEST_SCORE
+    return Detections(detections.boxes[keep], detections.scores[keep], detections.labels[keep])
+
+
+def report_best(run: Run, settings: TrainSettings, validation: ValidationBatches) -> None:
+    """Evaluate the best network once more, as saved, and draw what it does."""
+    best = run.weights / "best.pt"
+    network = load_network(TrainedNetwork(weights=str(best), device=settings.model.device))
+    metrics, detections = validation.evaluate(network.model)
+    plot_precision_recall(metrics, network.names, run.folder / "precision_recall.png")
+    plot_confusion(metrics, network.names, run.folder / "confusion.png")
+    pictures = _example_pictures(validation.dataset, detections, network.names)
+    write_image(run.folder / "examples.jpg", grid(pictures, columns=COLUMNS))
+    print(f"the best epoch, {best}:\n{format_metrics(metrics, network.names)}")
+    print(f"pictures are in {run.folder}")
