@@ -91,7 +91,7 @@ class ValidationBatches:
             model,
             self.loader,
             self.dataset.targets,
-            letterbox=self.dataset.letterbox,
             self.settings.evaluation,
             self.settings.nms,
+            letterbox=self.dataset.letterbox,
         )
