@@ -49,6 +49,16 @@ def test_boxes_are_in_pixels_of_the_photo_and_cut_to_it(model: Darknet, letterbo
     torch.testing.assert_close(blue[order], expected, atol=1e-3, rtol=0)
 
 
+def test_the_input_need_not_be_square(model: Darknet) -> None:
+    photo = torch.tensor(RED, dtype=torch.uint8).expand(SIZE[1], SIZE[0], 3).numpy()
+    images = network_input(photo, (96, 64), letterbox=False)[None]
+    (detections,) = predict(model, images, [SIZE], NMS, letterbox=False)
+    widths, heights = (detections.boxes[:, 2:] - detections.boxes[:, :2]).T
+    assert len(detections) == 3 * 2  # cells of 32 pixels
+    assert widths.tolist() == pytest.approx([20 * 128 / 96] * 6)
+    assert heights.tolist() == pytest.approx([20 * 96 / 64] * 6)
+
+
 def test_photos_keep_their_order_across_batches(model: Darknet) -> None:
     loader = [batch(RED, BLACK), batch(BLUE)]
     detections = detect_all(model, loader, NMS, letterbox=False)
