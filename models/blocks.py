@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.head import Head
 from models.netdef import Section
 
 # Public sources name 1e-5 and 1e-6. Measured on real networks: with 1e-6 a forward pass equals
@@ -320,6 +321,85 @@ def dropout_probability(section: Section) -> float:
     return probability
 
 
+Shape = tuple[int, int, int]  # channels, height, width
+
+
+def shape_text(shape: Shape) -> str:
+    """A shape as messages name it, such as 16x20x20."""
+    return "x".join(map(str, shape))
+
+
+def slide(section: Section, shape: Shape, channels: int) -> Shape:
+    """The shape after the window of a convolution or a pooling has slid over a map.
+
+    Raises:
+        InputError: the window is larger than the padded map.
+    """
+    window = Window.of(section)
+    _, height, width = shape
+    down, right = window.strides
+    free = (height + window.padding - window.extent, width + window.padding - window.extent)
+    if min(free) < 0:
+        size = f"{window.extent}x{window.extent}"
+        raise section.error(f"window {size} does not fit into {shape_text(shape)}", "size")
+    return channels, free[0] // down + 1, free[1] // right + 1
+
+
+def _pooled(section: Section, shape: Shape) -> Shape:
+    return slide(section, shape, shape[0])
+
+
+def _upsampled(section: Section, shape: Shape) -> Shape:
+    stride = section.integer("stride", 2, at_least=1)
+    return shape[0], shape[1] * stride, shape[2] * stride
+
+
+def _rearranged(section: Section, shape: Shape) -> Shape:
+    channels, height, width = shape
+    stride = section.integer("stride", 1, at_least=1)
+    if channels % stride**2 or height % stride or width % stride:
+        raise section.error(f"cannot rearrange {shape_text(shape)}", "stride")
+    return channels * stride**2, height // stride, width // stride
+
+
+def _head_map(section: Section, shape: Shape) -> Shape:
+    head = Head.of(section)
+    if head.channels != shape[0]:
+        raise section.error(
+            f"{shape[0]} channels before it, expected {len(head.anchors)}·(5+{head.classes})"
+            f" = {head.channels}",
+            "classes",
+        )
+    return shape
+
+
+@dataclass(frozen=True)
+class OneInput:
+    """A kind of section that reads one map.
+
+    Attributes:
+        build: its module.
+        shape: of its output, from the section and the shape of the map that it reads.
+    """
+
+    build: Callable[[Section], nn.Module]
+    shape: Callable[[Section, Shape], Shape] = lambda section, shape: shape
+
+
+# To add a section, write its entry here and its keys in models/netdef.py: KEYS.
+ONE_INPUT = {
+    "maxpool": OneInput(Pool, _pooled),
+    "local_avgpool": OneInput(Pool, _pooled),
+    "avgpool": OneInput(
+        lambda section: nn.AdaptiveAvgPool2d(1), lambda section, shape: (shape[0], 1, 1)
+    ),
+    "upsample": OneInput(Upsample, _upsampled),
+    "reorg": OneInput(Reorg, _rearranged),
+    "dropout": OneInput(lambda section: nn.Dropout(dropout_probability(section))),
+    "yolo": OneInput(lambda section: nn.Identity(), _head_map),  # models.head decodes
+}
+
+
 def build(section: Section, inputs: int, channels: int) -> nn.Module:
     """The module of a section.
 
@@ -332,18 +412,8 @@ def build(section: Section, inputs: int, channels: int) -> nn.Module:
         return Convolution(section, channels)
     if section.kind == "shortcut":
         return Shortcut(section, inputs, channels)
-    return SIMPLE[section.kind](section)
-
-
-SIMPLE: dict[str, Callable[[Section], nn.Module]] = {
-    "maxpool": Pool,
-    "local_avgpool": Pool,
-    "avgpool": lambda section: nn.AdaptiveAvgPool2d(1),
-    "scale_channels": Scale,
-    "sam": Scale,
-    "upsample": Upsample,
-    "reorg": Reorg,
-    "dropout": lambda section: nn.Dropout(dropout_probability(section)),
-    "route": lambda section: nn.Identity(),  # `propagate` concatenates
-    "yolo": lambda section: nn.Identity(),  # models.head decodes
-}
+    if section.kind in ("sam", "scale_channels"):
+        return Scale(section)
+    if section.kind == "route":
+        return nn.Identity()  # `propagate` concatenates
+    return ONE_INPUT[section.kind].build(section)

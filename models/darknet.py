@@ -8,9 +8,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from models.blocks import Convolution, Window, build
+from models.blocks import ONE_INPUT, Convolution, Shape, build, shape_text, slide
 from models.head import Head
-from models.netdef import NetDef, Section
+from models.netdef import NetDef
 from utils.errors import InputError
 
 T = TypeVar("T")
@@ -82,9 +82,6 @@ def propagate(
         yield value
 
 
-Shape = tuple[int, int, int]  # channels, height, width
-
-
 def shapes(netdef: NetDef, size: tuple[int, int] | None = None) -> list[Shape]:
     """Each layer's output shape.
 
@@ -100,7 +97,7 @@ def shapes(netdef: NetDef, size: tuple[int, int] | None = None) -> list[Shape]:
 
     def conv(index: int, shape: Shape) -> Shape:
         section = layers[index]
-        return _slide(section, shape, section.integer("filters", 1, at_least=1))
+        return slide(section, shape, section.integer("filters", 1, at_least=1))
 
     def add(index: int, inputs: list[Shape]) -> Shape:
         section = layers[index]
@@ -108,19 +105,21 @@ def shapes(netdef: NetDef, size: tuple[int, int] | None = None) -> list[Shape]:
             vector, full = inputs
             if vector != (full[0], 1, 1):
                 raise section.error(
-                    f"expected {full[0]}x1x1 before it, found {_text(vector)}", "from"
+                    f"expected {full[0]}x1x1 before it, found {shape_text(vector)}", "from"
                 )
             return full
         for other in inputs[1:]:
             if other != inputs[0]:
-                raise section.error(f"cannot add {_text(other)} to {_text(inputs[0])}", "from")
+                raise section.error(
+                    f"cannot add {shape_text(other)} to {shape_text(inputs[0])}", "from"
+                )
         return inputs[0]
 
     def cat(index: int, inputs: list[Shape]) -> Shape:
         for other in inputs[1:]:
             if other[1:] != inputs[0][1:]:
                 raise layers[index].error(
-                    f"cannot concatenate {_text(other)} with {_text(inputs[0])}", "layers"
+                    f"cannot concatenate {shape_text(other)} with {shape_text(inputs[0])}", "layers"
                 )
         return sum(shape[0] for shape in inputs), *inputs[0][1:]
 
@@ -132,48 +131,10 @@ def shapes(netdef: NetDef, size: tuple[int, int] | None = None) -> list[Shape]:
         return shape[0] // groups, *shape[1:]
 
     def other(index: int, shape: Shape) -> Shape:
-        section = layers[index]
-        c, h, w = shape
-        if section.kind in ("maxpool", "local_avgpool"):
-            return _slide(section, shape, c)
-        if section.kind == "avgpool":
-            return c, 1, 1
-        if section.kind == "upsample":
-            s = section.integer("stride", 2, at_least=1)
-            return c, h * s, w * s
-        if section.kind == "reorg":
-            s = section.integer("stride", 1, at_least=1)
-            if c % (s * s) or h % s or w % s:
-                raise section.error(f"cannot rearrange {_text(shape)}", "stride")
-            return c * s * s, h // s, w // s
-        if section.kind == "yolo":
-            head = Head.of(section)
-            if head.channels != c:
-                raise section.error(
-                    f"{c} channels before it, expected {len(head.anchors)}·(5+{head.classes})"
-                    f" = {head.channels}",
-                    "classes",
-                )
-        return shape
+        return ONE_INPUT[layers[index].kind].shape(layers[index], shape)
 
     image = (netdef.channels, height, width)
     return list(propagate(netdef, image, conv=conv, add=add, cat=cat, part=part, other=other))
-
-
-def _slide(section: Section, shape: Shape, channels: int) -> Shape:
-    """The shape after a convolution's or a pooling's window has slid over a map."""
-    window = Window.of(section)
-    _, h, w = shape
-    down, right = window.strides
-    free = (h + window.padding - window.extent, w + window.padding - window.extent)
-    if min(free) < 0:
-        size = f"{window.extent}x{window.extent}"
-        raise section.error(f"window {size} does not fit into {_text(shape)}", "size")
-    return channels, free[0] // down + 1, free[1] // right + 1
-
-
-def _text(shape: Shape) -> str:
-    return "x".join(map(str, shape))
 
 
 def stride(netdef: NetDef) -> int:
