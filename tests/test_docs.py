@@ -3,6 +3,7 @@
 import doctest
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,14 @@ from utils.backends.registry import ENGINES
 from utils.data.labels import FORMATS
 
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
-TABLES = (netdef.KEYS, blocks.ONE_INPUT, IMPORTANCE, STRATEGIES, ENGINES, FORMATS)
+TABLES: tuple[dict[str, Any], ...] = (
+    netdef.KEYS,
+    blocks.ONE_INPUT,
+    IMPORTANCE,
+    STRATEGIES,
+    ENGINES,
+    FORMATS,
+)
 
 
 @pytest.fixture
