@@ -10,157 +10,101 @@ A .cfg stands for the network with random weights, which is as fast as a trained
 networks, each is compared with the first. Prints a table and leaves benchmark.md, benchmark.csv and
 benchmark.png in the output folder. `--seconds` bounds the time that is spent on measuring.
 `--peers` lets public PyTorch implementations take turns with ours where they are installed, see
-utils/benchmark/peers.py. `--memory` opens everything once more, each in a process of its own.
+tools/peers.py. `--memory` opens everything once more, each in a process of its own.
 `--data` measures mAP as well, through every engine, and leaves mean_ap.png, mAP against
 milliseconds.
 """
 
-import dataclasses
+from __future__ import annotations
+
 import sys
-from collections.abc import Callable
-from pathlib import Path
 
-import torch
-
-from import_param import Benchmark, BenchmarkSettings, TrainedNetwork
-from models import netdef as cfg_files
-from models.darknet import Darknet
-from utils.backends import ENGINES, PRECISIONS, install_command
-from utils.benchmark.accuracy import validation_photos, with_mean_ap
-from utils.benchmark.latency import (
-    UPSTREAM,
-    Candidate,
-    csv_table,
-    markdown_table,
-    measure,
-    open_all,
-    plot,
-    plot_accuracy,
-    terminal_table,
-)
-from utils.benchmark.memory import MEMORY, with_memory
-from utils.benchmark.peers import PEERS
-from utils.checkpoint import check_for_photos, check_size, load_network
-from utils.data.calibration import sample_images
-from utils.errors import InputError, run
-from utils.files import output_folder, write_text
+from import_param import Benchmark, BenchmarkSettings
+from utils.errors import run
 from utils.settings import load, save
-from utils.timing import machine, version
-
-RANDOM_PHOTOS = 8  # that int8 is calibrated on where only its speed is asked for
 
 
 def main(argv: list[str] | None = None) -> None:
-    p = load(BenchmarkSettings, argv)
-    if p.benchmark.threads:
-        torch.set_num_threads(p.benchmark.threads)
-    engines, precisions = choose(p.benchmark)
-    candidates = open_networks(p)
-    photos = validation_photos(candidates, p.data) if p.data.data else None
-    folder = output_folder(p.benchmark.output)
-    opened = open_all(candidates, engines, precisions, p.benchmark.batches, p.benchmark.threads)
-    found = measure(candidates, opened, p.benchmark.rounds, p.benchmark.seconds)
+    """Read the flags, open the networks, time them in turns, and write tables and plots."""
+    settings = load(BenchmarkSettings, argv)
+    # Imported after the flags are read, so that --help and a mistyped flag need no torch.
+    import torch
+
+    from tools.peers import PEERS
+    from utils.benchmark.accuracy import validation_photos, with_mean_ap
+    from utils.benchmark.latency import measure
+    from utils.benchmark.memory import with_memory
+    from utils.benchmark.networks import open_all, open_candidates
+    from utils.benchmark.tables import (
+        csv_table,
+        markdown_table,
+        plot,
+        plot_accuracy,
+        terminal_table,
+    )
+    from utils.files import output_folder, write_text
+
+    benchmark = settings.benchmark
+    if benchmark.threads:
+        torch.set_num_threads(benchmark.threads)
+    engines, peers = choose_engines(benchmark), PEERS if benchmark.peers else {}
+    candidates = open_candidates(benchmark, settings.data)
+    photos = validation_photos(candidates, settings.data) if settings.data.data else None
+    folder = output_folder(benchmark.output)
+    opened = open_all(candidates, engines, benchmark, peers)
+    rows = measure(candidates, opened, benchmark)
     if photos:
-        found = with_mean_ap(candidates, found, opened, photos, p.evaluation, p.nms)
-    if p.benchmark.memory:
+        rows = with_mean_ap(candidates, rows, opened, photos, settings.evaluation, settings.nms)
+    if benchmark.memory:
         opened.clear()
-        found = with_memory(candidates, found, p.benchmark.threads)
-    text = about(p, engines)
-    print(f"{terminal_table(found)}\n{text}")
-    save(p, folder / "settings.json")
-    write_text(folder / "benchmark.md", markdown_table(found, text))
-    write_text(folder / "benchmark.csv", csv_table(found))
-    plot(found, folder / "benchmark.png")
+        rows = with_memory(candidates, rows, benchmark.threads, peers)
+    method = method_text(settings, engines, list(peers))
+    print(f"{terminal_table(rows)}\n{method}")
+    save(settings, folder / "settings.json")
+    write_text(folder / "benchmark.md", markdown_table(rows, method))
+    write_text(folder / "benchmark.csv", csv_table(rows))
+    plot(rows, folder / "benchmark.png")
     if photos:
-        plot_accuracy(found, folder / "mean_ap.png")
+        plot_accuracy(rows, folder / "mean_ap.png")
     print(f"benchmark.md, .csv and .png are in {folder}")
 
 
-def choose(asked: Benchmark) -> tuple[list[str], list[str]]:
-    """The engines and precisions to measure; engines that are not installed are told."""
-    engines = list(asked.engines)
-    if not engines:
-        engines = [name for name in ENGINES if not install_command(name)]
-        missing = [name for name in ENGINES if name not in engines]
-        if missing:
-            print(f"not installed: {', '.join(missing)}: pip install -r requirements/engines.txt")
-    for name in engines:
+def choose_engines(settings: Benchmark) -> list[str]:
+    """The engines to measure; of all engines, those that are not installed are told."""
+    from utils.backends import ENGINES, install_command
+
+    for name in settings.engines:
         install_command(name)  # refuses what is not known
-    for precision in asked.precisions:
-        if precision not in PRECISIONS:
-            raise InputError(f"precisions={precision!r}: expected some of {', '.join(PRECISIONS)}")
-    return [*engines, *(PEERS if asked.peers else ())], list(asked.precisions)
+    if settings.engines:
+        return list(settings.engines)
+    installed = [name for name in ENGINES if not install_command(name)]
+    if missing := [name for name in ENGINES if name not in installed]:
+        print(f"not installed: {', '.join(missing)}: pip install -r requirements/engines.txt")
+    return installed
 
 
-def open_networks(p: BenchmarkSettings) -> list[Candidate]:
-    """The networks, with photos to calibrate on where int8 is asked for."""
-    asked = p.benchmark
-    found = [open_one(path, short(path, asked.weights), asked.img_size) for path in asked.weights]
-    if "int8" in asked.precisions:
-        found = [dataclasses.replace(one, calibration=photos_for(one, p)) for one in found]
-    return found
-
-
-def photos_for(candidate: Candidate, p: BenchmarkSettings) -> torch.Tensor:
-    """What int8 is calibrated on."""
-    if path := p.benchmark.calibration or p.data.data:
-        source, count = dataclasses.replace(p.data, data=path), p.benchmark.calibration_photos
-        return sample_images(source, candidate.size, candidate.letterbox, count)
-    return torch.rand(RANDOM_PHOTOS, 3, *reversed(candidate.size))
-
-
-def open_one(path: str, name: str, img_size: int) -> Candidate:
-    """A trained network, or a .cfg with random weights; on the CPU."""
-    if Path(path).suffix != ".cfg":
-        network = load_network(TrainedNetwork(weights=path, device="cpu", img_size=img_size))
-        own, used = ("x".join(map(str, s)) for s in (network.model.netdef.size, network.size))
-        if own != used:
-            print(f"note: {name}: made for {own} px, measured at {used} (--img_size 0: at its own)")
-        return Candidate(name, network.model, network.size, letterbox=network.letterbox)
-    netdef = cfg_files.load(path)
-    check_for_photos(netdef)
-    size = (img_size, img_size) if img_size else netdef.size
-    check_size(netdef, size)
-    return Candidate(name, Darknet(netdef).eval(), size, None, netdef.letterbox, trained=False)
-
-
-def short(path: str, others: tuple[str, ...]) -> str:
-    """A name for a network: its file's, with as much of its path as sets it apart from others.
-
-    Raises InputError where it is among them twice.
-    """
-    ways: tuple[Callable[[Path], str], ...] = (
-        lambda p: p.stem,
-        lambda p: f"{p.parent.name}/{p.stem}",
-        str,
-    )
-    for name in ways:
-        if [name(Path(other)) for other in others].count(name(Path(path))) == 1:
-            return name(Path(path))
-    raise InputError(f"weights={path!r}: expected each network once")
-
-
-def about(p: BenchmarkSettings, engines: list[str]) -> str:
+def method_text(settings: BenchmarkSettings, engines: list[str], peers: list[str]) -> str:
     """How it was measured, in words."""
-    asked, data = p.benchmark, p.data.data
-    packages = dict.fromkeys(
-        ENGINES[name].packages[0] if name in ENGINES else name
-        for name in ("torch", *engines)
-        if name not in PEERS or version(name)
-    )
+    from utils.backends import ENGINES
+    from utils.benchmark.latency import UPSTREAM
+    from utils.benchmark.memory import METHOD
+    from utils.timing import machine, version
+
+    benchmark, data = settings.benchmark, settings.data.data
+    packages = [ENGINES[name].packages[0] for name in ("torch", *engines)]
+    packages = list(dict.fromkeys([*packages, *filter(version, peers)]))
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
-    size = f"{asked.img_size}x{asked.img_size} px" if asked.img_size else "each network's own size"
-    int8 = ""
-    if "int8" in asked.precisions and not (asked.calibration or data):
-        int8 = " int8 was calibrated on noise: for its speed alone."
-    peers = f" Peers decode boxes, too; vs {UPSTREAM}: times its speed." if asked.peers else ""
-    memory = f" Memory: {MEMORY}." if asked.memory else ""
-    mean_ap = f" mAP: of the validation photos of {data}." if data else ""
+    side = benchmark.img_size
+    size = f"{side}x{side} px" if side else "each network's own size"
+    on_noise = "int8" in benchmark.precisions and not (benchmark.calibration or data)
     return (
         f"{machine()}; {versions}. {size}; from images in memory to raw maps, median and quartiles "
-        f"of up to {asked.rounds} rounds in which all took turns; speed-up against the first "
+        f"of up to {benchmark.rounds} rounds in which all took turns; speed-up against the first "
         "network on the same engine; peak: the best of a large float32 convolution in these rounds."
-        f"{peers}{int8}{memory}{mean_ap}"
+        + (f" Peers decode boxes, too; vs {UPSTREAM}: times its speed." if peers else "")
+        + (" int8 was calibrated on noise: for its speed alone." if on_noise else "")
+        + (f" Memory: {METHOD}." if benchmark.memory else "")
+        + (f" mAP: of the validation photos of {data}." if data else "")
     )
 
 

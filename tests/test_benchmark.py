@@ -29,14 +29,6 @@ def test_it_leaves_a_table_and_a_plot(
     assert all(float(row["ms"]) > 0 for row in table)
 
 
-def test_a_network_has_as_much_of_its_path_for_a_name_as_it_needs() -> None:
-    paths = ("a/x/best.pt", "b/x/best.pt", "b/y/best.pt", "z.pt")
-    names = [benchmark.short(path, paths) for path in paths]
-    assert names == ["a/x/best.pt", "b/x/best.pt", "y/best", "z"]
-    with pytest.raises(InputError, match=r"weights='z.pt': expected each network once"):
-        benchmark.short("z.pt", ("z.pt", "z.pt"))
-
-
 @pytest.fixture
 def squares(tmp_path: Path) -> str:
     """A data set of two photos, with a red and a blue square where `colour_weights` finds them."""

@@ -19,9 +19,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-
-import torch
-from terminaltables import AsciiTable
+from typing import TYPE_CHECKING
 
 from import_param import (
     Augmentation,
@@ -34,25 +32,19 @@ from import_param import (
     TrainSettings,
     Whole,
 )
-from models import netdef as cfg_files
-from models.darknet import Darknet
-from models.netdef import NetDef
-from tools.training_peers import Task, endless, peer_step, write_yolo
-from utils.benchmark.peers import PEERS
-from utils.checkpoint import check_for_photos, check_size
-from utils.data.datasets import DetectionDataset, EpochSampler, training_loader
-from utils.data.photos import PhotoSet
-from utils.data.splits import open_split
 from utils.errors import InputError, run
-from utils.evaluation.metrics import compute_metrics
 from utils.settings import load
-from utils.structures import Batch, Detections, Targets
-from utils.timing import interleaved, machine, spread, version
-from utils.training.loop import TrainerFactory, has_fast_bfloat16, train_one_epoch
+
+if TYPE_CHECKING:
+    from models.netdef import NetDef
+    from utils.data.photos import PhotoSet
+    from utils.structures import Batch
 
 Turn = Callable[[], object]  # some batches
 
-PHOTOS, OBJECTS, BOXES, CLASSES = 5000, 10, 100, 80  # of the evaluation that is timed, as COCO's
+# Of the evaluation that is timed, as COCO has them: photos, ground-truth objects and detections in
+# each, and classes.
+PHOTOS, OBJECTS, DETECTIONS, CLASSES = 5000, 10, 100, 80
 
 
 @dataclass(frozen=True)
@@ -79,88 +71,109 @@ class TrainingSpeedSettings:
 
 
 def main(argv: list[str] | None = None) -> None:
-    p = load(TrainingSpeedSettings, argv)
-    threads = p.speed.threads or torch.get_num_threads()
+    """Read the flags, let training, loader and peers take turns, and print images a second."""
+    settings = load(TrainingSpeedSettings, argv)
+    # Imported after the flags are read, so that --help and a mistyped flag need no torch.
+    import torch
+
+    from utils.data.splits import open_split
+    from utils.timing import interleaved
+
+    speed = settings.speed
+    threads = speed.threads or torch.get_num_threads()
     torch.set_num_threads(threads)
-    netdef = network(p)
-    photos = open_split(p.data, "train")
+    netdef = open_netdef(settings.model)
+    photos = open_split(settings.data, "train")
     netdef = netdef.with_classes(len(photos.names))
+    uncached = dataclasses.replace(photos, cache={})
     with TemporaryDirectory() as folder:
         turns = {
-            "train.py": training(p, photos, netdef, Path(folder)),
-            "its loader": loading(p, photos, netdef),
-            "its loader, from files": loading(p, dataclasses.replace(photos, cache={}), netdef),
-            **(peers(p, photos, netdef, Path(folder) / "photos") if p.speed.peers else {}),
+            "train.py": training_turn(settings, photos, netdef, Path(folder)),
+            "its loader": loading_turn(settings, photos, netdef),
+            "its loader, from files": loading_turn(settings, uncached, netdef),
         }
+        if speed.peers:
+            turns |= peer_turns(settings, photos, netdef, Path(folder) / "photos")
         torch.set_num_threads(threads)  # ultralytics changes it
-        times = interleaved(turns, p.speed.rounds, warm_up=1)
-    print(f"{table(times, p.speed.turn * p.data.batch_size)}\n{about(p, photos)}")
-    if p.speed.evaluation:
+        times = interleaved(turns, speed.rounds, warm_up=1)
+    print(f"{table(times, speed.turn * settings.data.batch_size)}\n{method_text(settings, photos)}")
+    if speed.evaluation:
         print(
-            f"evaluation of {PHOTOS} photos x {BOXES} boxes, {CLASSES} classes: "
+            f"evaluation of {PHOTOS} photos x {DETECTIONS} boxes, {CLASSES} classes: "
             f"{evaluation_seconds():.2f} s"
         )
 
 
-def network(p: TrainingSpeedSettings) -> NetDef:
-    netdef = cfg_files.load(p.model.cfg)
+def open_netdef(settings: Model) -> NetDef:
+    """The network to train, at the size that is asked for."""
+    from models import netdef as cfg_files
+    from utils.checkpoint import check_for_photos, check_size
+
+    netdef = cfg_files.load(settings.cfg)
     check_for_photos(netdef)
-    if p.model.img_size:
-        netdef = netdef.with_net_options(width=p.model.img_size, height=p.model.img_size)
+    if settings.img_size:
+        netdef = netdef.with_net_options(width=settings.img_size, height=settings.img_size)
     check_size(netdef, netdef.size)
     return netdef
 
 
-def loader(p: TrainingSpeedSettings, photos: PhotoSet, netdef: NetDef) -> Iterator[Batch]:
+def endless_batches(
+    settings: TrainingSpeedSettings, photos: PhotoSet, netdef: NetDef
+) -> Iterator[Batch]:
     """Batches as train.py gets them, without end."""
+    from tools.peers import endless
+    from utils.data.datasets import DetectionDataset, EpochSampler, training_loader
+
     dataset = DetectionDataset(
-        photos,
-        netdef.size,
-        netdef.letterbox,
-        p.augmentation,
-        p.training,
+        photos, netdef.size, netdef.letterbox, settings.augmentation, settings.training
     )
-    sampler = EpochSampler(len(dataset), p.training.seed)
-    return endless(training_loader(dataset, sampler, dataclasses.replace(p.data, workers=0)))
+    sampler = EpochSampler(len(dataset), settings.training.seed)
+    return endless(training_loader(dataset, sampler, dataclasses.replace(settings.data, workers=0)))
 
 
-def training(
-    p: TrainingSpeedSettings,
-    photos: PhotoSet,
-    netdef: NetDef,
-    folder: Path,
+def training_turn(
+    settings: TrainingSpeedSettings, photos: PhotoSet, netdef: NetDef, folder: Path
 ) -> Turn:
     """train.py's steps, with their loading."""
+    from models.darknet import Darknet
+    from utils.training.loop import TrainerFactory, train_one_epoch
+
     model = Darknet(netdef)
     model.init_heads_(netdef.heads)
-    settings = TrainSettings(training=p.training, loss=p.loss)
-    trainer = TrainerFactory(settings, -(-len(photos) // p.data.batch_size), folder)(model)
-    batches = loader(p, photos, netdef)
-    return lambda: train_one_epoch(trainer, islice(batches, p.speed.turn), p.speed.turn, "training")
+    steps = -(-len(photos) // settings.data.batch_size)
+    train_settings = TrainSettings(training=settings.training, loss=settings.loss)
+    trainer = TrainerFactory(train_settings, steps, folder)(model)
+    batches, count = endless_batches(settings, photos, netdef), settings.speed.turn
+    return lambda: train_one_epoch(trainer, islice(batches, count), count, "training")
 
 
-def loading(p: TrainingSpeedSettings, photos: PhotoSet, netdef: NetDef) -> Turn:
+def loading_turn(settings: TrainingSpeedSettings, photos: PhotoSet, netdef: NetDef) -> Turn:
     """Its loader alone."""
-    batches = loader(p, photos, netdef)
-    return turn_of(lambda: next(batches), p.speed.turn)
+    batches = endless_batches(settings, photos, netdef)
+    return turn_of(lambda: next(batches), settings.speed.turn)
 
 
-def peers(
-    p: TrainingSpeedSettings, photos: PhotoSet, netdef: NetDef, folder: Path
+def peer_turns(
+    settings: TrainingSpeedSettings, photos: PhotoSet, netdef: NetDef, folder: Path
 ) -> dict[str, Turn]:
     """The training of other projects; those that cannot are told."""
-    found: dict[str, Turn] = {}
-    for name in PEERS:
-        listed = write_yolo(photos, folder / name)
-        task = Task(netdef, Path(p.model.cfg).stem, len(photos.names), listed, p.data.batch_size)
+    from tools.peers import STEPS, Task, peer_step, write_yolo
+
+    turns: dict[str, Turn] = {}
+    network, batch = Path(settings.model.cfg).stem, settings.data.batch_size
+    for name in STEPS:
+        photo_list = write_yolo(photos, folder / name)
+        task = Task(netdef, network, len(photos.names), photo_list, batch)
         try:
-            found[name] = turn_of(peer_step(name, task), p.speed.turn)
+            turns[name] = turn_of(peer_step(name, task), settings.speed.turn)
         except InputError as error:
             print(f"left out: {error}")
-    return found
+    return turns
 
 
 def turn_of(step: Callable[[], object], count: int) -> Turn:
+    """So many steps."""
+
     def turn() -> None:
         for _ in range(count):
             step()
@@ -170,16 +183,20 @@ def turn_of(step: Callable[[], object], count: int) -> Turn:
 
 def table(times: dict[str, list[float]], images: int) -> str:
     """Images a second, from the milliseconds that turns of so many images took."""
-    medians = {name: spread(found)[0] for name, found in times.items()}
+    from terminaltables import AsciiTable
+
+    from utils.timing import spread
+
     lines = [["", "images/s", "quartiles", "times train.py"]]
-    for name, found in times.items():
-        _, low, high = spread(found)
+    train_median, _, _ = spread(times["train.py"])
+    for name, values in times.items():
+        median, low, high = spread(values)
         lines.append(
             [
                 name,
-                f"{1000 * images / medians[name]:.1f}",
+                f"{1000 * images / median:.1f}",
                 f"{1000 * images / high:.1f}-{1000 * images / low:.1f}",
-                f"{medians['train.py'] / medians[name]:.2f}",
+                f"{train_median / median:.2f}",
             ]
         )
     drawn = AsciiTable(lines)
@@ -187,20 +204,33 @@ def table(times: dict[str, list[float]], images: int) -> str:
     return drawn.table
 
 
-def about(p: TrainingSpeedSettings, photos: PhotoSet) -> str:
-    names = [name for name in PEERS if p.speed.peers and version(name)]
-    versions = ", ".join(f"{name} {version(name)}" for name in ["torch", *names])
-    bfloat16 = p.training.amp and has_fast_bfloat16(torch.device("cpu"))
+def method_text(settings: TrainingSpeedSettings, photos: PhotoSet) -> str:
+    """How it was measured, in words."""
+    import torch
+
+    from tools.peers import STEPS
+    from utils.timing import machine, version
+    from utils.training.loop import has_fast_bfloat16
+
+    speed, data = settings.speed, settings.data
+    peers = [name for name in STEPS if speed.peers and version(name)]
+    versions = ", ".join(f"{name} {version(name)}" for name in ["torch", *peers])
+    bfloat16 = settings.training.amp and has_fast_bfloat16(torch.device("cpu"))
     return (
-        f"{machine()}; {versions}; {p.model.cfg}, batches of {p.data.batch_size}, "
+        f"{machine()}; {versions}; {settings.model.cfg}, batches of {data.batch_size}, "
         f"{'bfloat16' if bfloat16 else 'float32'}, {len(photos)} photos of which "
-        f"{len(photos.cache)} are kept in memory; medians and quartiles of {p.speed.rounds} rounds "
-        f"of {p.speed.turn} batches in which all took turns"
+        f"{len(photos.cache)} are kept in memory; medians and quartiles of {speed.rounds} rounds "
+        f"of {speed.turn} batches in which all took turns"
     )
 
 
 def evaluation_seconds() -> float:
     """Seconds that mAP takes on random boxes by COCO's rule, as many as COCO has."""
+    import torch
+
+    from utils.evaluation.metrics import compute_metrics
+    from utils.structures import Detections, Targets
+
     generator = torch.Generator().manual_seed(0)
 
     def boxes(count: int) -> torch.Tensor:
@@ -210,17 +240,17 @@ def evaluation_seconds() -> float:
     def labels(count: int) -> torch.Tensor:
         return torch.randint(CLASSES, (count,), generator=generator)
 
-    targets, found = [], []
+    targets, detections = [], []
     for _ in range(PHOTOS):
         objects = boxes(OBJECTS)
         area = (objects[:, 2:] - objects[:, :2]).prod(1)
         targets.append(
             Targets(objects, labels(OBJECTS), torch.zeros(OBJECTS, dtype=torch.bool), area)
         )
-        scores = torch.rand(BOXES, generator=generator).sort(descending=True).values
-        found.append(Detections(boxes(BOXES), scores, labels(BOXES)))
+        scores = torch.rand(DETECTIONS, generator=generator).sort(descending=True).values
+        detections.append(Detections(boxes(DETECTIONS), scores, labels(DETECTIONS)))
     start = time.perf_counter()
-    compute_metrics(targets, found, CLASSES, Evaluation())
+    compute_metrics(targets, detections, CLASSES, Evaluation())
     return time.perf_counter() - start
 
 

@@ -10,66 +10,70 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
-from models.netdef import NetDef
-from pruning.residual_blocks import residual_blocks
-from utils.checkpoint import read_checkpoint
+from import_param import BelowOne, Count, NotNegative, Positive, RunName, Speedup, Whole
 from utils.errors import InputError
-from utils.training.runs import Run
 
-TAUGHT = 0.85  # from this share of the channels on, fine-tuning is tried with a teacher, too
-SMALL = 0.85  # the share of the operations that the main cut takes away
-HALF = 0.5  # the share of the residual blocks that `layer` removes
-POLL = 0.5  # seconds between looks at the running processes
+if TYPE_CHECKING:
+    from models.netdef import NetDef
+    from utils.training.runs import Run
+
+TEACHER_FROM = 0.85  # from this share of the channels on, fine-tuning is tried with a teacher, too
+MAIN_CUT = 0.85  # the share of the operations that the main cut takes away
+BLOCKS_CUT = 0.5  # the share of the residual blocks that `layer` removes
+POLL_SECONDS = 0.5  # between looks at the running processes
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How the networks of an experiment are trained.
+class Reproduce:
+    """The reference experiment of pruning."""
 
-    cfg, weights: the network and what it starts from. data: the photos. name: of the experiment,
-    with which every run's name begins. channels: shares of the channels that slim cuts. seeds: how
-    many times the main rows are run. dense_epochs: of training before the sparse one, for `weights`
-    that are too far from the photos. lr, tune_lr: learning rates up to a cut, and of all that
-    starts from one.
-    """
-
-    name: str
-    cfg: str
-    weights: str
-    data: str
-    img_size: int
-    dense_epochs: int
-    sparse_epochs: int
-    tune_epochs: int
-    lr: float
-    tune_lr: float
-    sparse_rate: float
-    channels: tuple[float, ...]
-    speedups: tuple[float, ...]
-    eval_every: int
-    seeds: int
+    name: RunName = ""  # with which its runs' names begin; empty = from the .data and .cfg
+    cfg: str = "config/yolov3-tiny.cfg"  # the network
+    weights: str = "yolov3-tiny.weights"  # what it starts from, as train.py's `weights`
+    data: str = "data/custom.data"  # the photos
+    img_size: Count = 320  # input width and height, pixels
+    dense_epochs: Whole = 0  # of training before the sparse one
+    sparse_epochs: Count = 20  # of sparse training
+    tune_epochs: Count = 40  # of fine-tuning; others train for the sum of these three
+    lr: Positive = 3e-3  # learning rate up to a cut
+    tune_lr: Positive = 3e-3  # learning rate from a cut, and of its controls
+    sparse_rate: NotNegative = 2.5e-4  # as train.py's
+    channels: tuple[BelowOne, ...] = (0.5, 0.7, 0.85, 0.95)  # shares of them that slim cuts
+    # times faster, by latency and by its rivals
+    speedups: tuple[Speedup, ...] = (1.5, 2.0, 3.0, 4.0)
+    only: tuple[str, ...] = ()  # rows whose label has one of these words, and "dense"; none = all
+    eval_every: Count = 4  # epochs between evaluations
+    seeds: Count = 3  # of the main rows; the others are run once
+    jobs: Count = 2  # runs at once, each with its share of the cores
 
     @property
-    def total(self) -> int:
+    def run_name(self) -> str:
+        """The name of the experiment, with which its runs' names begin."""
+        return self.name or f"{Path(self.data).stem}-{Path(self.cfg).stem}"
+
+    @property
+    def total_epochs(self) -> int:
         """The epochs of whatever is trained in one go."""
         return self.dense_epochs + self.sparse_epochs + self.tune_epochs
 
 
 @dataclass(frozen=True)
 class Step:
-    """A run of train.py or prune.py. after: the steps whose results it starts from."""
+    """A run of train.py or prune.py."""
 
     name: str
     script: str
     flags: tuple[str, ...]
-    after: tuple[Step, ...] = ()
-    epochs: int = 0
+    after: tuple[Step, ...] = ()  # the steps whose results it starts from
+    epochs: int = 0  # of a training
 
     @property
     def run(self) -> Run:
+        """Its folders."""
+        from utils.training.runs import Run
+
         return Run(self.name)
 
     @property
@@ -80,6 +84,9 @@ class Step:
 
     @property
     def done(self) -> bool:
+        """Whether it came to its result."""
+        from utils.checkpoint import read_checkpoint
+
         if not self.result.is_file():
             return False
         return not self.epochs or read_checkpoint(self.result).training["epoch"] == self.epochs
@@ -99,174 +106,196 @@ class Step:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table. By seed: cut, the cuts, if it has any; trained, the trainings whose last
-    epochs count; taught, those with a teacher."""
+    """A line of the table; its steps are by seed."""
 
     label: str
-    trained: tuple[Step, ...]
-    cut: tuple[Step, ...] = ()
-    taught: tuple[Step, ...] = ()
+    trained: tuple[Step, ...]  # the trainings whose last epochs count
+    cut: tuple[Step, ...] = ()  # the cuts, if it has any
+    taught: tuple[Step, ...] = ()  # the trainings with a teacher
 
 
-def plan_rows(recipe: Recipe, netdef: NetDef) -> list[Row]:
-    """The rows of the table. netdef: of `recipe.cfg`; without residual blocks some rows make no
-    sense, and without shortcuts they would be `slim`'s."""
-    seeds = range(recipe.seeds)
-    dense = [_dense(recipe, seed) for seed in seeds]
-    sparse = [_sparse(recipe, seed) for seed in seeds]
-    cuts = [_cut(recipe, step, "slim", SMALL, "operations") for step in sparse]
-    random = [_after_cut(recipe, cut, "random", seed) for seed, cut in enumerate(cuts)]
-    thin = _cut(recipe, dense[0], "slim", SMALL, "operations", score="uniform")
+def plan_rows(settings: Reproduce, netdef: NetDef) -> list[Row]:
+    """The rows of the table.
+
+    Args:
+        settings: the experiment.
+        netdef: of `settings.cfg`; without residual blocks some rows make no sense, and without
+            shortcuts they would be `slim`'s.
+    """
+    seeds = range(settings.seeds)
+    dense = [_dense(settings, seed) for seed in seeds]
+    sparse = [_sparse(settings, seed) for seed in seeds]
+    cuts = [_cut(settings, step, "slim", MAIN_CUT, "operations") for step in sparse]
+    random = [_after_cut(settings, cut, "random", seed) for seed, cut in enumerate(cuts)]
+    thin = _cut(settings, dense[0], "slim", MAIN_CUT, "operations", importance="uniform")
     rows = [
         Row("dense", tuple(dense)),
         Row("sparse, not cut", tuple(sparse)),
-        _cut_row(recipe, f"slim, {SMALL:.0%} of operations", cuts, dense),
+        _cut_row(settings, f"slim, {MAIN_CUT:.0%} of operations", cuts, dense),
         Row("control: as the first cut, random weights", tuple(random)),
-        Row("control: uniformly thin, random weights", (_after_cut(recipe, thin, "random", 0),)),
-        Row(f"cut while training, {SMALL:.0%} of operations", (_gradual(recipe, 0),)),
+        Row("control: uniformly thin, random weights", (_after_cut(settings, thin, "random", 0),)),
+        Row(f"cut while training, {MAIN_CUT:.0%} of operations", (_gradual(settings, 0),)),
     ]
-    for percent in sorted(recipe.channels, reverse=True):
-        cut = _cut(recipe, sparse[0], "slim", percent, "channels")
-        teachers = dense[:1] if percent >= TAUGHT else []
-        rows.append(_cut_row(recipe, f"slim, {percent:.0%} of channels", [cut], teachers))
-    for strategy, percent, of in _others(netdef):
-        cut = _cut(recipe, sparse[0], strategy, percent, of)
-        what = "blocks" if strategy == "layer" else of
-        rows.append(_cut_row(recipe, f"{strategy}, {percent:.0%} of {what}", [cut]))
-    for speedup in recipe.speedups:
-        for strategy in _rivals(netdef):
-            cut = _cut_to_time(recipe, sparse[0], strategy, speedup)
-            rows.append(_cut_row(recipe, f"{strategy}, {speedup:g} times faster", [cut]))
+    for percent in sorted(settings.channels, reverse=True):
+        cut = _cut(settings, sparse[0], "slim", percent, "channels")
+        teachers = dense[:1] if percent >= TEACHER_FROM else []
+        rows.append(_cut_row(settings, f"slim, {percent:.0%} of channels", [cut], teachers))
+    for strategy, percent, of in _other_strategies(netdef):
+        cut = _cut(settings, sparse[0], strategy, percent, of)
+        unit = "blocks" if strategy == "layer" else of
+        rows.append(_cut_row(settings, f"{strategy}, {percent:.0%} of {unit}", [cut]))
+    for speedup in settings.speedups:
+        for strategy in _timed_strategies(netdef):
+            cut = _cut_to_time(settings, sparse[0], strategy, speedup)
+            rows.append(_cut_row(settings, f"{strategy}, {speedup:g} times faster", [cut]))
     return rows
 
 
-def _rivals(netdef: NetDef) -> list[str]:
+def _timed_strategies(netdef: NetDef) -> list[str]:
     """Strategies that are compared at one time."""
+    from pruning.residual_blocks import residual_blocks
+
     return ["latency", "slim", *(["layer_channel"] if residual_blocks(netdef) else [])]
 
 
-def _others(netdef: NetDef) -> list[tuple[str, float, str]]:
+def _other_strategies(netdef: NetDef) -> list[tuple[str, float, str]]:
     """(strategy, percent, of what) beside slim."""
-    found = []
+    from pruning.residual_blocks import residual_blocks
+
+    cuts = []
     if any(section.kind == "shortcut" for section in netdef.layers):
-        found += [("normal", SMALL, "operations"), ("shortcut", SMALL, "operations")]
+        cuts += [("normal", MAIN_CUT, "operations"), ("shortcut", MAIN_CUT, "operations")]
     if residual_blocks(netdef):
-        found += [("layer_channel", SMALL, "operations"), ("layer", HALF, "channels")]
-    return found
+        cuts += [("layer_channel", MAIN_CUT, "operations"), ("layer", BLOCKS_CUT, "channels")]
+    return cuts
 
 
 def _cut_row(
-    recipe: Recipe, label: str, cuts: Sequence[Step], teachers: Sequence[Step] = ()
+    settings: Reproduce, label: str, cuts: Sequence[Step], teachers: Sequence[Step] = ()
 ) -> Row:
     """Cuts, fine-tuned each, with the teacher of the same seed too where there are teachers."""
-    tuned = [_tuned(recipe, cut, seed) for seed, cut in enumerate(cuts)]
+    tuned = [_tuned(settings, cut, seed) for seed, cut in enumerate(cuts)]
     taught = [
-        _tuned(recipe, cut, seed, teacher)
+        _tuned(settings, cut, seed, teacher)
         for seed, (cut, teacher) in enumerate(zip(cuts, teachers, strict=False))
     ]
     return Row(label, tuple(tuned), tuple(cuts), tuple(taught))
 
 
-def _dense(recipe: Recipe, seed: int) -> Step:
-    return _from_weights(recipe, "dense", recipe.total, seed)
+def _dense(settings: Reproduce, seed: int) -> Step:
+    return _from_weights(settings, "dense", settings.total_epochs, seed)
 
 
-def _sparse(recipe: Recipe, seed: int) -> Step:
-    return _drawn(recipe, "sparse", recipe.sparse_epochs, seed)
+def _sparse(settings: Reproduce, seed: int) -> Step:
+    return _sparse_training(settings, "sparse", settings.sparse_epochs, seed)
 
 
-def _gradual(recipe: Recipe, seed: int) -> Step:
-    flags = ("--prune_while_training", "--cut_epochs", str(recipe.sparse_epochs),
-             "--percent", f"{SMALL:g}", "--percent_of", "operations")  # fmt: skip
-    return _drawn(recipe, "gradual", recipe.sparse_epochs + recipe.tune_epochs, seed, *flags)
+def _gradual(settings: Reproduce, seed: int) -> Step:
+    flags = ("--prune_while_training", "--cut_epochs", str(settings.sparse_epochs),
+             "--percent", f"{MAIN_CUT:g}", "--percent_of", "operations")  # fmt: skip
+    return _sparse_training(
+        settings, "gradual", settings.sparse_epochs + settings.tune_epochs, seed, *flags
+    )
 
 
-def _drawn(recipe: Recipe, name: str, epochs: int, seed: int, *flags: str) -> Step:
-    """Train with a pull on the scales, after `dense_epochs` without."""
-    before = recipe.dense_epochs
-    start = _from_weights(recipe, "start", before, seed) if before else None
-    pull = ("--is_pruned", "--sparse_rate", f"{recipe.sparse_rate:g}")
-    return _from_weights(recipe, name, epochs, seed, *pull, *flags, start=start)
+def _sparse_training(settings: Reproduce, name: str, epochs: int, seed: int, *flags: str) -> Step:
+    """Train with a penalty on the scales, after `dense_epochs` without."""
+    before = settings.dense_epochs
+    start = _from_weights(settings, "start", before, seed) if before else None
+    penalty = ("--is_pruned", "--sparse_rate", f"{settings.sparse_rate:g}")
+    return _from_weights(settings, name, epochs, seed, *penalty, *flags, start=start)
 
 
 def _from_weights(
-    recipe: Recipe, name: str, epochs: int, seed: int, *flags: str, start: Step | None = None
+    settings: Reproduce, name: str, epochs: int, seed: int, *flags: str, start: Step | None = None
 ) -> Step:
-    weights = str(start.result) if start else recipe.weights
-    network = ("--cfg", recipe.cfg, "--pretrained", "--weights", weights)
-    training = _training(recipe, epochs, seed, recipe.lr)
+    weights = str(start.result) if start else settings.weights
+    network = ("--cfg", settings.cfg, "--pretrained", "--weights", weights)
+    training = _training(settings, epochs, seed, settings.lr)
     after = (start,) if start else ()
-    name = f"{recipe.name}-{name}-{seed}"
+    name = f"{settings.run_name}-{name}-{seed}"
     return Step(name, "train.py", (*network, *flags, *training), after, epochs)
 
 
 def _cut(
-    recipe: Recipe, start: Step, strategy: str, percent: float, of: str, score: str = "gamma"
+    settings: Reproduce,
+    start: Step,
+    strategy: str,
+    percent: float,
+    of: str,
+    importance: str = "gamma",
 ) -> Step:
     name = f"{start.name}-{strategy}-{of}-{100 * percent:g}"
-    if score != "gamma":
-        name = f"{name}-{score}"
-    amount = ("--percent", f"{percent:g}", "--percent_of", of, "--importance", score)
-    return _prune(recipe, start, name, strategy, *amount)
+    if importance != "gamma":
+        name = f"{name}-{importance}"
+    amount = ("--percent", f"{percent:g}", "--percent_of", of, "--importance", importance)
+    return _prune(settings, start, name, strategy, *amount)
 
 
-def _cut_to_time(recipe: Recipe, start: Step, strategy: str, speedup: float) -> Step:
+def _cut_to_time(settings: Reproduce, start: Step, strategy: str, speedup: float) -> Step:
     name = f"{start.name}-{strategy}-{speedup:g}x"
     amount = ("--target_speedup", f"{speedup:g}", "--backend", "torch")
-    return _prune(recipe, start, name, strategy, *amount)
+    return _prune(settings, start, name, strategy, *amount)
 
 
-def _prune(recipe: Recipe, start: Step, name: str, strategy: str, *amount: str) -> Step:
-    flags = ("--weights", str(start.result), "--data", recipe.data, "--pruned_id", strategy,
+def _prune(settings: Reproduce, start: Step, name: str, strategy: str, *amount: str) -> Step:
+    flags = ("--weights", str(start.result), "--data", settings.data, "--pruned_id", strategy,
              *amount, "--workers", "0")  # fmt: skip
     return Step(name, "prune.py", flags, (start,))
 
 
-def _tuned(recipe: Recipe, cut: Step, seed: int, teacher: Step | None = None) -> Step:
+def _tuned(settings: Reproduce, cut: Step, seed: int, teacher: Step | None = None) -> Step:
     flags = ("--pretrained", "--weights", str(cut.result))
     if not teacher:
-        return _after_cut(recipe, cut, "tuned", seed, *flags)
-    step = _after_cut(recipe, cut, "taught", seed, *flags, "--teacher", str(teacher.result))
+        return _after_cut(settings, cut, "tuned", seed, *flags)
+    step = _after_cut(settings, cut, "taught", seed, *flags, "--teacher", str(teacher.result))
     return Step(step.name, step.script, step.flags, (cut, teacher), step.epochs)
 
 
-def _after_cut(recipe: Recipe, cut: Step, how: str, seed: int, *flags: str) -> Step:
+def _after_cut(settings: Reproduce, cut: Step, how: str, seed: int, *flags: str) -> Step:
     """Train what a cut left, from its weights, or from random ones for all epochs."""
-    epochs = recipe.total if how == "random" else recipe.tune_epochs
+    epochs = settings.total_epochs if how == "random" else settings.tune_epochs
     cfg = ("--cfg", str(cut.run.weights / "pruned.cfg"))
-    training = _training(recipe, epochs, seed, recipe.tune_lr)
+    training = _training(settings, epochs, seed, settings.tune_lr)
     return Step(f"{cut.name}-{how}", "train.py", (*cfg, *flags, *training), (cut,), epochs)
 
 
-def _training(recipe: Recipe, epochs: int, seed: int, lr: float) -> tuple[str, ...]:
-    return ("--data", recipe.data, "--img_size", str(recipe.img_size), "--epochs", str(epochs),
-            "--lr", f"{lr:g}", "--seed", str(seed), "--eval_every", str(recipe.eval_every),
+def _training(settings: Reproduce, epochs: int, seed: int, lr: float) -> tuple[str, ...]:
+    return ("--data", settings.data, "--img_size", str(settings.img_size), "--epochs", str(epochs),
+            "--lr", f"{lr:g}", "--seed", str(seed), "--eval_every", str(settings.eval_every),
             "--workers", "0", "--no-visdom")  # fmt: skip
 
 
 def in_order(rows: Sequence[Row]) -> list[Step]:
-    """Every step of some rows once, each behind those that it starts from."""
-    found: dict[str, Step] = {}
+    """The steps of all rows, each once and behind those that it starts from."""
+    steps: dict[str, Step] = {}
 
     def visit(step: Step) -> None:
         for earlier in step.after:
             visit(earlier)
-        found.setdefault(step.name, step)
+        steps.setdefault(step.name, step)
 
     for row in rows:
         for step in (*row.trained, *row.cut, *row.taught):
             visit(step)
-    return list(found.values())
+    return list(steps.values())
 
 
 def run_steps(steps: Sequence[Step], scripts: Path, logs: Path, jobs: int) -> None:
-    """Run what is not done yet, `jobs` at a time, each with its share of the cores, or as many as
-    the environment's OMP_NUM_THREADS says.
+    """Run what is not done yet; what is done stays, and a stopped training goes on where it was.
 
-    scripts: the folder of train.py and prune.py. logs: a folder for what they print. A step that
-    fails ends all with InputError, which names its log; what is done stays, and a training that
-    was stopped goes on from its last epoch the next time.
+    Args:
+        steps: in an order in which each is behind those that it starts from.
+        scripts: the folder of train.py and prune.py.
+        logs: a folder for what they print.
+        jobs: how many run at a time, each with its share of the cores, or as many as the
+            environment's OMP_NUM_THREADS says.
+
+    Raises:
+        InputError: a step failed; the message names its log.
     """
+    from tqdm import tqdm
+
     waiting = [step for step in steps if not step.done]
     finished = {step.name for step in steps} - {step.name for step in waiting}
     running: dict[str, subprocess.Popen[bytes]] = {}
@@ -285,7 +314,7 @@ def run_steps(steps: Sequence[Step], scripts: Path, logs: Path, jobs: int) -> No
                     waiting.remove(step)
                     running[step.name] = _start(step, scripts, logs, jobs)
                     progress.set_postfix_str(", ".join(running))
-                time.sleep(POLL)
+                time.sleep(POLL_SECONDS)
         finally:
             for process in running.values():
                 process.terminate()

@@ -1,6 +1,6 @@
 """Rerun the reference experiment of pruning: how much can go, and what does it cost?
 
-    python -m tools.reproduce --data bccd.data --cfg config/yolov3-tiny.cfg --weights yolov3-tiny.weights
+    python -m tools.reproduce --data bccd.data --weights yolov3-tiny.weights
 
 From the same pretrained weights: a dense network, trained for as many epochs as all stages of the
 pruned ones together; sparse training; cuts of several sizes and by several strategies; fine-tuning
@@ -16,7 +16,6 @@ on where it was. It ends with table.md, table.csv and sizes.png in runs/<name>.
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import json
 import statistics
@@ -24,73 +23,38 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from import_param import (
-    TORCH,
-    BelowOne,
-    Count,
-    NotNegative,
-    Positive,
-    RunName,
-    Speedup,
-    TrainedNetwork,
-    Whole,
-)
-from models import netdef as cfg_files
-from pruning.latency.meter import open_meter
-from pruning.plots import Place, plot_sizes
-from pruning.report import Size, measure_latencies, size_of
-from tools.experiment import Recipe, Row, Step, in_order, plan_rows, run_steps
+from import_param import TORCH, TrainedNetwork
+from tools.experiment import Reproduce, Row, Step, in_order, plan_rows, run_steps
 from utils import errors
-from utils.checkpoint import load_network
-from utils.data.demo_data import make_if_demo
 from utils.errors import InputError
-from utils.files import write_text
-from utils.monitoring.history import CSV_NAME, read_history
 from utils.settings import load
+
+if TYPE_CHECKING:
+    from pruning.plots import Place
+    from pruning.report import Size
 
 LATENCY_ROUNDS = 30
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a row came to. cut: mAP@.5 before fine-tuning by stage, of the first seed. trained,
-    taught: mAP@.5 of the last epoch, by seed."""
+    """What a row came to."""
 
     label: str
     size: Size
-    cut: dict[str, float]
-    trained: tuple[float, ...]
-    taught: tuple[float, ...]
+    cut: dict[str, float]  # mAP@.5 before fine-tuning by stage, of the first seed
+    trained: tuple[float, ...]  # mAP@.5 of the last epoch, by seed
+    taught: tuple[float, ...]  # the same with a teacher
 
     @property
     def place(self) -> Place:
+        """Where it stands in the plot of sizes."""
+        from pruning.plots import Place
+
         mean_ap = statistics.mean(self.trained)
         return Place(self.size.parameters / 1e6, self.size.latency, mean_ap, bool(self.cut))
-
-
-@dataclass(frozen=True)
-class Reproduce:
-    """The reference experiment of pruning."""
-
-    name: RunName = ""  # with which its runs' names begin; empty = from the .data and .cfg
-    cfg: str = "config/yolov3-tiny.cfg"  # the network
-    weights: str = "yolov3-tiny.weights"  # what it starts from, as train.py's `weights`
-    data: str = "data/custom.data"  # the photos
-    img_size: Count = 320  # input width and height, pixels
-    dense_epochs: Whole = 0  # of training before the sparse one
-    sparse_epochs: Count = 20  # of sparse training
-    tune_epochs: Count = 40  # of fine-tuning; others train for the sum of these three
-    lr: Positive = 3e-3  # learning rate up to a cut
-    tune_lr: Positive = 3e-3  # learning rate from a cut, and of its controls
-    sparse_rate: NotNegative = 2.5e-4  # as train.py's
-    channels: tuple[BelowOne, ...] = (0.5, 0.7, 0.85, 0.95)  # shares of them that slim cuts
-    # times faster, by latency and by its rivals
-    speedups: tuple[Speedup, ...] = (1.5, 2.0, 3.0, 4.0)
-    only: tuple[str, ...] = ()  # rows whose label has one of these words, and "dense"; none = all
-    eval_every: Count = 4  # epochs between evaluations
-    seeds: Count = 3  # of the main rows; the others are run once
-    jobs: Count = 2  # runs at once, each with its share of the cores
 
 
 @dataclass(frozen=True)
@@ -101,41 +65,53 @@ class ReproduceSettings:
 
 
 def main(argv: list[str] | None = None) -> None:
-    p = load(ReproduceSettings, argv).reproduce
-    values = dataclasses.asdict(p)
-    jobs, only = values.pop("jobs"), values.pop("only")
-    name = p.name or f"{Path(p.data).stem}-{Path(p.cfg).stem}"
-    rows = chosen(plan_rows(Recipe(**values | {"name": name}), cfg_files.load(p.cfg)), only)
-    make_if_demo(p.data)  # not by two runs at once
-    folder = Path("runs") / name
-    run_steps(in_order(rows), Path(__file__).parents[1], folder / "logs", jobs)
+    """Read the flags, plan the rows, run their steps, measure what they left, and write tables."""
+    settings = load(ReproduceSettings, argv).reproduce
+    # Imported after the flags are read, so that --help and a mistyped flag need no torch.
+    from models import netdef as cfg_files
+    from pruning.plots import plot_sizes
+    from utils.data.demo_data import make_if_demo
+    from utils.files import write_text
+
+    rows = select_rows(plan_rows(settings, cfg_files.load(settings.cfg)), settings.only)
+    make_if_demo(settings.data)  # not by two runs at once
+    folder = Path("runs") / settings.run_name
+    run_steps(in_order(rows), Path(__file__).parents[1], folder / "logs", settings.jobs)
 
     results, method = measure(rows)
     write_text(folder / "table.md", f"{markdown(results)}\n\n{method}\n")
     write_text(folder / "table.csv", comma_separated(results))
     plot_sizes(
-        {r.label: r.place for r in results},
-        f"{name}: mAP@.5 of the last epoch",
+        {result.label: result.place for result in results},
+        f"{settings.run_name}: mAP@.5 of the last epoch",
         folder / "sizes.png",
     )
     print(f"{markdown(results)}\n{method}\n{folder}: table.md, table.csv, sizes.png")
 
 
-def chosen(rows: Sequence[Row], words: Sequence[str]) -> list[Row]:
-    """The first row, which all are compared with, and those whose label has one of the words."""
+def select_rows(rows: Sequence[Row], words: Sequence[str]) -> list[Row]:
+    """The first row, which all are compared with, and those whose label has one of the words.
 
-    def wanted(row: Row) -> bool:
+    Raises:
+        InputError: no row has one.
+    """
+
+    def is_wanted(row: Row) -> bool:
         return not words or any(word in row.label for word in words)
 
-    found = [row for row in rows[1:] if wanted(row)]
-    if not found and not wanted(rows[0]):
+    selected = [row for row in rows[1:] if is_wanted(row)]
+    if not selected and not is_wanted(rows[0]):
         labels = "; ".join(row.label for row in rows)
         raise InputError(f"only={' '.join(words)}: expected a word of one of these rows: {labels}")
-    return [rows[0], *found]
+    return [rows[0], *selected]
 
 
 def measure(rows: Sequence[Row]) -> tuple[list[Result], str]:
     """What each row came to, and how latency was measured: all networks taking turns."""
+    from pruning.latency.meter import open_meter
+    from pruning.report import measure_latencies, size_of
+    from utils.checkpoint import load_network
+
     networks = [
         load_network(TrainedNetwork(weights=str(row.trained[0].result), device="cpu"))
         for row in rows
@@ -157,16 +133,21 @@ def measure(rows: Sequence[Row]) -> tuple[list[Result], str]:
 
 
 def stages(cut: Step) -> dict[str, float]:
+    """mAP@.5 before and after a cut, and with batch normalisation re-estimated."""
     report = json.loads((cut.run.folder / "report.json").read_text(encoding="utf-8"))
     return {stage: quality["mean_ap"] for stage, quality in report["found"].items()}
 
 
 def last_map(step: Step) -> float:
+    """mAP@.5 of a training's last epoch."""
+    from utils.monitoring.history import CSV_NAME, read_history
+
     history = read_history(step.run.folder / CSV_NAME)
     return history[max(history)]["mAP/mAP@.5"]
 
 
 def markdown(results: Sequence[Result]) -> str:
+    """The table, in Markdown."""
     dense = results[0].size
     lines = [
         "| network | parameters | operations | ms | cut, not tuned: before → cut → BN | mAP@.5 | "
@@ -188,6 +169,7 @@ def markdown(results: Sequence[Result]) -> str:
 
 
 def share(now: int, whole: int) -> str:
+    """By how much a number changed, such as −85.0%."""
     return "all" if now == whole else f"{now / whole - 1:+.1%}".replace("-", "−")
 
 

@@ -8,7 +8,7 @@ import torch
 from import_param import TrainSettings
 from models.netdef import NetDef
 from tests.pruning.nets import config
-from tools.experiment import SMALL, Recipe, Step, in_order, plan_rows, run_steps
+from tools.experiment import MAIN_CUT, Reproduce, Step, in_order, plan_rows, run_steps
 from utils.checkpoint import save_checkpoint
 from utils.errors import InputError
 
@@ -41,8 +41,8 @@ def checkpoint(path: Path, epoch: int) -> None:
     )
 
 
-def recipe(seeds: int = 2, dense_epochs: int = 0) -> Recipe:
-    return Recipe(
+def settings(seeds: int = 2, dense_epochs: int = 0) -> Reproduce:
+    return Reproduce(
         name="x",
         cfg="net.cfg",
         weights="w.weights",
@@ -62,7 +62,7 @@ def recipe(seeds: int = 2, dense_epochs: int = 0) -> Recipe:
 
 
 def plan(netdef: NetDef, seeds: int = 2) -> list[Step]:
-    return in_order(plan_rows(recipe(seeds), netdef))
+    return in_order(plan_rows(settings(seeds), netdef))
 
 
 @pytest.mark.parametrize("name", ["yolov3-tiny", "yolov3-mobilenetv2"])
@@ -83,34 +83,34 @@ def test_everything_trains_for_as_many_epochs_in_all(dense_epochs: int) -> None:
             (epochs(s) for s in step.after if "dense" not in s.name), default=0
         )
 
-    for row in plan_rows(recipe(2, dense_epochs), config("yolov3-mobilenetv2")):
+    for row in plan_rows(settings(2, dense_epochs), config("yolov3-mobilenetv2")):
         for step in (*row.trained, *row.taught):
             random = "--pretrained" not in step.flags
             expected = dense_epochs + (1 if row.label.startswith("sparse") else 3)
             assert (step.epochs if random else epochs(step)) == expected, step
 
 
-def test_the_pull_starts_from_the_weights_or_from_what_was_trained_without() -> None:
+def test_the_penalty_starts_from_the_weights_or_from_what_was_trained_without() -> None:
     for dense_epochs, start in ((0, "w.weights"), (4, "weights/x-start-0/last.pt")):
-        steps = in_order(plan_rows(recipe(1, dense_epochs), config("yolov3-tiny")))
-        drawn = [step for step in steps if "--is_pruned" in step.flags]
-        assert [step.name for step in drawn] == ["x-sparse-0", "x-gradual-0"]
-        for step in drawn:
+        steps = in_order(plan_rows(settings(1, dense_epochs), config("yolov3-tiny")))
+        sparse = [step for step in steps if "--is_pruned" in step.flags]
+        assert [step.name for step in sparse] == ["x-sparse-0", "x-gradual-0"]
+        for step in sparse:
             assert step.flags[step.flags.index("--weights") + 1] == start
 
 
 def test_a_net_without_shortcuts_is_not_cut_in_ways_that_need_them() -> None:
-    labels = [row.label for row in plan_rows(recipe(), config("yolov3-tiny"))]
+    labels = [row.label for row in plan_rows(settings(), config("yolov3-tiny"))]
     assert "latency, 2 times faster" in labels and "slim, 2 times faster" in labels
     assert not [label for label in labels if label.startswith(("normal", "layer", "shortcut"))]
-    more = [row.label for row in plan_rows(recipe(), config("yolov3-mobilenetv2"))]
+    more = [row.label for row in plan_rows(settings(), config("yolov3-mobilenetv2"))]
     assert set(labels) < set(more)
     assert {"layer, 50% of blocks", "layer_channel, 2 times faster"} < set(more)
 
 
 def test_main_rows_have_every_seed() -> None:
-    rows = {row.label: row for row in plan_rows(recipe(seeds=3), config("yolov3-tiny"))}
-    main = rows[f"slim, {SMALL:.0%} of operations"]
+    rows = {row.label: row for row in plan_rows(settings(seeds=3), config("yolov3-tiny"))}
+    main = rows[f"slim, {MAIN_CUT:.0%} of operations"]
     assert len(main.trained) == len(main.cut) == len(rows["dense"].trained) == 3
     for steps in (main.trained, main.taught):
         seeds = [step.flags[step.flags.index("--seed") + 1] for step in steps]

@@ -39,13 +39,13 @@ def test_the_csv_has_a_line_a_network() -> None:
 
 def test_some_rows_can_be_chosen() -> None:
     rows = [Row(label, ()) for label in ("dense", "sparse, not cut", "slim, 85%", "latency, 2")]
-    assert [row.label for row in reproduce.chosen(rows, ["slim", "lat"])] == [
+    assert [row.label for row in reproduce.select_rows(rows, ["slim", "lat"])] == [
         "dense", "slim, 85%", "latency, 2",
     ]  # fmt: skip
-    assert reproduce.chosen(rows, []) == rows
-    assert reproduce.chosen(rows, ["dense"]) == rows[:1]
+    assert reproduce.select_rows(rows, []) == rows
+    assert reproduce.select_rows(rows, ["dense"]) == rows[:1]
     with pytest.raises(InputError, match="only=slum: expected a word of one of these rows: dense;"):
-        reproduce.chosen(rows, ["slum"])
+        reproduce.select_rows(rows, ["slum"])
 
 
 def test_values_that_no_run_could_take_are_refused() -> None:

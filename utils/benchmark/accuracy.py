@@ -9,8 +9,8 @@ from typing import cast
 
 from import_param import Data, DataSet, Evaluation, Nms
 from utils.backends.base import Engine
-from utils.benchmark.latency import Candidate, Key, Row, Run, key_of
-from utils.benchmark.peers import PEERS
+from utils.benchmark.latency import Row
+from utils.benchmark.networks import Candidate, Key, PeerNetwork, Run
 from utils.data.datasets import ValidationDataset, validation_loader
 from utils.data.photos import PhotoSet
 from utils.data.splits import open_split
@@ -21,8 +21,8 @@ from utils.evaluation.evaluate import evaluate
 def validation_photos(candidates: Sequence[Candidate], data: DataSet) -> PhotoSet:
     """The photos that networks are measured on: a .data file's `valid`.
 
-    Raises InputError where no network is trained, one has not as many classes, or no photo shows an
-    object.
+    Raises:
+        InputError: no network is trained, one has not as many classes, or no photo shows an object.
     """
     trained = [candidate for candidate in candidates if candidate.trained]
     if not trained:
@@ -33,21 +33,28 @@ def validation_photos(candidates: Sequence[Candidate], data: DataSet) -> PhotoSe
 
 def with_mean_ap(
     candidates: Sequence[Candidate],
-    found: Sequence[Row],
+    rows: Sequence[Row],
     opened: Mapping[Key, Run],
     photos: PhotoSet,
     evaluation: Evaluation,
     nms: Nms,
 ) -> list[Row]:
-    """The rows with their mAP, measured through each engine.
+    """The rows with their mAP; networks with random weights and peers have none.
 
-    Networks with random weights and peers have none.
+    Args:
+        candidates: the networks that the rows are about.
+        rows: what was measured before.
+        opened: what runs the network of each row.
+        photos: with their labels.
+        evaluation: how AP is taken.
+        nms: which proposals become detections.
     """
     trained = {candidate.name: candidate for candidate in candidates if candidate.trained}
-    measured: dict[tuple[str, ...], float] = {}  # another batch changes nothing
-    for row in found:
-        known = kind_of(row) in measured or row.engine in PEERS
-        if row.network in trained and not known:
+    mean_aps: dict[tuple[str, ...], float] = {}  # another batch changes nothing
+    for row in rows:
+        run = opened[row.key]
+        is_known = _without_batch(row) in mean_aps or isinstance(run, PeerNetwork)
+        if row.network in trained and not is_known:
             candidate = trained[row.network]
             validation = ValidationDataset(photos, candidate.size, candidate.letterbox)
             metrics, _ = evaluate(
@@ -57,11 +64,11 @@ def with_mean_ap(
                 evaluation,
                 nms,
                 letterbox=candidate.letterbox,
-                run=cast(Engine, opened[key_of(row)]),
+                run=cast(Engine, run),
             )
-            measured[kind_of(row)] = metrics.mean_ap
-    return [replace(row, mean_ap=measured.get(kind_of(row), math.nan)) for row in found]
+            mean_aps[_without_batch(row)] = metrics.mean_ap
+    return [replace(row, mean_ap=mean_aps.get(_without_batch(row), math.nan)) for row in rows]
 
 
-def kind_of(row: Row) -> tuple[str, ...]:
+def _without_batch(row: Row) -> tuple[str, ...]:
     return row.network, row.engine, row.precision

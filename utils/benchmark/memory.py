@@ -13,26 +13,23 @@ import gc
 import importlib
 import io
 import multiprocessing
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
+import psutil
 import torch
 
 from models.darknet import Darknet
 from models.netdef import parse
-from utils.benchmark.latency import Candidate, Row, Run, key_of, open_one
-from utils.benchmark.peers import PEERS
-from utils.errors import InputError
+from utils.benchmark.latency import Row
+from utils.benchmark.networks import Candidate, Key, Peer, Run, open_one
 
-MEMORY = (
+METHOD = (
     "resident memory that grows as the network is opened and run, in a process of its own in which "
     "the library already ran a small one"
 )
-RUNS = 3
-STATUS = Path("/proc/self/statm")
+RUNS = 3  # after which a library has taken the memory that it takes
 SMALL = """
 [net]
 width=64
@@ -57,40 +54,50 @@ num=3
 """
 
 
-def with_memory(candidates: Sequence[Candidate], found: Sequence[Row], threads: int) -> list[Row]:
-    """The rows with their memory. Raises InputError where the system does not tell it."""
-    if not STATUS.exists():
-        raise InputError(f"memory=True: expected a system with {STATUS}, such as Linux")
+def with_memory(
+    candidates: Sequence[Candidate], rows: Sequence[Row], threads: int, peers: Mapping[str, Peer]
+) -> list[Row]:
+    """The rows with their memory.
+
+    Args:
+        candidates: the networks that the rows are about.
+        rows: what was measured before.
+        threads: of the engines; 0 for as many as torch finds useful.
+        peers: the other projects among the rows' engines.
+    """
     by_name = {candidate.name: candidate for candidate in candidates}
     context = multiprocessing.get_context("spawn")
     result = []
-    for row in found:
+    for row in rows:
+        # Passed as bytes: tensors that processes share would not count as this one's memory.
         parcel = io.BytesIO()
-        torch.save((by_name[row.network], key_of(row), threads), parcel)
+        torch.save((by_name[row.network], row.key, threads, peers), parcel)
         with ProcessPoolExecutor(1, context) as process:
-            bytes_added = process.submit(_added, parcel.getvalue()).result()
+            bytes_added = process.submit(_added_bytes, parcel.getvalue()).result()
         result.append(replace(row, memory_mb=bytes_added / 1e6))
     return result
 
 
-def _added(parcel: bytes) -> int:
-    """Bytes that a network adds to this process."""
+def _added_bytes(parcel: bytes) -> int:
+    """By how much a network lets this process grow."""
+    candidate: Candidate
+    key: Key
+    peers: Mapping[str, Peer]
     # Whole objects, since the parcel comes from `with_memory` and never was a file.
-    candidate, key, threads = torch.load(io.BytesIO(parcel), weights_only=False)
+    candidate, key, threads, peers = torch.load(io.BytesIO(parcel), weights_only=False)
     if threads:
         torch.set_num_threads(threads)
-    network, engine, _, batch = key
     calibration = None if candidate.calibration is None else torch.rand(8, 3, 64, 64)
-    small = Candidate(network, Darknet(parse(SMALL, "SMALL")).eval(), (64, 64), calibration)
-    if engine in PEERS:
-        importlib.import_module(PEERS[engine].module)
-        _run(small.model, small, batch)
+    small = Candidate("small", Darknet(parse(SMALL, "SMALL")).eval(), (64, 64), calibration)
+    if key.engine in peers:
+        importlib.import_module(peers[key.engine].module)
+        _run(small.model, small, key.batch)
     else:
-        _run(open_one(small, key, threads), small, batch)
-    before = _resident()
-    run = open_one(candidate, key, threads)
-    _run(run, candidate, batch)
-    return _resident() - before
+        _run(open_one(small, key, threads, peers), small, key.batch)
+    before = _resident_bytes()
+    run = open_one(candidate, key, threads, peers)
+    _run(run, candidate, key.batch)
+    return _resident_bytes() - before
 
 
 def _run(run: Run, candidate: Candidate, batch: int) -> None:
@@ -99,10 +106,10 @@ def _run(run: Run, candidate: Candidate, batch: int) -> None:
         run(images)
 
 
-def _resident() -> int:
-    """Bytes of this process that lie in memory, without what it freed."""
+def _resident_bytes() -> int:
+    """What of this process lies in memory, without what it freed."""
     gc.collect()
     library = ctypes.CDLL(None)
     if hasattr(library, "malloc_trim"):  # glibc keeps freed memory for later
         library.malloc_trim(0)
-    return int(STATUS.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(psutil.Process().memory_info().rss)

@@ -1,30 +1,23 @@
 """Are the benchmark's figures what its times say?"""
 
-import csv
-import io
 import math
-from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from import_param import Benchmark
+from models.costs import count_operations
 from tests.utils.backends.test_backends import trained
-from utils.benchmark.latency import (
-    UPSTREAM,
-    Candidate,
-    csv_table,
-    markdown_table,
-    open_all,
-    plot,
-    rows,
-    terminal_table,
-)
+from utils.benchmark.latency import UPSTREAM, make_rows, measure
+from utils.benchmark.networks import Candidate, Key, Peer, PeerNetwork, open_all
+from utils.benchmark.tables import terminal_table
 from utils.errors import InputError
 
 TIMES = {
-    ("a", "torch", "fp32", 1): [9.0, 10.0, 11.0],
-    ("b", "torch", "fp32", 1): [5.0, 5.0, 5.0],
-    ("b", "opencv", "fp32", 4): [20.0, 20.0, 20.0],
+    Key("a", "torch", "fp32", 1): [9.0, 10.0, 11.0],
+    Key("b", "torch", "fp32", 1): [5.0, 5.0, 5.0],
+    Key("b", "opencv", "fp32", 4): [20.0, 20.0, 20.0],
 }
 
 
@@ -34,7 +27,7 @@ def candidates() -> list[Candidate]:
 
 
 def test_a_row_says_what_the_times_say(candidates: list[Candidate]) -> None:
-    first, second, third = rows(candidates, TIMES, peak=1e9)
+    first, second, third = make_rows(candidates, TIMES, peak=1e9)
     assert (first.ms, first.ms_low, first.ms_high, first.speedup) == (10.0, 9.5, 10.5, 1.0)
     assert first.images_per_s == pytest.approx(100)
     assert second.speedup == 2.0
@@ -46,31 +39,46 @@ def test_a_row_says_what_the_times_say(candidates: list[Candidate]) -> None:
 
 
 def test_speed_against_the_upstream_is_by_network_and_batch(candidates: list[Candidate]) -> None:
-    times = TIMES | {("a", UPSTREAM, "fp32", 1): [35.0], ("b", UPSTREAM, "fp32", 1): [10.0]}
-    found = {(row.network, row.engine): row.upstream for row in rows(candidates, times, peak=1e9)}
-    assert (found["a", "torch"], found["b", "torch"], found["a", UPSTREAM]) == (3.5, 2.0, 1.0)
-    assert math.isnan(found["b", "opencv"])  # of another batch
-    assert f"vs {UPSTREAM}" in terminal_table(rows(candidates, times, peak=1e9))
-    assert UPSTREAM not in terminal_table(rows(candidates, TIMES, peak=1e9))
-
-
-def test_tables_and_plot_hold_every_row(candidates: list[Candidate], tmp_path: Path) -> None:
-    found = rows(candidates, TIMES, peak=1e9)
-    table = list(csv.DictReader(io.StringIO(csv_table(found))))
-    assert [row["network"] for row in table] == ["a", "b", "b"]
-    assert float(table[0]["ms"]) == 10.0
-    assert markdown_table(found, "how").count("\n|") == len(found) + 1
-    plot(found, tmp_path / "benchmark.png")
-    assert (tmp_path / "benchmark.png").stat().st_size > 1000
+    times = TIMES | {Key("a", UPSTREAM, "fp32", 1): [35.0], Key("b", UPSTREAM, "fp32", 1): [10.0]}
+    upstream = {
+        (row.network, row.engine): row.upstream for row in make_rows(candidates, times, peak=1e9)
+    }
+    assert (upstream["a", "torch"], upstream["b", "torch"], upstream["a", UPSTREAM]) == (
+        3.5,
+        2.0,
+        1.0,
+    )
+    assert math.isnan(upstream["b", "opencv"])  # of another batch
+    assert f"vs {UPSTREAM}" in terminal_table(make_rows(candidates, times, peak=1e9))
+    assert UPSTREAM not in terminal_table(make_rows(candidates, TIMES, peak=1e9))
 
 
 def test_what_cannot_run_is_told_once_and_left_out(candidates: list[Candidate]) -> None:
-    said: list[str] = []
-    opened = open_all(candidates, ["torch"], ["fp32", "int8"], [1, 2], 1, said.append)
+    lines: list[str] = []
+    settings = Benchmark(precisions=("fp32", "int8"), batches=(1, 2), threads=1)
+    opened = open_all(candidates, ["torch"], settings, {}, lines.append)
     assert sorted(opened) == [
         (name, "torch", "fp32", batch) for name in ("a", "b") for batch in (1, 2)
     ]
-    assert len(said) == 1 and "int8" in said[0]
-    assert opened["a", "torch", "fp32", 2](torch.rand(2, 3, 64, 64))[0].shape[0] == 2
+    assert len(lines) == 1 and "int8" in lines[0]
+    key = Key("a", "torch", "fp32", 2)
+    maps = opened[key](torch.rand(2, 3, 64, 64))
+    assert isinstance(maps, list) and maps[0].shape[0] == 2
     with pytest.raises(InputError, match="no engine"):
-        open_all(candidates, ["torch"], ["int8"], [1], 1, said.append)
+        open_all(candidates, ["torch"], Benchmark(precisions=("int8",)), {}, lines.append)
+
+
+def test_a_peer_counts_for_its_own_network(candidates: list[Candidate]) -> None:
+    """Here twice the layers of a 1x1 convolution from 3 to 5 channels, without its bias."""
+    peers = {"other": Peer("other", lambda model, name: nn.Conv2d(3, 5, 1, bias=False))}
+    settings = Benchmark(precisions=("fp32", "bf16"), batches=(2,), rounds=1, seconds=1.0)
+    opened = open_all(candidates[:1], [], settings, peers)
+    assert list(opened) == [("a", "other", "fp32", 2)]
+    (run,) = opened.values()
+    assert isinstance(run, PeerNetwork)
+    (row,) = measure(candidates, opened, settings)
+    assert (row.parameters, row.operations) == (15, 2 * 15 * 64 * 64)
+    assert math.isnan(row.file_mb) and row.ms > 0
+    ours = count_operations(candidates[0].model.netdef, (64, 64))
+    (own,) = make_rows(candidates, {row.key: [row.ms]}, peak=1e9)
+    assert own.operations == ours and own.of_peak == pytest.approx(2 * ours / row.ms / 1e6)

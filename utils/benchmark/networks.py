@@ -1,0 +1,181 @@
+"""What is measured: networks of ours on engines, and other projects' networks (peers)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from import_param import Benchmark, DataSet, TrainedNetwork
+from models import netdef as cfg_files
+from models.costs import count_parameters
+from models.darknet import Darknet
+from utils.backends import EngineOptions, open_engine
+from utils.checkpoint import check_for_photos, check_size, load_network
+from utils.data.calibration import sample_images
+from utils.errors import InputError
+
+NOISE_IMAGES = 8  # that int8 is calibrated on where only its speed is asked for
+Run = Callable[[Tensor], object]  # an engine, or a peer's network
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network of ours, and how it sees photos."""
+
+    name: str
+    model: Darknet
+    size: tuple[int, int]  # of its input, (width, height) in pixels
+    calibration: Tensor | None = None  # photos [N, 3, H, W] to calibrate int8 on
+    letterbox: bool = False  # whether photos keep their aspect
+    trained: bool = True  # or else its weights are random
+
+
+class Key(NamedTuple):
+    """One thing that is measured."""
+
+    network: str
+    engine: str  # of `utils.backends.ENGINES`, or a peer
+    precision: str
+    batch: int
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another project."""
+
+    module: str  # where it has its networks
+    open: Callable[[Darknet, str], nn.Module]  # its network for one of ours and its name
+
+
+class PeerNetwork:
+    """Another project's network in eager PyTorch, in float32.
+
+    Unlike an engine of ours it decodes the raw maps to boxes, as its `forward` does in inference.
+    """
+
+    def __init__(self, module: nn.Module, size: tuple[int, int]) -> None:
+        """Count its parameters, and its operations for an image of (width, height)."""
+        self._module = module.eval()
+        self.parameters = count_parameters(module)
+        counter = FlopCounterMode(display=False)
+        with counter:
+            self(torch.rand(1, 3, size[1], size[0]))
+        self.operations: int = counter.get_total_flops()
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> object:
+        """Images [B, 3, H, W] → whatever it gives."""
+        return self._module(images)
+
+
+def open_candidates(settings: Benchmark, data: DataSet) -> list[Candidate]:
+    """The networks that are asked for, with photos to calibrate on where int8 is."""
+    paths = settings.weights
+    candidates = [open_candidate(p, short_name(p, paths), settings.img_size) for p in paths]
+    if "int8" not in settings.precisions:
+        return candidates
+    return [
+        dataclasses.replace(candidate, calibration=_calibration(candidate, settings, data))
+        for candidate in candidates
+    ]
+
+
+def open_candidate(path: str, name: str, img_size: int) -> Candidate:
+    """A trained network, or a .cfg with random weights; on the CPU.
+
+    Args:
+        path: of the weights or the .cfg.
+        name: what the tables call it.
+        img_size: width and height of its input in pixels; 0 for its own.
+    """
+    if Path(path).suffix != ".cfg":
+        network = load_network(TrainedNetwork(weights=path, device="cpu", img_size=img_size))
+        own, used = ("x".join(map(str, s)) for s in (network.model.netdef.size, network.size))
+        if own != used:
+            print(f"note: {name}: made for {own} px, measured at {used} (--img_size 0: at its own)")
+        return Candidate(name, network.model, network.size, letterbox=network.letterbox)
+    netdef = cfg_files.load(path)
+    check_for_photos(netdef)
+    size = (img_size, img_size) if img_size else netdef.size
+    check_size(netdef, size)
+    return Candidate(name, Darknet(netdef).eval(), size, None, netdef.letterbox, trained=False)
+
+
+def short_name(path: str, paths: Sequence[str]) -> str:
+    """A name for a network: its file's, with as much of its path as sets it apart from others.
+
+    Raises:
+        InputError: it is among the paths twice.
+    """
+    name_makers: tuple[Callable[[Path], str], ...] = (
+        lambda p: p.stem,
+        lambda p: f"{p.parent.name}/{p.stem}",
+        str,
+    )
+    for make_name in name_makers:
+        if [make_name(Path(other)) for other in paths].count(make_name(Path(path))) == 1:
+            return make_name(Path(path))
+    raise InputError(f"weights={path!r}: expected each network once")
+
+
+def _calibration(candidate: Candidate, settings: Benchmark, data: DataSet) -> Tensor:
+    path = settings.calibration or data.data
+    if not path:
+        return torch.rand(NOISE_IMAGES, 3, *reversed(candidate.size))
+    source, count = dataclasses.replace(data, data=path), settings.calibration_photos
+    return sample_images(source, candidate.size, candidate.letterbox, count)
+
+
+def open_all(
+    candidates: Sequence[Candidate],
+    engines: Sequence[str],
+    settings: Benchmark,
+    peers: Mapping[str, Peer],
+    report: Callable[[str], None] = print,
+) -> dict[Key, Run]:
+    """Open every combination that can be; the others are told with their reason.
+
+    Args:
+        candidates: the networks.
+        engines: of `utils.backends.ENGINES`.
+        settings: its `precisions`, `batches` and `threads` count.
+        peers: other projects by name, which compute in fp32 only.
+        report: gets a line for each that is left out, but each reason once.
+
+    Raises:
+        InputError: none can.
+    """
+    opened: dict[Key, Run] = {}
+    reasons: set[str] = set()
+    kinds = [(engine, precision) for engine in engines for precision in settings.precisions]
+    kinds += [(peer, "fp32") for peer in peers]
+    for candidate in candidates:
+        for engine, precision in kinds:
+            for batch in settings.batches:
+                key = Key(candidate.name, engine, precision, batch)
+                try:
+                    opened[key] = open_one(candidate, key, settings.threads, peers)
+                except InputError as error:
+                    if str(error) not in reasons:
+                        report(f"left out: {candidate.name}: {error}")
+                    reasons.add(str(error))
+                    break  # another batch changes nothing
+    if not opened:
+        raise InputError("no engine can run what was asked for, see above")
+    return opened
+
+
+def open_one(candidate: Candidate, key: Key, threads: int, peers: Mapping[str, Peer]) -> Run:
+    """A network on an engine, or as a peer has it."""
+    if key.engine in peers:
+        return PeerNetwork(peers[key.engine].open(candidate.model, key.network), candidate.size)
+    calibration = None if candidate.calibration is None else [candidate.calibration]
+    options = EngineOptions(candidate.size, key.precision, key.batch, threads, calibration)
+    return open_engine(key.engine, candidate.model, options)
