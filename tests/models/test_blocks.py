@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from models.blocks import ACTIVATIONS, Convolution, Pool, Shortcut
+from models.blocks import ACTIVATIONS, Convolution, Pool, Shortcut, build
 from models.darknet import Darknet, shapes
 from models.netdef import Section, parse
 from models.weights import write_weights
+from utils.errors import InputError
 
 NET = "[net]\nwidth=32\nheight=24\nchannels=3\n"
 CONV = "[convolutional]\nbatch_normalize=1\nfilters={}\nsize={}\nstride={}\npad=1\nactivation={}\n"
@@ -181,3 +182,46 @@ def test_quick_ways_to_pool_equal_padding_with_infinity(stride: int, size: tuple
     x = torch.randn(2, 2, *size) - 5
     padded = torch.nn.functional.pad(x, (0, 1, 0, 1), value=-torch.inf)
     assert Pool(section)(x).equal(torch.nn.functional.max_pool2d(padded, 2, stride))
+
+
+def section(text: str) -> Section:
+    return parse(f"[net]\n{text}").layers[0]
+
+
+def test_an_upsampled_map_is_scaled() -> None:
+    x = torch.rand(1, 2, 3, 4)
+    y = build(section("[upsample]\nstride=2\nscale=0.5\n"), 1, 2)(x)
+    assert torch.equal(y[..., ::2, ::2], x / 2) and torch.equal(y[..., 1::2, 1::2], x / 2)
+
+
+@pytest.mark.parametrize("probability", [0, 0.3, 1])
+def test_a_dropout_has_its_probability(probability: float) -> None:
+    assert build(section(f"[dropout]\nprobability={probability}\n"), 1, 2).p == probability
+
+
+def test_a_local_mean_counts_the_pixels_inside_only() -> None:
+    x = torch.arange(9.0).reshape(1, 1, 3, 3)
+    y = build(section("[local_avgpool]\nsize=3\nstride=1\n"), 1, 1)(x)
+    assert y[0, 0, 1, 1] == 4 and y[0, 0, 0, 0] == (0 + 1 + 3 + 4) / 4
+
+
+@pytest.mark.parametrize(("size", "padding"), [(2, 4), (3, 3), (5, 4), (5, 3), (2, 2), (3, 5)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_maximum_is_over_a_padded_map_whatever_the_padding(
+    size: int, padding: int, stride: int
+) -> None:
+    """Half of it on each side, an odd one right and below; nothing outside is the maximum."""
+    x = -torch.rand(1, 2, 7, 6)
+    text = f"[maxpool]\nsize={size}\nstride={stride}\npadding={padding}\n"
+    before = padding // 2
+    padded = torch.full((1, 2, 7 + padding, 6 + padding), -torch.inf)
+    padded[..., before : before + 7, before : before + 6] = x
+    windows = padded.unfold(2, size, stride).unfold(3, size, stride)
+    assert torch.equal(build(section(text), 1, 2)(x), windows.amax((-1, -2)))
+
+
+@pytest.mark.parametrize(("channels", "filters"), [(4, 6), (6, 4)])
+def test_groups_divide_inputs_and_filters(channels: int, filters: int) -> None:
+    text = f"[convolutional]\ngroups=4\nfilters={filters}\n"
+    with pytest.raises(InputError, match="expected a divisor of the"):
+        build(section(text), 1, channels)

@@ -34,6 +34,8 @@ def every_kind(wide: int = 8, narrow: int = 4, group: int = 2) -> NetDef:
         + conv(wide, size=3, pad=1, batch_normalize=1)
         + conv(wide, size=3, pad=1, stride=2, groups=wide, batch_normalize=1)
         + conv(wide, size=3, pad=1, groups=wide // group)
+        + conv(2 * wide, size=3, pad=1, groups=wide // group)
+        + conv(wide)
         + pair
         + "[shortcut]\nfrom=-3\nweights_type=per_channel\n"
         + pair
@@ -89,7 +91,7 @@ def test_operations_grow_with_the_map_and_parameters_do_not() -> None:
     widths = small.inputs, small.outputs
     assert (large.operations(*widths) == 6 * small.operations(*widths)).all()
     assert (large.parameters(*widths) == small.parameters(*widths)).all()
-    assert layer_operations(every_kind(), (64, 96)).keys() == {0, 1, 2, 3, 4, 6, 7, 10}
+    assert layer_operations(every_kind(), (64, 96)).keys() == {0, 1, 2, 3, 4, 5, 6, 8, 9, 12}
 
 
 def test_costs_at_other_widths_are_those_of_a_network_with_these_widths() -> None:

@@ -11,6 +11,7 @@ from models.darknet import Darknet, propagate, shapes, stride
 from models.head import decode
 from models.netdef import parse
 from tests.conftest import ROOT
+from utils.errors import InputError
 
 # Figures of the original project at 320×320 with 80 classes: parameters in millions, operations
 # in billions, convolutions.
@@ -161,3 +162,8 @@ def test_new_heads_expect_few_objects() -> None:
     with torch.no_grad():
         predictions = decode(model.eval()(torch.rand(1, 3, 64, 64)), model.heads, (64, 64))
     assert predictions.objectness.max() < 0.2
+
+
+def test_a_window_larger_than_its_map_is_refused() -> None:
+    with pytest.raises(InputError, match="window 9x9 does not fit into 3x4x8"):
+        shapes(parse("[net]\nwidth=8\nheight=4\n[convolutional]\nsize=9\n"))

@@ -57,7 +57,7 @@ PHOTOS = batch([[10, 12, 30, 40], [20, 20, 50, 60], [3, 3, 20, 20]], [0, 1, 2], 
 
 
 def distance_and_gradient(distance: DistillationLoss, raw: Tensor) -> tuple[float, Tensor]:
-    """The distance of a raw map from the teacher's, and its gradient as logits [B, A, h, w, 5+C]."""
+    """Of a raw map from the teacher's; the gradient as logits [B, A, h, w, 5+C]."""
     raw = raw.clone().requires_grad_(True)
     value = distance(([raw], []), distance.run_teacher(PHOTOS.images), PHOTOS)
     (gradient,) = torch.autograd.grad(value, raw)
@@ -106,6 +106,37 @@ def test_the_divergence_has_the_gradient_of_cross_entropy() -> None:
     (gradient,) = torch.autograd.grad(divergence(ours, theirs).sum(), ours)
     torch.testing.assert_close(gradient, (ours.sigmoid() - theirs.sigmoid()).detach())
     assert (divergence(ours, theirs) >= -1e-7).all()
+
+
+def test_the_distance_is_the_mean_divergence_from_the_teacher() -> None:
+    """Of objectness over all cells, times the balance of the stride: 1 for 16 pixels a cell."""
+    ours, theirs = raw_map(), raw_map(1)
+    p, q = (HEAD.split(raw)[..., 4].sigmoid() for raw in (theirs, ours))
+    expected = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).mean()
+    value, _ = distance_and_gradient(distillation(theirs, 3, 0, 0), ours)
+    assert value == pytest.approx(3 * expected.item(), rel=1e-4)
+
+
+def test_classes_weigh_as_much_as_the_teachers_objectness() -> None:
+    ours, theirs = raw_map(), raw_map(1)
+    weight = HEAD.split(theirs)[..., 4].sigmoid()
+    p, q = (HEAD.split(raw)[..., 5:].sigmoid() for raw in (theirs, ours))
+    each = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).sum(-1)
+    value, _ = distance_and_gradient(distillation(theirs, 0, 3, 0), ours)
+    assert value == pytest.approx(3 * ((weight * each).sum() / weight.sum()).item(), rel=1e-4)
+
+
+def test_the_distance_of_two_heads_is_the_sum_of_theirs() -> None:
+    ours, theirs = raw_map(), raw_map(1)
+    settings = Distillation(teacher_objectness=1, teacher_classes=1, teacher_boxes=1)
+    teacher = cast(Darknet, Fixed(theirs))
+    one, two = (
+        DistillationLoss(teacher, DetectionLoss([HEAD] * count, Loss()), settings)(
+            ([ours] * count, []), ([theirs] * count, []), PHOTOS
+        )
+        for count in (1, 2)
+    )
+    assert two.item() == pytest.approx(2 * one.item(), rel=1e-5)
 
 
 def test_objectness_counts_in_every_cell_and_classes_where_the_teacher_sees_something() -> None:
@@ -182,6 +213,11 @@ def test_a_teacher_of_another_width_is_accepted() -> None:
     [
         (net().with_classes(5), r"teacher='t.pt': head 1 has classes 5: expected 2"),
         (net().with_head_options(anchors="1,2"), r"head 1 has anchors .*: expected"),
+        (
+            net(f"{RESIDUAL}[route]\nlayers=4\n" + RESIDUAL[RESIDUAL.rindex("[conv") :]),
+            r"teacher='t.pt': 2 heads: expected 1",
+        ),
+        (net().with_head_options(new_coords=1), r"head 1 has new_coords True: expected False"),
         (net().with_head_options(scale_x_y="1.5"), r"head 1 has scale_x_y 1.5: expected 1"),
         (
             net(RESIDUAL.replace("size=3\npad=1", "size=3\nstride=2\npad=1", 1)),

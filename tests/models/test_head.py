@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from models.head import Head, decode
+from models.netdef import parse
 
 
 def raw_map(head: Head, values: list[float], row: int, column: int) -> torch.Tensor:
@@ -57,3 +58,17 @@ def test_enormous_logits_stay_finite() -> None:
     head = Head(((10.0, 20.0),), 1, 1.0, False)
     predictions = decode([torch.full((1, 6, 2, 2), 1e4)], [head], (64, 64))
     assert predictions.boxes.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("text", "power"),
+    [
+        ("", None),
+        ("nms_kind=greedynms\nbeta_nms=0.9\n", 0.6),
+        ("nms_kind=diounms\nbeta_nms=0.9\n", 0.9),
+        ("nms_kind=diounms\n", 0.6),
+    ],
+)
+def test_the_kind_of_nms_gives_the_power_of_the_distance(text: str, power: float | None) -> None:
+    netdef = parse(f"[net]\n[convolutional]\nfilters=7\n[yolo]\nanchors=8,8\nclasses=2\n{text}")
+    assert Head.of(netdef.layers[1]).nms_power == power

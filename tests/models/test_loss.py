@@ -1,4 +1,7 @@
-"""Are the right predictions responsible for each object, and does the loss fall when they improve?"""
+"""Are the right predictions responsible for each object, and is the loss what it should be?"""
+
+import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +11,7 @@ from hypothesis import strategies as st
 from import_param import Loss
 from models.darknet import Darknet
 from models.head import Head, decode
-from models.loss import DetectionLoss, assign_cells
+from models.loss import DetectionLoss, assign_cells, objectness_balance
 from models.netdef import parse
 from tests.models.test_darknet import RESIDUAL
 from utils.boxes import cxcywh_to_xyxy
@@ -78,7 +81,27 @@ def test_cells_that_reach_it_are_responsible_for_every_object(
         offset = scaled[positives.target] - place
         reach = (scale_xy - 1) / 2
         assert ((offset >= -reach - 1e-4) & (offset <= 1 + reach + 1e-4)).all()
+        if (centres < SIZE).all():
+            each = torch.stack([positives.anchor, *place.T, positives.target], 1)
+            assert len(each.unique(dim=0)) == len(each)  # at a border, too, none counts twice
     assert assigned == set(range(len(objects)))
+
+
+def test_both_neighbours_reach_a_centre_between_them() -> None:
+    centre = torch.tensor([[1.5, 1.5]])
+    fit = torch.tensor([[True], [True]])
+    positives = assign_cells(head(2.0), fit, centre, torch.tensor([1]), (4, 4))
+    assert len(positives.target) == 2 * 5 and set(positives.image.tolist()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("cells", "balance"),
+    [((80, 80), 4.0), ((40, 40), 1.0), ((20, 20), 0.4), ((10, 10), 0.1), ((160, 160), 16.0)],
+)
+def test_finer_maps_have_a_heavier_objectness_loss(cells: tuple[int, int], balance: float) -> None:
+    """YOLOv5's balance for strides of 8, 16 and 32 pixels; the stride is that of the height."""
+    assert objectness_balance((640, 640), cells) == balance
+    assert objectness_balance((64, 640), cells) == balance
 
 
 def perfect_map(one: Head, objects: Batch) -> torch.Tensor:
@@ -121,6 +144,90 @@ def test_a_perfect_map_has_hardly_any_loss() -> None:
     predictions = decode([raw], [one], (SIZE, SIZE))
     best = predictions.boxes[0, predictions.objectness[0].argmax()]
     torch.testing.assert_close(best, OBJECTS.boxes[0], rtol=0, atol=0.1)
+
+
+def bce(logit: float, target: float) -> float:
+    """Binary cross-entropy, from its definition."""
+    probability = 1 / (1 + math.exp(-logit))
+    return -target * math.log(probability) - (1 - target) * math.log(1 - probability)
+
+
+def test_the_loss_of_a_single_object_is_what_its_definition_says() -> None:
+    """A map of 4x4 cells, an anchor of the object's size, whose cell alone is responsible.
+
+    The box that is predicted is 16x16 at (24, 24), the object 20x12 at (24, 24).
+    """
+    one = Head(((16.0, 16.0),), 2, 1.0, False)
+    objects = batch([[14, 18, 34, 30]], [1], [0])
+    cells = torch.zeros(2, 1, 7, 4, 4)
+    cells[:, :, 4:] = torch.tensor([-2.0, -1.0, 0.5])[:, None, None]
+    cells[0, 0, 4, 1, 1] = 3.0
+    gains = Loss(box_gain=2.0, objectness_gain=3.0, class_gain=5.0)
+    losses = DetectionLoss([one], gains)([cells.reshape(2, -1, 4, 4)], objects)
+
+    iou = 16 * 12 / (16 * 16 + 20 * 12 - 16 * 12)
+    aspect = 4 / math.pi**2 * (math.atan(20 / 12) - math.atan(1)) ** 2
+    ciou = iou - aspect**2 / (1 - iou + aspect)
+    mean = (bce(3.0, ciou) + 31 * bce(-2.0, 0.0)) / 32
+    assert losses.box.item() == pytest.approx(2 * (1 - ciou), rel=1e-4)
+    assert losses.objectness.item() == pytest.approx(3 * mean, rel=1e-4)  # a stride of 16: times 1
+    assert losses.classes.item() == pytest.approx(5 * (bce(-1.0, 0) + bce(0.5, 1)), rel=1e-4)
+    parts = losses.box + losses.objectness + losses.classes
+    assert losses.total.item() == pytest.approx(parts.item()) and losses.teacher == 0
+    assert replace(losses, teacher=torch.tensor(7.0)).total.item() == pytest.approx(
+        parts.item() + 7
+    )
+    assert losses.precision == 1 and losses.recall == 1
+
+
+def test_box_and_class_losses_are_means_over_the_positives_and_parts_sums_over_the_heads() -> None:
+    one = Head(((16.0, 16.0),), 2, 1.0, False)
+    raw = torch.randn(2, 7, 4, 4, generator=torch.Generator().manual_seed(0))
+    loss = DetectionLoss([one], Loss())
+    boxes, labels, images = (
+        [[14.0, 18, 34, 30], [4, 36, 20, 50], [41, 4, 57, 30]],
+        [1, 0, 1],
+        [0, 1, 1],
+    )
+    alone = [
+        loss([raw], batch([box], [label], [image]))
+        for box, label, image in zip(boxes, labels, images, strict=True)
+    ]
+    together = loss([raw], batch(boxes, labels, images))
+    for part in ("box", "classes"):
+        mean = sum(getattr(losses, part).item() for losses in alone) / 3
+        assert getattr(together, part).item() == pytest.approx(mean, rel=1e-4)
+    twice = DetectionLoss([one, one], Loss())([raw, raw], batch(boxes, labels, images))
+    for part in ("box", "objectness", "classes"):
+        double = 2 * getattr(together, part).item()
+        assert getattr(twice, part).item() == pytest.approx(double, rel=1e-4)
+
+
+def test_precision_and_recall_count_claims_and_positives() -> None:
+    """Two objects: one predicted right, one with the wrong class; and two claims where none is."""
+    one = Head(((16.0, 16.0),), 2, 1.0, False)
+    objects = batch([[16, 16, 32, 32], [32, 32, 48, 48]], [1, 0], [0, 1])
+    cells = torch.zeros(2, 1, 7, 4, 4)  # a logit of exactly 0 claims nothing
+    cells[:, :, 6] = 1.0  # the second class everywhere
+    loss = DetectionLoss([one], Loss())
+    nothing = loss([cells.reshape(2, -1, 4, 4)], objects)
+    assert nothing.precision == 0 and nothing.recall == 0
+    for image, row, column in ((0, 1, 1), (1, 2, 2), (0, 0, 3), (1, 3, 0)):
+        cells[image, 0, 4, row, column] = 1.0
+    losses = loss([cells.reshape(2, -1, 4, 4)], objects)
+    assert losses.precision == 1 / 4 and losses.recall == 1 / 2
+    cells[0, 0, 2, 1, 1] = 2.0  # so wide that it overlaps too little
+    assert loss([cells.reshape(2, -1, 4, 4)], objects).recall == 0
+
+
+def test_an_anchor_is_responsible_up_to_its_ratio_and_the_best_in_any_case() -> None:
+    extents = torch.tensor([[20.0, 20.0], [20.0, 31.0], [20.0, 29.0], [20.0, 14.0], [20.0, 500.0]])
+    first, second = DetectionLoss(
+        [Head(((20.0, 20.0),), 1, 1.0, False), Head(((20.0, 10.0),), 1, 1.0, False)],
+        Loss(anchor_ratio=1.5),
+    ).fitting_anchors(extents)
+    assert first[0].tolist() == [True, True, True, True, True]
+    assert second[0].tolist() == [False, False, False, True, False]
 
 
 @pytest.mark.parametrize("part", ["box", "objectness", "classes"])

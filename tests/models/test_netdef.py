@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from models import netdef
 from models.darknet import shapes
-from models.netdef import NetDef, Section, parse
+from models.netdef import NetDef, Section, head_anchors, parse
 from tests.conftest import ROOT
 from utils.errors import InputError
 
@@ -189,3 +189,21 @@ def test_new_anchors_take_the_places_of_those_used() -> None:
     assert head.integers("mask") == [0, 1, 2]
     assert parse(changed.text()) == changed
     shapes(changed)
+
+
+@pytest.mark.parametrize(
+    ("short", "whole"),
+    [("network", "net"), ("conv", "convolutional"), ("max", "maxpool"), ("avg", "avgpool")],
+)
+def test_short_names_are_darknets(short: str, whole: str) -> None:
+    texts = [
+        f"[net]\n[{name}]\n" if whole != "net" else f"[{name}]\n[avg]\n" for name in (short, whole)
+    ]
+    assert parse(texts[0]) == parse(texts[1])
+
+
+@pytest.mark.parametrize("anchors", ["8", "8,8,8", "8,-8", "0,8", "8,8,8,-8"])
+def test_anchors_are_positive_pairs(anchors: str) -> None:
+    netdef = parse(f"[net]\n[yolo]\nanchors={anchors}\n")
+    with pytest.raises(InputError, match="expected positive width,height pairs"):
+        head_anchors(netdef.layers[0])

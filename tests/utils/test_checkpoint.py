@@ -9,7 +9,7 @@ import torch
 
 from import_param import Pruning, TrainedNetwork, Training, TrainSettings
 from models.darknet import Darknet
-from models.netdef import parse
+from models.netdef import load, parse
 from models.weights import write_weights
 from tests.models.test_darknet import RESIDUAL
 from utils.checkpoint import (
@@ -78,11 +78,13 @@ def test_a_pair_takes_the_names_beside_it(tmp_path: Path) -> None:
     ).names == ("own", "names")
 
 
-def test_the_newest_weights_are_found(tmp_path: Path) -> None:
+def test_the_newest_weights_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for age, name in enumerate(("new", "old")):
-        path = save(tmp_path / name / "best.pt", model())
+        path = save(tmp_path / "weights" / name / "best.pt", model())
         os.utime(path, (1e9 - age, 1e9 - age))
-    assert newest_weights(tmp_path).parent.name == "new"
+    assert newest_weights(tmp_path / "weights").parent.name == "new"
+    monkeypatch.chdir(tmp_path)
+    assert newest_weights() == Path("weights/new/best.pt")
 
 
 @pytest.mark.parametrize(
@@ -208,8 +210,50 @@ def test_pretrained_heads_keep_their_anchors(tmp_path: Path) -> None:
     assert untrained_heads(definition, {}) == [6]
 
 
+def test_pretrained_weights_for_other_heads_leave_the_definition(tmp_path: Path) -> None:
+    trained = model().netdef.with_head_options(scale_x_y="2")
+    path = save(tmp_path / "x.pt", Darknet(trained))
+    tail = RESIDUAL[RESIDUAL.rindex("[conv") :]
+    two = parse(f"{RESIDUAL}[route]\nlayers=4\n{tail}")
+    state, definition = read_pretrained(path, two)
+    assert definition == two and untrained_heads(two, state) == [9]
+
+
+def test_pretrained_weights_may_be_a_part_of_darknets(tmp_path: Path) -> None:
+    network = model()
+    write_weights(tmp_path / "x.weights", network, layers=2)
+    state, definition = read_pretrained(tmp_path / "x.weights", network.netdef)
+    assert definition == network.netdef and untrained_heads(definition, state) == [6]
+    assert torch.equal(state["layers.1.conv.weight"], network.layers[1].conv.weight)
+
+
+def test_a_pair_is_a_cfg_weights_and_names(tmp_path: Path) -> None:
+    network = model()
+    cfg, weights = write_pair(tmp_path / "net-1.1", network, network.netdef, ("a", "b"))
+    assert load(cfg) == network.netdef
+    assert (cfg.name, weights.name) == ("net-1.1.cfg", "net-1.1.weights")
+    assert load_network(TrainedNetwork(weights=str(weights), device="cpu")).names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[net]\n[convolutional]\nfilters=8\n", "at least one .yolo. section"),
+        (RESIDUAL.replace("channels=3", "channels=1"), "channels='1': expected 3"),
+    ],
+)
+def test_a_network_that_finds_nothing_on_photos_is_refused(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    network = Darknet(parse(text))
+    with pytest.raises(InputError, match=message):
+        load_network(TrainedNetwork(weights=str(save(tmp_path / "x.pt", network))))
+
+
 def test_devices_are_chosen_or_refused() -> None:
     assert choose_device("cpu").type == "cpu"
     assert choose_device("auto").type in ("cpu", "cuda")
     with pytest.raises(InputError, match="device='gpu'"):
         choose_device("gpu")
+    with pytest.raises(InputError, match="device='cuda:99': expected one that torch has here"):
+        choose_device("cuda:99")
