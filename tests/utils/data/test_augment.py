@@ -289,6 +289,22 @@ def test_the_four_photos_of_a_mosaic_meet_at_a_crossing() -> None:
     assert abs(np.corrcoef(np.array(corners).T)[0, 1]) < 0.7
 
 
+def test_the_crossing_of_a_mosaic_leaves_the_input_by_no_more_than_the_shift() -> None:
+    """Inside it, each of the input's corners shows a photo of its own."""
+    rng = np.random.default_rng(0)
+    photos = [np.full((20, 20, 3), 50 * (k + 1), np.uint8) for k in range(4)]
+    samples = [Sample(photo, np.zeros((0, 4), np.float32), EMPTY, "") for photo in photos]
+
+    def share(translate: float) -> float:
+        strengths = replace(NO_AUGMENTATION, scale=0.4, translate=translate)
+        images = [mosaic(samples, (300, 300), False, strengths, rng).image for _ in range(150)]
+        corners = [image[::299, ::299, 0].ravel().tolist() for image in images]
+        return corners.count([50, 100, 150, 200]) / len(corners)
+
+    assert share(0.0) > 0.95
+    assert 0.6 < share(0.3) < 0.95
+
+
 @pytest.mark.parametrize(("left", "top"), [(-40, 0), (0, -30), (64, 0), (0, 64), (-99, -99)])
 def test_a_photo_beside_the_input_is_not_painted(left: float, top: float) -> None:
     sample = Sample(np.full((30, 40, 3), 255, np.uint8), np.zeros((0, 4), np.float32), EMPTY, "")

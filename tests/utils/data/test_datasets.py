@@ -41,9 +41,9 @@ def photos(tmp_path: Path) -> PhotoSet:
         lines = [f"{k} .{3 + k} .5 .2 .3\n" for k in range(index % 3)]
         (tmp_path / f"{index}.txt").write_text("".join(lines))
         records.append(read_labels(tmp_path / f"{index}.png", tmp_path / f"{index}.txt", NAMES))
-    found = check(records, NAMES, cache_mb=0.12, progress=False)
-    assert 0 < len(found.cache) < 9
-    return found
+    photos = check(records, NAMES, cache_mb=0.12, progress=False)
+    assert 0 < len(photos.cache) < 9
+    return photos
 
 
 def training(photos: PhotoSet, **changes: object) -> DetectionDataset:
@@ -175,9 +175,9 @@ def test_ignored_objects_are_targets_but_not_trained_on(tmp_path: Path) -> None:
         f"<object><name>dog</name>{box.format(20)}</annotation>"
     )
     record = read_labels(tmp_path / "a.png", tmp_path / "a.xml", NAMES)
-    found = check([record], NAMES, progress=False)
-    assert training(found, augmentation=NO_AUGMENTATION)[(0, 0)].labels.tolist() == [1]
-    validation = ValidationDataset(found, NET, letterbox=False)
+    photos = check([record], NAMES, progress=False)
+    assert training(photos, augmentation=NO_AUGMENTATION)[(0, 0)].labels.tolist() == [1]
+    validation = ValidationDataset(photos, NET, letterbox=False)
     assert validation.targets[0].ignore.tolist() == [True, False]
     batch = validation.collate([validation[0]])
     assert batch.labels.tolist() == [1]

@@ -32,10 +32,10 @@ def test_the_set_is_sound(tmp_path: Path) -> None:
     folder = make_demo(tmp_path / "demo", SMALL)
     for split, count in (("train", 12), ("valid", 6)):
         records = read_source(folder / f"{split}.txt", NAMES, progress=False)
-        found = check(records, NAMES, progress=False)
-        assert not found.report.problems
-        assert len(found) == count
-        for photo in found.photos:
+        photos = check(records, NAMES, progress=False)
+        assert not photos.report.problems
+        assert len(photos) == count
+        for photo in photos.photos:
             assert photo.size == (128, 128)
             assert 1 <= len(photo.labels) <= SMALL.most
             heights = (photo.boxes[:, 3] - photo.boxes[:, 1]) / 128

@@ -29,10 +29,10 @@ from utils.errors import InputError
 @pytest.mark.parametrize("form", LAYOUTS, ids=lambda form: form.__name__)
 def test_every_format_says_the_same(tmp_path: Path, form: Callable[[Path], Path]) -> None:
     records = read_source(form(tmp_path), NAMES, [tmp_path / "photos"], progress=False)
-    found = check(records, NAMES, progress=False)
-    assert not found.report.problems
-    assert {p.path.stem for p in found.photos} == set(TRUTH)
-    for one in found.photos:
+    photos = check(records, NAMES, progress=False)
+    assert not photos.report.problems
+    assert {p.path.stem for p in photos.photos} == set(TRUTH)
+    for one in photos.photos:
         objects = TRUTH[one.path.stem]
         assert one.size == SIZE
         np.testing.assert_array_equal(one.labels, [c for c, _ in objects])
@@ -54,9 +54,9 @@ def test_which_label_file_is_taken(tmp_path: Path) -> None:
 def test_an_xml_without_a_photo_is_not_lost(tmp_path: Path) -> None:
     voc_beside(tmp_path)
     (tmp_path / "c.png").unlink()
-    found = check(read_source(tmp_path, NAMES, progress=False), NAMES, progress=False)
-    assert [p.kind for p in found.report.problems] == ["missing photo"]
-    assert "c.xml" in found.report.problems[0].detail
+    photos = check(read_source(tmp_path, NAMES, progress=False), NAMES, progress=False)
+    assert [p.kind for p in photos.report.problems] == ["missing photo"]
+    assert "c.xml" in photos.report.problems[0].detail
 
 
 def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
@@ -86,8 +86,8 @@ def test_impossible_names_are_missing_photos(tmp_path: Path, name: str) -> None:
     file = coco_with(tmp_path, "images", 0, "file_name", name)
     for source in (listed, split, file):
         records = read_source(source, NAMES, progress=False)[:1]
-        found = check(records, NAMES, progress=False)
-        assert [p.kind for p in found.report.problems] == ["missing photo"]
+        photos = check(records, NAMES, progress=False)
+        assert [p.kind for p in photos.report.problems] == ["missing photo"]
 
 
 def test_mcu_by_a_list_of_every_fifth(shared: Path, tmp_path: Path) -> None:

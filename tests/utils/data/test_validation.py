@@ -30,8 +30,8 @@ def checked(folder: Path, cache_mb: float = 0) -> PhotoSet:
     return check(read_source(folder, NAMES, progress=False), NAMES, "x", cache_mb, progress=False)
 
 
-def kinds(found: PhotoSet) -> list[str]:
-    return [problem.kind for problem in found.report.problems]
+def kinds(photos: PhotoSet) -> list[str]:
+    return [problem.kind for problem in photos.report.problems]
 
 
 @pytest.mark.parametrize(
@@ -57,14 +57,14 @@ def test_bad_labels_are_found_and_only_they_are_left_out(
 ) -> None:
     photo(tmp_path / "a.jpg")
     (tmp_path / "a.txt").write_text(f"1 .5 .5 .1 .1\n{line}\n0 .2 .2 .1 .1\n")
-    found = checked(tmp_path)
-    assert kinds(found) == [kind]
-    assert found.report.problems[0].where == f"{tmp_path}/a.txt:2"
-    assert found.photos[0].labels.tolist() == [1, 0]
-    np.testing.assert_allclose(found.photos[0].boxes, [[45, 22.5, 55, 27.5], [15, 7.5, 25, 12.5]])
-    found.report.accept("drop")
+    photos = checked(tmp_path)
+    assert kinds(photos) == [kind]
+    assert photos.report.problems[0].where == f"{tmp_path}/a.txt:2"
+    assert photos.photos[0].labels.tolist() == [1, 0]
+    np.testing.assert_allclose(photos.photos[0].boxes, [[45, 22.5, 55, 27.5], [15, 7.5, 25, 12.5]])
+    photos.report.accept("drop")
     with pytest.raises(InputError, match=rf"a\.txt:2: {kind}: ") as caught:
-        found.report.accept("refuse")
+        photos.report.accept("refuse")
     assert "\n" not in str(caught.value)
 
 
@@ -81,11 +81,11 @@ def test_huge_corners_are_outside_without_a_warning(tmp_path: Path) -> None:
 def test_boxes_partly_outside_are_cut_and_told(tmp_path: Path) -> None:
     photo(tmp_path / "a.jpg")
     (tmp_path / "a.txt").write_text("0 0 .5 .2 .2\n0 .5 .5 1.000001 1\n")
-    found = checked(tmp_path)
-    assert kinds(found) == ["partly outside"]  # the second's excess is rounding
-    np.testing.assert_allclose(found.photos[0].boxes, [[0, 20, 10, 30], [0, 0, 100, 50]])
-    np.testing.assert_allclose(found.photos[0].area, [100, 5000])
-    found.report.accept("refuse")  # it is told, but nothing bad
+    photos = checked(tmp_path)
+    assert kinds(photos) == ["partly outside"]  # the second's excess is rounding
+    np.testing.assert_allclose(photos.photos[0].boxes, [[0, 20, 10, 30], [0, 0, 100, 50]])
+    np.testing.assert_allclose(photos.photos[0].area, [100, 5000])
+    photos.report.accept("refuse")  # it is told, but nothing bad
 
 
 @pytest.mark.parametrize("edge", range(4))
@@ -98,9 +98,9 @@ def test_a_box_that_reaches_over_the_edge_is_told_beyond_half_a_pixel(
     box = [0.0, 0.0, 100.0, 50.0]
     box[edge] += beyond if edge >= 2 else -beyond
     record = Record.of(photo(tmp_path / "a.jpg"), tmp_path / "a.xml", [Label(tuple(box), 0, 1)])
-    found = check([record], NAMES, progress=False)
-    assert kinds(found) == (["partly outside"] if told else [])
-    np.testing.assert_array_equal(found.photos[0].boxes, [[0, 0, 100, 50]])
+    photos = check([record], NAMES, progress=False)
+    assert kinds(photos) == (["partly outside"] if told else [])
+    np.testing.assert_array_equal(photos.photos[0].boxes, [[0, 0, 100, 50]])
 
 
 @pytest.mark.parametrize(("shift", "told"), [(0.004, True), (0.02, False)])
@@ -109,9 +109,9 @@ def test_boxes_are_the_same_to_a_hundredth_of_a_pixel(
 ) -> None:
     labels = [Label((10 + x, 10, 30, 30), label, 1) for x, label in ((0, 0), (shift, 0), (0, 1))]
     record = Record.of(photo(tmp_path / "a.jpg"), tmp_path / "a.xml", labels)
-    found = check([record], NAMES, progress=False)
-    assert kinds(found) == (["duplicate"] if told else [])
-    assert found.photos[0].labels.tolist() == ([0, 1] if told else [0, 0, 1])
+    photos = check([record], NAMES, progress=False)
+    assert kinds(photos) == (["duplicate"] if told else [])
+    assert photos.photos[0].labels.tolist() == ([0, 1] if told else [0, 0, 1])
 
 
 def test_bad_photos_are_left_out(tmp_path: Path) -> None:
@@ -124,9 +124,9 @@ def test_bad_photos_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "broken.xml").write_text("<annotation>")
     names = ("good", "cut", "text", "broken", "none")
     (tmp_path / "list.txt").write_text("\n".join(f"{name}.jpg" for name in names))
-    found = checked(tmp_path / "list.txt")
-    assert [p.path.stem for p in found.photos] == ["good"]
-    told = {Path(problem.where).stem: problem.kind for problem in found.report.errors}
+    photos = checked(tmp_path / "list.txt")
+    assert [p.path.stem for p in photos.photos] == ["good"]
+    told = {Path(problem.where).stem: problem.kind for problem in photos.report.errors}
     assert told == {
         "cut": "unreadable photo",
         "text": "unreadable photo",
@@ -139,26 +139,26 @@ def test_odd_photos_are_used_and_told(tmp_path: Path) -> None:
     for name, mode in [("grey", "L"), ("clear", "RGBA"), ("deep", "I;16"), ("rgb", "RGB")]:
         photo(tmp_path / f"{name}.png", mode)
         (tmp_path / f"{name}.txt").write_text("0 .5 .5 .1 .1")
-    found = checked(tmp_path)
-    assert {Path(p.where).stem: p.kind for p in found.report.problems} == {
+    photos = checked(tmp_path)
+    assert {Path(p.where).stem: p.kind for p in photos.report.problems} == {
         "grey": "grey or palette",
         "clear": "transparent",
         "deep": "deeper than 8 bits",
     }
-    assert len(found) == 4
-    assert all(found.image(i).shape == (50, 100, 3) for i in range(4))
+    assert len(photos) == 4
+    assert all(photos.image(i).shape == (50, 100, 3) for i in range(4))
 
 
 def test_photos_without_objects_are_legal(tmp_path: Path) -> None:
     photo(tmp_path / "a.jpg")
     (tmp_path / "a.txt").touch()
     photo(tmp_path / "b.jpg")
-    found = checked(tmp_path)
-    assert kinds(found) == ["no label file"]
-    assert found.report.empty == len(found) == 2
-    assert found.photos[0].boxes.shape == (0, 4)
-    assert found.photos[0].targets().boxes.shape == (0, 4)
-    found.report.accept("refuse")
+    photos = checked(tmp_path)
+    assert kinds(photos) == ["no label file"]
+    assert photos.report.empty == len(photos) == 2
+    assert photos.photos[0].boxes.shape == (0, 4)
+    assert photos.photos[0].targets().boxes.shape == (0, 4)
+    photos.report.accept("refuse")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -181,11 +181,11 @@ def test_labels_drawn_on_the_stored_photo_turn_with_it(tmp_path: Path, orientati
         "<annotation><size><width>80</width><height>40</height></size>"
         f"<object><name>cat</name><bndbox>{values}</bndbox></object></annotation>"
     )
-    found = checked(tmp_path)
-    assert kinds(found) == (["turned by EXIF"] if orientation > 1 else [])
-    rows, columns = np.nonzero(found.image(0)[..., 0] == 255)
+    photos = checked(tmp_path)
+    assert kinds(photos) == (["turned by EXIF"] if orientation > 1 else [])
+    rows, columns = np.nonzero(photos.image(0)[..., 0] == 255)
     seen = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-    np.testing.assert_array_equal(found.photos[0].boxes[0], seen)
+    np.testing.assert_array_equal(photos.photos[0].boxes[0], seen)
 
 
 def test_another_size_than_stated_is_told(tmp_path: Path) -> None:
@@ -200,11 +200,11 @@ def test_the_cache_keeps_to_its_budget(tmp_path: Path) -> None:
     for index in range(5):
         photo(tmp_path / f"{index}.png", size=(256, 128))
     of_one = 256 * 128 * 3 / 2**20
-    found = checked(tmp_path, cache_mb=2.5 * of_one)
-    assert sorted(found.cache) == [0, 1]
-    assert found.report.cached_bytes <= 2.5 * of_one * 2**20
-    assert found.image(0) is found.image(0)
-    np.testing.assert_array_equal(found.image(0), found.image(4))
+    photos = checked(tmp_path, cache_mb=2.5 * of_one)
+    assert sorted(photos.cache) == [0, 1]
+    assert photos.report.cached_bytes <= 2.5 * of_one * 2**20
+    assert photos.image(0) is photos.image(0)
+    np.testing.assert_array_equal(photos.image(0), photos.image(4))
 
 
 def test_the_report_shows_the_first_few_places(tmp_path: Path) -> None:
@@ -241,9 +241,9 @@ def test_a_photo_listed_twice_is_told_and_counts_twice(tmp_path: Path) -> None:
     photo(tmp_path / "a.jpg")
     (tmp_path / "a.txt").write_text("0 .5 .5 .1 .1")
     (tmp_path / "list.txt").write_text("a.jpg\na.jpg\n")
-    found = checked(tmp_path / "list.txt")
-    assert kinds(found) == ["listed again"]
-    assert len(found) == 2
+    photos = checked(tmp_path / "list.txt")
+    assert kinds(photos) == ["listed again"]
+    assert len(photos) == 2
 
 
 def test_photos_of_both_splits_are_found(tmp_path: Path) -> None:
@@ -276,17 +276,17 @@ def test_photos_that_are_all_missing_are_refused(tmp_path: Path) -> None:
 def test_object_sizes_are_in_pixels_of_the_input(tmp_path: Path) -> None:
     photo(tmp_path / "a.jpg")
     (tmp_path / "a.txt").write_text("0 .5 .5 .5 .5")
-    found = checked(tmp_path)
-    np.testing.assert_allclose(found.object_sizes((64, 64), letterbox=False), [[32, 32]])
-    np.testing.assert_allclose(found.object_sizes((64, 64), letterbox=True), [[32, 16]])
+    photos = checked(tmp_path)
+    np.testing.assert_allclose(photos.object_sizes((64, 64), letterbox=False), [[32, 32]])
+    np.testing.assert_allclose(photos.object_sizes((64, 64), letterbox=True), [[32, 16]])
 
 
 def test_bccd_is_sound_but_for_two_boxes(shared: Path, tmp_path: Path) -> None:
     root = os.path.relpath(shared / "data/bccd/ImageSets/Main", tmp_path)
     (tmp_path / "a.names").write_text("RBC\nWBC\nPlatelets\n")
     (tmp_path / "a.data").write_text(f"names=a.names\ntrain={root}/train.txt,{root}/val.txt\n")
-    found = load_split(read_data(tmp_path / "a.data"), "train", progress=False)
-    assert kinds(found) == ["zero area"] * 2
-    assert set(kinds(found)) <= set(ERRORS)
-    assert len(found) == 292
-    assert sum(found.report.objects) == 3941
+    photos = load_split(read_data(tmp_path / "a.data"), "train", progress=False)
+    assert kinds(photos) == ["zero area"] * 2
+    assert set(kinds(photos)) <= set(ERRORS)
+    assert len(photos) == 292
+    assert sum(photos.report.objects) == 3941

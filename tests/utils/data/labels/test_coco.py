@@ -125,8 +125,8 @@ def test_coco_photos_of_one_name_are_told_apart(tmp_path: Path) -> None:
     photo(tmp_path / "elsewhere" / "a.png")
     file = put(tmp_path / "photos" / "a.json", json.dumps(content))
     records = read_coco(file, NAMES, [tmp_path / "elsewhere"])
-    found = {r.image.relative_to(tmp_path).as_posix(): r.image_id for r in records}
-    assert found == {"photos/images/a.png": 7, "photos/x/a.png": 8, "elsewhere/a.png": 9}
+    photos = {r.image.relative_to(tmp_path).as_posix(): r.image_id for r in records}
+    assert photos == {"photos/images/a.png": 7, "photos/x/a.png": 8, "elsewhere/a.png": 9}
 
 
 @pytest.mark.parametrize(("number", "kept"), [("seven", None), ("7", None), (7.0, 7)])
