@@ -30,3 +30,22 @@ def test_a_runtime_is_what_was_asked_for(colour_weights: str) -> None:
     assert (engine.name, engine.size) == ("torch", (64, 64))
     with pytest.raises(InputError, match="expected one of fp32"):
         open_runtime(network, 2, Runtime(backend="opencv", precision="bf16"))
+
+
+def test_photos_of_a_data_set_are_those_of_its_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split, grey in (("train", 40), ("valid", 80)):
+        for number in range(3):
+            write_image(tmp_path / split / f"{number}.png", np.full((8, 8, 3), grey, np.uint8))
+            (tmp_path / split / f"{number}.txt").write_text("0 .5 .5 .5 .5\n")
+    (tmp_path / "a.names").write_text("cat\n")
+    (tmp_path / "a.data").write_text("names=a.names\ntrain=train\nvalid=valid\n")
+    data = DataSet(str(tmp_path / "a.data"))
+    for images, grey in (
+        (sample_images(data, (8, 8), False, 2), 40),
+        (sample_images(data, (8, 8), False, 2, "valid"), 80),
+    ):
+        assert images.shape == (2, 3, 8, 8)
+        assert ((images * 255).round() == grey).all()
+    assert "train: 3 photos, 3 objects" in capsys.readouterr().out
