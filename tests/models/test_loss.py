@@ -184,11 +184,8 @@ def test_box_and_class_losses_are_means_over_the_positives_and_parts_sums_over_t
     one = Head(((16.0, 16.0),), 2, 1.0, False)
     raw = torch.randn(2, 7, 4, 4, generator=torch.Generator().manual_seed(0))
     loss = DetectionLoss([one], Loss())
-    boxes, labels, images = (
-        [[14.0, 18, 34, 30], [4, 36, 20, 50], [41, 4, 57, 30]],
-        [1, 0, 1],
-        [0, 1, 1],
-    )
+    boxes = [[14.0, 18.0, 34.0, 30.0], [4.0, 36.0, 20.0, 50.0], [41.0, 4.0, 57.0, 30.0]]
+    labels, images = [1, 0, 1], [0, 1, 1]
     alone = [
         loss([raw], batch([box], [label], [image]))
         for box, label, image in zip(boxes, labels, images, strict=True)
