@@ -87,15 +87,14 @@ def comparison_photos(settings: ExportSettings, network: Network) -> Tensor:
 
 
 def file_stem(settings: ExportSettings) -> Path:
-    """The files' folder, made where it is missing, and name without suffix, which says what they
-    are."""
+    """Where the files go, without suffix; the folder is made where it is missing."""
     from utils.checkpoint import newest_weights
     from utils.files import output_folder
 
-    wanted = settings.export
+    export = settings.export
     weights = Path(settings.network.weights) if settings.network.weights else newest_weights()
-    folder = Path(wanted.output) if wanted.output else weights.parent / "export"
-    options = {"dynamic": wanted.dynamic, "nms": wanted.nms, "int8": wanted.precision == "int8"}
+    folder = Path(export.output) if export.output else weights.parent / "export"
+    options = {"dynamic": export.dynamic, "nms": export.nms, "int8": export.precision == "int8"}
     marks = [mark for mark, is_on in options.items() if is_on]
     return output_folder(str(folder)) / "-".join([weights.stem, *marks])
 

@@ -78,8 +78,11 @@ class Step:
 
     @property
     def result(self) -> Path:
-        """The network that it leaves: the last epoch's, since the best would be chosen on the
-        photos that it is measured on."""
+        """The network that it leaves.
+
+        Of a training the last epoch's: the best would be chosen on the photos that it is measured
+        on.
+        """
         return self.run.weights / ("pruned.pt" if self.script == "prune.py" else "last.pt")
 
     @property

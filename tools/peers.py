@@ -67,7 +67,7 @@ def check_installed(name: str) -> None:
 
 
 def open_pytorchyolo(model: Darknet, network: str) -> nn.Module:
-    """eriklindernoren's PyTorch-YOLOv3, from the same .cfg and with the same weights."""
+    """PyTorch-YOLOv3 by eriklindernoren, from the same .cfg and with the same weights."""
     with TemporaryDirectory() as folder:
         cfg, weights = Path(folder) / "network.cfg", Path(folder) / "network.weights"
         cfg.write_text(model.netdef.text(), encoding="utf-8")

@@ -86,6 +86,6 @@ def padding(layer: Layer, program: str) -> tuple[int, int]:
     before = pool.padding // 2
     after = pool.padding - before
     if after >= pool.size > 1:
-        wanted = f"expected less than {2 * pool.size - 1} for {program}"
-        raise layer.section.error(wanted, "padding")
+        limit = 2 * pool.size - 1
+        raise layer.section.error(f"expected less than {limit} for {program}", "padding")
     return before, after

@@ -1,0 +1,1 @@
+"""How fast, how large and how good networks are, side by side."""
