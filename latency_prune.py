@@ -6,13 +6,16 @@ python latency_prune.py --weights weights/NAME/best.pt --backend openvino --targ
 
 import sys
 
-from pruning.pipeline import prune
 from utils import errors
 from utils.settings import load_pruning
 
 
 def main(argv: list[str] | None = None) -> None:
-    prune(load_pruning(argv, "latency"))
+    """Read the flags, then prune: what is heavy to import waits until they are right."""
+    settings = load_pruning(argv, "latency")
+    from pruning.pipeline import prune
+
+    prune(settings)
 
 
 if __name__ == "__main__":

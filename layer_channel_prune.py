@@ -5,13 +5,16 @@ python layer_channel_prune.py --weights weights/NAME/best.pt --data data/custom.
 
 import sys
 
-from pruning.pipeline import prune
 from utils import errors
 from utils.settings import load_pruning
 
 
 def main(argv: list[str] | None = None) -> None:
-    prune(load_pruning(argv, "layer_channel"))
+    """Read the flags, then prune: what is heavy to import waits until they are right."""
+    settings = load_pruning(argv, "layer_channel")
+    from pruning.pipeline import prune
+
+    prune(settings)
 
 
 if __name__ == "__main__":

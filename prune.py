@@ -13,13 +13,16 @@ layer_channel_prune.py do the same with `pruned_id` fixed.
 
 import sys
 
-from pruning.pipeline import prune
 from utils import errors
 from utils.settings import load_pruning
 
 
 def main(argv: list[str] | None = None) -> None:
-    prune(load_pruning(argv))
+    """Read the flags, then prune: what is heavy to import waits until they are right."""
+    settings = load_pruning(argv)
+    from pruning.pipeline import prune
+
+    prune(settings)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,16 @@ python slim_prune.py --weights weights/NAME/best.pt --data data/custom.data --pe
 
 import sys
 
-from pruning.pipeline import prune
 from utils import errors
 from utils.settings import load_pruning
 
 
 def main(argv: list[str] | None = None) -> None:
-    prune(load_pruning(argv, "slim"))
+    """Read the flags, then prune: what is heavy to import waits until they are right."""
+    settings = load_pruning(argv, "slim")
+    from pruning.pipeline import prune
+
+    prune(settings)
 
 
 if __name__ == "__main__":

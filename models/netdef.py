@@ -104,6 +104,9 @@ class Section:
     line: int = field(default=0, compare=False)
     lines: Mapping[str, int] = field(default_factory=dict, compare=False)
 
+    def __hash__(self) -> int:
+        return hash((self.kind, frozenset(self.options.items())))
+
     def error(self, message: str, key: str | None = None) -> InputError:
         """An error that names the file, the line, and the key with its value."""
         line, subject = self.line, f"[{self.kind}]"

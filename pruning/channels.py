@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,7 @@ class Group:
     frozen: why no unit can be cut; empty where any can.
     """
 
+    number: int
     units: Ints
     members: tuple[Member, ...]
     added: bool
@@ -74,11 +76,20 @@ class ChannelGroups:
     groups: tuple[Group, ...]
     count: int
 
-    def kept(self, keep: Bools) -> dict[int, Bools]:
+    @cached_property
+    def group_of_unit(self) -> Ints:
+        """[units], the number of each unit's group; how many groups there are for the image's."""
+        numbers = np.full(self.count, len(self.groups))
+        for group in self.groups:
+            numbers[group.units] = group.number
+        return numbers
+
+    def layer_masks(self, keep: Bools) -> dict[int, Bools]:
         """By layer, which output channels a mask over the units keeps."""
         return {layer: keep[units] for layer, units in self.outputs.items()}
 
 
+@lru_cache(maxsize=64)
 def channel_groups(netdef: NetDef) -> ChannelGroups:
     """Walk the layers with the ids of channels: an add unites them, a concatenation joins them.
 
@@ -204,19 +215,22 @@ class _Walk:
                 places = np.flatnonzero(numbers == number)
                 order = np.argsort(outputs[layer][places], kind="stable")
                 found.setdefault(number, {})[layer] = places[order]
-        groups = []
+        groups: list[Group] = []
         for number, positions in found.items():
             members = np.flatnonzero(alike == number)
             shaped = {n: places.reshape(len(members), -1) for n, places in positions.items()}
             first = int(members[0])
-            groups.append(self._group(members, shaped, bool(added[first]), frozen.get(first, "")))
+            deciding = self._deciding(shaped)
+            of_layers = tuple(Member(n, where, n in deciding) for n, where in shaped.items())
+            groups.append(
+                Group(len(groups), members, of_layers, bool(added[first]), frozen.get(first, ""))
+            )
         return tuple(groups)
 
-    def _group(self, units: Ints, positions: Mapping[int, Ints], added: bool, frozen: str) -> Group:
-        scaled = {n for n in positions if self.netdef.layers[n].flag("batch_normalize")}
-        scoring = scaled & self.read_as_they_are or scaled
-        members = tuple(Member(n, where, n in scoring) for n, where in positions.items())
-        return Group(units, members, added, frozen)
+    def _deciding(self, layers: Collection[int]) -> set[int]:
+        """Those of a group's convolutions whose scales say how important a unit is."""
+        scaled = {n for n in layers if self.netdef.layers[n].flag("batch_normalize")}
+        return scaled & self.read_as_they_are or scaled
 
 
 def _told_apart(alike: Ints, counts: Ints) -> Ints:

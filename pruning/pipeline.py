@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from import_param import Data, Loss, PruneSettings, Pruning, Training
+from import_param import Data, Loss, PruneSettings, Pruning, PruningRun, Training
 from models.darknet import Darknet
 from models.loss import DetectionLoss
 from pruning.batch_norm import SHORTEST, mean_loss, reestimate_bn_, settle_bn_
@@ -46,8 +46,13 @@ from utils.training.runs import Run, new_run
 
 @dataclass(frozen=True)
 class Photos:
-    """training: batches of training photos, unchanged, in any order. valid, batches: what the
-    network is measured on."""
+    """The data set, as a cut needs it.
+
+    Attributes:
+        training: batches of training photos, unchanged, in any order.
+        valid: the photos that networks are measured on.
+        batches: these in batches.
+    """
 
     training: Iterable[Batch]
     valid: ValidationDataset
@@ -55,61 +60,87 @@ class Photos:
 
 
 def prune(settings: PruneSettings) -> Report:
-    """Load, score, plan, cut, re-estimate batch normalisation, measure and save.
+    """Judge the channels, plan, cut, re-estimate batch normalisation, measure and save.
 
     Writes weights/<name>/pruned.cfg, .weights, .names and .pt, and into runs/<name>/ settings.json,
-    report.txt, report.json and channels.png. Raises InputError where the strategy finds nothing
-    to cut.
+    report.txt, report.json and channels.png.
+
+    Raises:
+        InputError: the strategy finds nothing to cut, or no cut takes the time that is asked for.
     """
-    strategy, target = settings.pruning.strategy, settings.pruning
-    run_settings = settings.run
-    score_batches, bn_batches = run_settings.importance_batches, run_settings.bn_batches
-    latency_rounds = run_settings.latency_rounds
     latency_target = _latency_target(settings.pruning)
-    opened = load_network(settings.network)
-    photos = _photos(opened, settings.data)
-    model = opened.model
-    loss = DetectionLoss(model.heads, Loss())
-    batches = islice(photos.training, score_batches)
-    importance = _importance(run_settings.importance, model, loss, batches)
-    meter = open_meter(model, opened.size, settings.runtime)
+    network = load_network(settings.network)
+    photos = _photos(network, settings.data)
+    importance = _importance(network, photos, settings.run)
+    meter = open_meter(network.model, network.size, settings.runtime)
     if latency_target:
-
-        def judge(plan: Plan) -> float:
-            small = cut(model, plan).to(memory_format=torch.channels_last)
-            reestimate_bn_(small, photos.training, bn_batches)
-            return mean_loss(small, photos.training, score_batches)
-
-        options = SearchOptions(timing_rounds=latency_rounds)
-        search = LatencySearch(model, opened.size, latency_target, meter, options)
-        candidates = LatencyCandidates(search, importance, target)
-        if strategy == LATENCY:
-            table = Path(settings.pruning.latency_table or meter.table_path)
-            plan, timing = choose_candidate(candidates.all(table), judge)
-        else:
-            plan, timing = candidates.by_share(strategy)
-        amount = latency_target.name
+        search = LatencySearch(
+            network.model,
+            network.size,
+            latency_target,
+            meter,
+            SearchOptions(timing_rounds=settings.run.latency_rounds),
+        )
+        plan, timing = _plan_to_a_time(search, importance, photos, settings)
     else:
-        plan, timing = STRATEGIES[strategy](model.netdef, importance, target), None
-        amount = f"{round(100 * target.percent)}"
+        strategy = STRATEGIES[settings.pruning.strategy]
+        plan, timing = strategy(network.model.netdef, importance, settings.pruning), None
 
-    run = new_run(run_settings.name, f"{_name(settings.network.weights)}-{strategy}-{amount}")
-    found = {"before": _measure(opened, model, photos, settings)}
-    small = cut(model, plan).to(memory_format=torch.channels_last)
-    found["after the cut"] = _measure(opened, small, photos, settings)
-    if bn_batches:
-        if why_not := settle_bn_(small, photos.training, bn_batches, score_batches):
+    run = new_run(settings.run.name, _run_name(settings, latency_target))
+    small, quality = _cut(network, plan, photos, settings)
+    report = _report(network, small, plan, quality, meter, timing, settings)
+    _save(run, network, small, report, settings)
+    _tell(report, run, settings.pruning)
+    return report
+
+
+def _plan_to_a_time(
+    search: LatencySearch, importance: Importance, photos: Photos, settings: PruneSettings
+) -> tuple[Plan, LatencyResult]:
+    """By the share that takes the time; for `latency`, by the way to it that loses least."""
+    candidates = LatencyCandidates(search, importance, settings.pruning)
+    if settings.pruning.strategy != LATENCY:
+        return candidates.by_share(settings.pruning.strategy)
+
+    def loss_after(plan: Plan) -> float:
+        small = cut(search.model, plan).to(memory_format=torch.channels_last)
+        reestimate_bn_(small, photos.training, settings.run.bn_batches)
+        return mean_loss(small, photos.training, settings.run.importance_batches)
+
+    table = Path(settings.pruning.latency_table or search.meter.table_path)
+    return choose_candidate(candidates.all(table), loss_after)
+
+
+def _cut(
+    network: Network, plan: Plan, photos: Photos, settings: PruneSettings
+) -> tuple[Darknet, dict[str, Quality]]:
+    """The cut network, and by stage what it detects on the validation photos."""
+    run = settings.run
+    quality = {"before": _measure(network, network.model, photos, settings)}
+    small = cut(network.model, plan).to(memory_format=torch.channels_last)
+    quality["after the cut"] = _measure(network, small, photos, settings)
+    if run.bn_batches:
+        if why_not := settle_bn_(small, photos.training, run.bn_batches, run.importance_batches):
             print(f"note: BN is not re-estimated: {why_not}")
         else:
-            found["after BN re-estimation"] = _measure(opened, small, photos, settings)
+            quality["after BN re-estimation"] = _measure(network, small, photos, settings)
+    return small, quality
 
-    report = _report(opened, small, strategy, target, plan, found, latency_rounds, meter, timing)
-    _save(run, opened, small, report, settings)
+
+def _tell(report: Report, run: Run, target: Pruning) -> None:
     print(report.text())
-    if note := timing.note() if timing else deviation_note(strategy, target, report.shares):
+    timing = report.timing
+    note = timing.note() if timing else deviation_note(report.strategy, target, report.shares)
+    if note:
         print(f"note: {note}")
     print(f"{run.weights / 'pruned.cfg'} and .weights, .pt; the report is in {run.folder}")
-    return report
+
+
+def _run_name(settings: PruneSettings, latency_target: LatencyTarget | None) -> str:
+    """Of the network, the strategy, and how much is asked for."""
+    percent = f"{round(100 * settings.pruning.percent)}"
+    amount = latency_target.name if latency_target else percent
+    return f"{_name(settings.network.weights)}-{settings.pruning.strategy}-{amount}"
 
 
 def _name(weights: str) -> str:
@@ -137,11 +168,12 @@ def _photos(network: Network, settings: Data) -> Photos:
     )
 
 
-def _importance(
-    name: str, model: Darknet, loss: DetectionLoss, batches: Iterable[Batch]
-) -> Importance:
-    score, needs_batches = IMPORTANCE[name]
-    return score(model, loss, batches) if needs_batches else score(model)
+def _importance(network: Network, photos: Photos, run: PruningRun) -> Importance:
+    measure, needs_batches = IMPORTANCE[run.importance]
+    if not needs_batches:
+        return measure(network.model)
+    loss = DetectionLoss(network.model.heads, Loss())
+    return measure(network.model, loss, islice(photos.training, run.importance_batches))
 
 
 def _latency_target(pruning: Pruning) -> LatencyTarget | None:
@@ -165,26 +197,26 @@ def _measure(network: Network, model: Darknet, photos: Photos, settings: PruneSe
 def _report(
     network: Network,
     small: Darknet,
-    strategy: str,
-    target: Pruning,
     plan: Plan,
-    found: Mapping[str, Quality],
-    rounds: int,
+    quality: Mapping[str, Quality],
     meter: LatencyMeter,
     timing: LatencyResult | None,
+    settings: PruneSettings,
 ) -> Report:
-    model = network.model
-    (before, after), method = measure_latencies((model, small), network.size, rounds, meter)
+    target, size = settings.pruning, network.size
+    (before, after), method = measure_latencies(
+        (network.model, small), size, settings.run.latency_rounds, meter
+    )
     return Report(
-        strategy,
+        target.strategy,
         target.percent,
         target.percent_of,
-        cut_shares(model.netdef, plan, strategy),
-        size_of(model, network.size, before),
-        size_of(small, network.size, after),
-        found,
+        cut_shares(plan, target.strategy),
+        size_of(network.model, size, before),
+        size_of(small, size, after),
+        quality,
         method,
-        layer_rows(model.netdef, small.netdef, plan, network.size),
+        layer_rows(plan, small.netdef, size),
         timing,
     )
 

@@ -11,14 +11,13 @@ from typing import Any
 
 from terminaltables import AsciiTable
 
-from models.costs import count_operations, count_parameters, layer_operations
+from models.costs import count_operations, count_parameters, layer_operations, layer_parameters
 from models.darknet import Darknet, shapes
 from models.netdef import NetDef
 from pruning.latency.meter import LatencyMeter
 from pruning.latency.search import LatencyResult
 from pruning.plots import plot_channels
-from pruning.residual_blocks import without_blocks
-from pruning.surgeon import Plan
+from pruning.surgeon import Plan, trim
 from pruning.targets import CutShares, target_measure
 from utils.files import write_text
 from utils.timing import machine
@@ -154,22 +153,22 @@ class LayerRow:
         ]
 
 
-def layer_rows(
-    before: NetDef, after: NetDef, plan: Plan, size: tuple[int, int]
-) -> tuple[LayerRow, ...]:
-    """Every convolution of a network beside what the plan has left of it, for an input of (width,
-    height) `size`."""
-    _, moved = without_blocks(before, plan.blocks)
-    old, new = _costs(before, size), _costs(after, size)
-    rows = []
-    for layer, (channels, parameters, operations) in old.items():
-        place = moved.get(layer, 0)
-        now = new[place] if layer in moved else (0, 0, 0)
-        kernel = _kernel(before, layer)
-        rows.append(
-            LayerRow(layer, place, kernel, channels, now[0], parameters, now[1], operations, now[2])
-        )
-    return tuple(rows)
+def layer_rows(plan: Plan, after: NetDef, size: tuple[int, int]) -> tuple[LayerRow, ...]:
+    """Every convolution of a network beside what the plan has left of it.
+
+    Args:
+        plan: of the whole network.
+        after: the network that was cut by it.
+        size: (width, height) of the input in pixels, which operations depend on.
+    """
+    moved = trim(plan.netdef, plan.blocks).moved
+    old, new = _costs(plan.netdef, size), _costs(after, size)
+    return tuple(
+        LayerRow(layer, moved.get(layer, 0), _kernel(plan.netdef, layer), *pairs)
+        for layer, costs in old.items()
+        for left in [new[moved[layer]] if layer in moved else (0, 0, 0)]
+        for pairs in [[n for pair in zip(costs, left, strict=True) for n in pair]]
+    )
 
 
 def _kernel(netdef: NetDef, layer: int) -> str:
@@ -184,14 +183,9 @@ def _kernel(netdef: NetDef, layer: int) -> str:
 
 def _costs(netdef: NetDef, size: tuple[int, int]) -> dict[int, tuple[int, int, int]]:
     """By convolution: channels, parameters, operations."""
-    outputs = shapes(netdef, size)
-    found = {}
-    for index, operations in layer_operations(netdef, size).items():
-        filters, height, width = outputs[index]
-        weights = operations // (2 * height * width)
-        each = 2 if netdef.layers[index].flag("batch_normalize") else 1
-        found[index] = (filters, weights + each * filters, operations)
-    return found
+    outputs, parameters = shapes(netdef, size), layer_parameters(netdef)
+    operations = layer_operations(netdef, size)
+    return {n: (outputs[n][0], parameters[n], count) for n, count in operations.items()}
 
 
 def size_of(model: Darknet, size: tuple[int, int], latency: float) -> Size:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from models.netdef import SECOND_INPUT, NetDef, Section
 from utils.errors import InputError
@@ -48,7 +49,8 @@ def expect_blocks(netdef: NetDef, name: str) -> tuple[Block, ...]:
     return blocks
 
 
-def _look(netdef: NetDef) -> tuple[tuple[Block, ...], list[str]]:
+@lru_cache(maxsize=64)
+def _look(netdef: NetDef) -> tuple[tuple[Block, ...], tuple[str, ...]]:
     """The blocks, and why the other shortcuts are none."""
     readers: dict[int, set[int]] = {}
     for index in range(len(netdef.layers)):
@@ -64,7 +66,7 @@ def _look(netdef: NetDef) -> tuple[tuple[Block, ...], list[str]]:
             blocks.append(found)
         else:
             reasons.append(found)
-    return tuple(blocks), reasons
+    return tuple(blocks), tuple(reasons)
 
 
 def _refusal(netdef: NetDef, index: int) -> str:

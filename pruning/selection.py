@@ -1,23 +1,39 @@
-"""Which channels stay: from importance and a target to a keep mask."""
+"""Which channels stay: from importance and a target to a keep mask.
+
+The units of all groups that a strategy may cut stand in one line, the least important first, and
+one threshold moves along it until the rest is within the budget, which is `1 - percent` of the
+whole network's channels, parameters or operations:
+
+- Order: by importance. Ties: of equal units of a group the later one goes first; of equal units of
+  two groups, the one whose group comes first in the network.
+- `layer_keep`: each group's most important units, so many as every layer keeps, never stand in the
+  line.
+- `round_to`: what a group keeps is rounded up to a multiple, so rounding never costs a unit that is
+  more important than the last one that went.
+- The last step: what it took beyond the budget is given back, to the most important of the units
+  that went and still fit. Where that step alone took far more than the budget asks for, its group
+  keeps it after all, and the next units in the line go instead.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from import_param import Pruning
 from models.netdef import NetDef
-from pruning.channels import Group, Ints, channel_groups
+from pruning.channels import Bools, ChannelGroups, Group, Ints, channel_groups
 from pruning.importance import Importance
-from pruning.residual_blocks import without_blocks
-from pruning.surgeon import Plan
-from pruning.targets import NEAR, GroupCosts, cuttable_units, may_cut, without
+from pruning.residual_blocks import Block, expect_blocks
+from pruning.surgeon import Plan, trim
+from pruning.targets import TOLERANCE, GroupCosts, Measure, cuttable_units, may_cut
 from utils.errors import InputError
 
 Floats = NDArray[np.float64]
+
 # With as many operations, multiples of 8 take 0.7 to 0.9 of the time that any widths take on a CPU
 # (measured: PyTorch, AMD EPYC, yolov3-tiny and -mobilenetv2 at 320×320); larger ones hardly less.
 # Where a layer has few channels, a quarter of them is a coarse enough step.
@@ -32,131 +48,142 @@ def select_channels(
     strategy: str,
     blocks: tuple[int, ...] = (),
 ) -> Plan:
-    """The channels that a strategy keeps beside the blocks that go."""
-    whole = channel_groups(netdef)
-    trimmed, channels, units = without(netdef, blocks)
-    if blocks:
-        _, moved = without_blocks(netdef, blocks)
-        importance = {new: importance[old] for old, new in moved.items() if old in importance}
-    free = [group for group in channels.groups if may_cut(strategy, group)]
-    if not free and not blocks:
-        reasons = {group.kept_because or "a shortcut adds it" for group in channels.groups}
+    """The plan that keeps the most important channels within the target's budget.
+
+    Example: two convolutions of four channels, of importance .9 .1 .8 .7 and .6 .2 .3 .5, and
+    percent 0.5. The line is .1 | .2 .3 .5 .6 .7 .8 .9; with `round_to` 1, the four units up to .5
+    go, and the first layer keeps three channels, the second one.
+
+    Args:
+        netdef: the network.
+        importance: of its channels.
+        target: how much is to go, and what every layer keeps.
+        strategy: which groups may be cut, and who decides on a unit, see `unit_importance`.
+        blocks: the shortcuts, ascending, of residual blocks that go as well, within the budget.
+
+    Raises:
+        InputError: there is nothing that the strategy may cut.
+    """
+    rest = trim(netdef, blocks)
+    by_layer = {new: importance[old] for old, new in rest.moved.items() if old in importance}
+    by_group = {
+        group.number: unit_importance(group, by_layer, strategy)
+        for group in rest.groups.groups
+        if may_cut(strategy, group)
+    }
+    if not by_group and not blocks:
+        reasons = {group.kept_because or "a shortcut adds it" for group in rest.groups.groups}
         raise InputError(
             f"{netdef.name}: expected channels that {strategy!r} may cut, found none: "
             + "; ".join(sorted(reasons))
         )
-    judge = _first if strategy == "shortcut" else _best
-    worth = {id(group): judge(group, importance) for group in free}
-    counted = cuttable_units(whole, strategy)
-    total = GroupCosts(netdef, whole, counted)
-    budget = (1 - target.percent) * total.count(total.sizes, target.percent_of)
-    counts = _fit(GroupCosts(trimmed, channels, counted[units]), worth, budget, target)
-    kept = np.ones(channels.count, bool)
-    for group, count in zip(channels.groups, counts, strict=True):
-        if id(group) in worth:
-            order = np.argsort(-worth[id(group)], kind="stable")
-            kept[group.units[order[count:]]] = False
-    keep = np.ones(whole.count, bool)
-    # Units that are apart without the blocks may be one with them: it stays if any of them does.
-    keep[units] = False
-    keep[units[kept]] = True
-    return Plan(keep, blocks)
+    counted = cuttable_units(channel_groups(netdef), strategy)
+    whole = GroupCosts(netdef, counted)
+    budget = (1 - target.percent) * whole.count(whole.sizes, target.percent_of)
+    threshold = _Threshold(GroupCosts(rest.netdef, counted[rest.units]), by_group, budget, target)
+    return Plan(netdef, rest.whole_mask(_keep_best(rest.groups, by_group, threshold.fit())), blocks)
 
 
-def _member_importance(group: Group, importance: Importance) -> list[Floats]:
-    """[n] for each deciding member: the best of the channels that it has in a unit."""
-    return [importance[m.layer][m.positions].max(1) for m in group.deciding_members]
+def unit_importance(group: Group, importance: Importance, strategy: str) -> Floats:
+    """[units of the group]: the importance of a unit, which may have channels in several layers.
 
-
-def _best(group: Group, importance: Importance) -> Floats:
-    return np.max(_member_importance(group, importance), axis=0)
-
-
-def _first(group: Group, importance: Importance) -> Floats:
-    return _member_importance(group, importance)[0]
-
-
-def _fit(costs: GroupCosts, worth: Mapping[int, Floats], budget: float, target: Pruning) -> Ints:
-    """How many units each group keeps so that the cost is within the budget, or as near as may be.
-
-    Units go in the order of their worth, but never more of a group than `layer_keep` allows. Each
-    group's count is rounded up, so that rounding never costs a unit that is worth more than the
-    last one that went: as few go as the budget asks for. What a last step left of the budget is
-    given back to the groups that lost the most valuable units. Where that step alone took far more
-    than the budget asks for, its group keeps it, and the next units in the order go instead.
+    It is the largest that any deciding member gives to a channel of the unit, so a unit stays as
+    long as any layer needs it; for `shortcut`, the largest that the first deciding member gives.
     """
-    steps = [group_step(group, target.round_to) for group in costs.groups]
-    least = [
-        min(n, round_up(max(1, math.ceil(target.layer_keep * n - 1e-9)), step))
-        for n, step in zip(costs.sizes.tolist(), steps, strict=True)
-    ]
-    order = _order(costs.groups, worth, least)
+    by_member = [importance[m.layer][m.positions].max(1) for m in group.deciding_members]
+    return by_member[0] if strategy == "shortcut" else np.max(by_member, axis=0)
 
-    def counts(cut: int) -> Ints:
-        raw = costs.sizes - np.bincount(order[:cut], minlength=len(costs.sizes))
-        found = zip(raw.tolist(), costs.sizes.tolist(), steps, least, strict=True)
-        return np.array([min(n, max(low, round_up(c, step))) for c, n, step, low in found])
 
-    def cost(found: Ints) -> float:
-        return costs.count(found, target.percent_of)
+def _keep_best(groups: ChannelGroups, by_group: Mapping[int, Floats], counts: Ints) -> Bools:
+    """[units]: of each group so many of its most important units; of equal ones, the first."""
+    keep = np.ones(groups.count, bool)
+    for number, values in by_group.items():
+        order = np.argsort(-values, kind="stable")
+        keep[groups.groups[number].units[order[counts[number] :]]] = False
+    return keep
 
-    def fits(found: Ints) -> bool:
-        return cost(found) <= budget * (1 + 1e-12)
 
-    def least_cut(low: int) -> int:
-        """How many units in the order go at least, so that the rest fits."""
-        high = len(order)
+class _Threshold:
+    """The line of units, and how many each group keeps when the first `cut` of the line go.
+
+    Counts are int64 [groups] throughout.
+    """
+
+    def __init__(
+        self, costs: GroupCosts, by_group: Mapping[int, Floats], budget: float, target: Pruning
+    ) -> None:
+        self.costs, self.budget, self.target = costs, budget, target
+        self.steps = [group_step(group, target.round_to) for group in costs.groups]
+        self.least = [
+            least_count(size, target.layer_keep, step)
+            for size, step in zip(costs.sizes.tolist(), self.steps, strict=True)
+        ]
+        self.falling = {number: -np.sort(-values) for number, values in by_group.items()}
+        self.line = self._line()
+
+    def _line(self) -> Ints:
+        """By place in the line, the number of the unit's group."""
+        places = [
+            (value, number, place)
+            for number, values in self.falling.items()
+            for place, value in enumerate(values[::-1][: len(values) - self.least[number]].tolist())
+        ]
+        return np.array([number for _, number, _ in sorted(places)], np.int64)
+
+    def counts(self, cut: int) -> Ints:
+        """What each group keeps when the first units of the line go, rounded up."""
+        raw = self.costs.sizes - np.bincount(self.line[:cut], minlength=len(self.costs.sizes))
+        groups = zip(raw.tolist(), self.costs.sizes.tolist(), self.steps, self.least, strict=True)
+        return np.array([min(n, max(low, round_up(c, step))) for c, n, step, low in groups])
+
+    def cost(self, counts: Ints) -> float:
+        return self.costs.count(counts, self.target.percent_of)
+
+    def fits(self, counts: Ints) -> bool:
+        return self.cost(counts) <= self.budget * (1 + 1e-12)
+
+    def least_cut(self, low: int) -> int:
+        """How many units of the line go at least, no fewer than `low`, so that the rest fits."""
+        high = len(self.line)
         while low < high:
             middle = (low + high) // 2
-            low, high = (low, middle) if fits(counts(middle)) else (middle + 1, high)
+            low, high = (low, middle) if self.fits(self.counts(middle)) else (middle + 1, high)
         return low
 
-    cut = least_cut(0)
-    best = found = _fill(costs, counts(cut), worth, steps, fits)
-    while cut and fits(found) and budget - cost(best) > NEAR * cost(costs.sizes):
-        done, rest = order[: cut - 1], order[cut - 1 :]
-        order = np.append(done, rest[rest != rest[0]])
-        cut = least_cut(cut - 1)
-        found = _fill(costs, counts(cut), worth, steps, fits)
-        best = max(best, found, key=cost) if fits(found) else best
-    return best
+    def fit(self) -> Ints:
+        """What each group keeps so that the cost is within the budget, or as near as may be."""
+        far = TOLERANCE * self.cost(self.costs.sizes)
+        cut = self.least_cut(0)
+        best = counts = self.give_back(self.counts(cut))
+        while cut and self.fits(counts) and self.budget - self.cost(best) > far:
+            gone, rest = self.line[: cut - 1], self.line[cut - 1 :]
+            self.line = np.append(gone, rest[rest != rest[0]])  # this group keeps its other units
+            cut = self.least_cut(cut - 1)
+            counts = self.give_back(self.counts(cut))
+            best = max(best, counts, key=self.cost) if self.fits(counts) else best
+        return best
 
-
-def _order(groups: Sequence[Group], worth: Mapping[int, Floats], least: list[int]) -> Ints:
-    """The groups of the units that may go, the least valuable unit first."""
-    found: list[tuple[float, int, int]] = []
-    for number, group in enumerate(groups):
-        if id(group) in worth:
-            values = np.sort(worth[id(group)])[: len(group) - least[number]]
-            found += [(value, number, place) for place, value in enumerate(values.tolist())]
-    return np.array([number for _, number, _ in sorted(found)], np.int64)
-
-
-def _fill(
-    costs: GroupCosts,
-    counts: Ints,
-    worth: Mapping[int, Floats],
-    steps: list[int],
-    fits: Callable[[Ints], bool],
-) -> Ints:
-    """Raise counts, the most valuable first, as long as the budget lasts."""
-    if not fits(counts):
+    def give_back(self, counts: Ints) -> Ints:
+        """Raise counts, the most important unit first, as long as the budget lasts."""
+        if not self.fits(counts):
+            return counts
+        growing = set(self.falling)
+        while growing := {n for n in growing if counts[n] < self.costs.sizes[n]}:
+            best = max(growing, key=lambda n: (self.falling[n][counts[n]], -n))
+            more = counts.copy()
+            more[best] = min(
+                self.costs.sizes[best], round_up(int(counts[best]) + 1, self.steps[best])
+            )
+            if self.fits(more):
+                counts = more
+            else:
+                growing.remove(best)
         return counts
-    ranked = {
-        number: -np.sort(-worth[id(group)])
-        for number, group in enumerate(costs.groups)
-        if id(group) in worth
-    }
-    open_ = set(ranked)
-    while open_ := {n for n in open_ if counts[n] < costs.sizes[n]}:
-        best = max(open_, key=lambda n: (ranked[n][counts[n]], -n))
-        more = counts.copy()
-        more[best] = min(costs.sizes[best], round_up(int(counts[best]) + 1, steps[best]))
-        if fits(more):
-            counts = more
-        else:
-            open_.remove(best)
-    return counts
+
+
+def least_count(size: int, layer_keep: float, step: int) -> int:
+    """How many of a group's `size` units stay at least: the share, at least one, rounded up."""
+    return min(size, round_up(max(1, math.ceil(layer_keep * size - 1e-9)), step))
 
 
 def group_step(group: Group, round_to: int, fast: int = FAST_STEP) -> int:
@@ -172,3 +199,37 @@ def group_step(group: Group, round_to: int, fast: int = FAST_STEP) -> int:
 def round_up(count: int, step: int) -> int:
     """The least multiple of a step that is no less."""
     return -(-count // step) * step
+
+
+def rank_blocks(netdef: NetDef, importance: Importance, keep: Bools) -> list[Block]:
+    """The removable blocks, the least important first; of equal ones, the first in the network.
+
+    A block's importance is the mean over the channels, among those that `keep` [units] keeps, that
+    its last convolutions add to the trunk.
+
+    Raises:
+        InputError: there is no such block, or none with batch normalisation at its end.
+    """
+    kept = channel_groups(netdef).layer_masks(keep)
+    means = {}
+    for block in expect_blocks(netdef, netdef.name):
+        added = [importance[n][kept[n]] for n in block.writers if n in importance]
+        if added:
+            means[block] = float(np.concatenate(added).mean())
+    if not means:
+        raise InputError(
+            f"{netdef.name}: expected batch normalisation at the end of a residual block"
+        )
+    return sorted(means, key=lambda block: (means[block], block.shortcut))
+
+
+def shares_of_blocks(costs: GroupCosts, ranked: Sequence[Block], measure: Measure) -> list[float]:
+    """What goes with the first block, the first two, and so on, as a share of the whole."""
+    by_layer = costs.by_layer(costs.sizes, measure)
+    total = sum(by_layer.values())
+    removed: set[int] = set()
+    shares = []
+    for block in ranked:
+        removed |= {block.shortcut, *block.inside}
+        shares.append(sum(by_layer.get(n, 0.0) for n in removed) / (total or 1))
+    return shares

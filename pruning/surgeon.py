@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from torch.optim import Optimizer
 from models.blocks import Convolution, Shortcut, Upsample
 from models.darknet import Darknet, propagate
 from models.netdef import NetDef
-from pruning.channels import Bools, ChannelGroups, channel_groups
+from pruning.channels import Bools, ChannelGroups, Ints, channel_groups
 from pruning.residual_blocks import residual_blocks, without_blocks
 
 
@@ -22,32 +24,107 @@ from pruning.residual_blocks import residual_blocks, without_blocks
 class Plan:
     """What to keep of a network, and what to leave out.
 
-    keep: [units], which of `channel_groups`' units stay. blocks: the shortcuts, ascending, whose
-    blocks go as `residual_blocks` has them; what `keep` says of channels inside is not asked.
+    Example: conv 0 (4 filters) and conv 1 (4 filters) meet in a shortcut, whose sum conv 3 reads.
+    The image has units 0 to 2, the filters of 0 and 1 are units 3 to 6 (filter i of both is one),
+    and those of conv 3 come after. `keep` with unit 4 False takes filter 1 of conv 0 and of conv 1,
+    and input 1 of conv 3.
+
+    Attributes:
+        netdef: the network that it was made for.
+        keep: bool [units], which of the units of `channel_groups(netdef)` stay.
+        blocks: the shortcuts, ascending, whose blocks go as `residual_blocks` has them; what `keep`
+            says of channels inside them does not count.
     """
 
+    netdef: NetDef
     keep: Bools
     blocks: tuple[int, ...] = ()
 
+    @property
+    def groups(self) -> ChannelGroups:
+        """The structure that `keep` is about."""
+        return channel_groups(self.netdef)
+
+    @property
+    def layer_masks(self) -> dict[int, Bools]:
+        """By layer, which of its output channels stay."""
+        return self.groups.layer_masks(self.keep)
+
     def equals(self, other: Plan) -> bool:
+        """Whether both leave out the same."""
         return self.blocks == other.blocks and np.array_equal(self.keep, other.keep)
+
+    def expect_made_for(self, netdef: NetDef) -> None:
+        """Refuse, with a ValueError, another network than the one it was made for."""
+        mine = self.netdef
+        if (mine.layers, mine.channels) != (netdef.layers, netdef.channels):
+            raise ValueError(f"the plan was made for {mine.name}, not for {netdef.name} as it is")
 
 
 def keep_everything(netdef: NetDef) -> Plan:
-    return Plan(np.ones(channel_groups(netdef).count, bool))
+    """The plan that changes nothing."""
+    return Plan(netdef, np.ones(channel_groups(netdef).count, bool))
 
 
-def check(channels: ChannelGroups, keep: Bools) -> None:
+def check(groups: ChannelGroups, keep: Bools) -> None:
     """Refuse, with a ValueError, a mask that cuts what must stay, or a layer's last channel."""
-    if keep.shape != (channels.count,) or keep.dtype != bool:
-        raise ValueError(f"expected a mask of {channels.count} units, found {keep.shape}")
-    for group in channels.groups:
+    if keep.shape != (groups.count,) or keep.dtype != bool:
+        raise ValueError(f"expected a mask of {groups.count} units, found {keep.shape}")
+    for group in groups.groups:
         layer = group.members[0].layer
         if group.frozen and not keep[group.units].all():
             raise ValueError(f"cuts channels of layer {layer}, but {group.frozen}")
-    for layer, kept in channels.kept(keep).items():
+    for layer, kept in groups.layer_masks(keep).items():
         if not kept.any():
             raise ValueError(f"leaves no channel of layer {layer}")
+
+
+@dataclass(frozen=True, eq=False)
+class Trimmed:
+    """A network without some of its residual blocks, its channels not cut.
+
+    Attributes:
+        netdef: what is left.
+        moved: where the layers are now, old → new.
+        units: int64 [units of what is left], their numbers in the whole network.
+        whole_count: how many units the whole network has.
+    """
+
+    netdef: NetDef
+    moved: Mapping[int, int]
+    units: Ints
+    whole_count: int
+
+    @property
+    def groups(self) -> ChannelGroups:
+        """The structure of what is left."""
+        return channel_groups(self.netdef)
+
+    def whole_mask(self, keep: Bools) -> Bools:
+        """A mask over what is left as one over the whole network, which keeps all else.
+
+        Units that are apart without the blocks may be one with them: it stays if any of them does.
+        """
+        whole = np.ones(self.whole_count, bool)
+        whole[self.units] = False
+        whole[self.units[keep]] = True
+        return whole
+
+
+@lru_cache(maxsize=64)
+def trim(netdef: NetDef, blocks: tuple[int, ...]) -> Trimmed:
+    """The network without the blocks of these shortcuts.
+
+    Blocks only hang on the units of their trunk, so what is left of a unit is still one unit.
+    """
+    before = channel_groups(netdef)
+    trimmed, moved = without_blocks(netdef, blocks)
+    after = channel_groups(trimmed)
+    units = np.zeros(after.count, np.int64)
+    units[after.outputs[-1]] = before.outputs[-1]
+    for old, new in moved.items():
+        units[after.outputs[new]] = before.outputs[old]
+    return Trimmed(trimmed, MappingProxyType(moved), units, before.count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,25 +144,14 @@ class _Cut:
         return self.kept[self.netdef.sources(index)[0]]
 
 
-def _resolve(netdef: NetDef, plan: Plan) -> _Cut:
-    before = channel_groups(netdef)
-    trimmed, moved = without_blocks(netdef, plan.blocks)
-    after = channel_groups(trimmed) if plan.blocks else before
-    keep = plan.keep[same_units(before, after, moved)] if plan.blocks else plan.keep
-    check(after, keep)
-    return _Cut(trimmed, after.kept(keep), {new: old for old, new in moved.items()})
-
-
-def same_units(before: ChannelGroups, after: ChannelGroups, moved: Mapping[int, int]) -> np.ndarray:
-    """For each unit of a net without some blocks, its number in the whole net.
-
-    Blocks only hang on the units of their trunk, so what is left of a unit is still one unit.
-    """
-    numbers = np.zeros(after.count, np.int64)
-    numbers[after.outputs[-1]] = before.outputs[-1]
-    for old, new in moved.items():
-        numbers[after.outputs[new]] = before.outputs[old]
-    return numbers
+def _resolve(plan: Plan) -> _Cut:
+    trimmed = trim(plan.netdef, plan.blocks)
+    if plan.keep.shape != (trimmed.whole_count,):
+        raise ValueError(f"expected a mask of {trimmed.whole_count} units, found {plan.keep.shape}")
+    keep = plan.keep[trimmed.units]
+    check(trimmed.groups, keep)
+    old = {new: old for old, new in trimmed.moved.items()}
+    return _Cut(trimmed.netdef, trimmed.groups.layer_masks(keep), old)
 
 
 def cut(model: Darknet, plan: Plan) -> Darknet:
@@ -100,16 +166,17 @@ def cut(model: Darknet, plan: Plan) -> Darknet:
 
     The channels of a convolution without batch normalisation are taken as zero before activation.
     """
-    return _build(model, _resolve(model.netdef, plan))
+    plan.expect_made_for(model.netdef)
+    return _build(model, _resolve(plan))
 
 
-def _build(model: Darknet, what: _Cut) -> Darknet:
-    mover = Transfer(what)
+def _build(model: Darknet, resolved: _Cut) -> Darknet:
+    mover = Transfer(resolved)
     state = mover(model.state_dict())
-    for index, offset in _offsets(model, what).items():
+    for index, offset in _offsets(model, resolved).items():
         _fold(state, f"layers.{index}", offset)
     with torch.device("meta"):
-        small = Darknet(_narrowed(what))
+        small = Darknet(_narrowed(resolved))
     small.load_state_dict(state, assign=True)
     trained = {mover.names[name] for name, p in _parameters(model, mover) if p.requires_grad}
     for name, parameter in small.named_parameters():
@@ -121,18 +188,18 @@ def _parameters(model: Darknet, mover: Transfer) -> Iterator[tuple[str, nn.Param
     return ((n, p) for n, p in model.named_parameters() if n in mover.names)
 
 
-def _narrowed(what: _Cut) -> NetDef:
+def _narrowed(resolved: _Cut) -> NetDef:
     """The net with as many filters and groups as are kept."""
-    layers = list(what.netdef.layers)
+    layers = list(resolved.netdef.layers)
     for index, section in enumerate(layers):
-        kept = what.kept[index]
+        kept = resolved.kept[index]
         if section.kind == "convolutional" and not kept.all():
             options = {"filters": int(kept.sum())}
             groups = section.integer("groups", 1)
             if groups > 1:
                 options["groups"] = int(kept.reshape(groups, -1).any(1).sum())
             layers[index] = section.with_options(**options)
-    return replace(what.netdef, layers=tuple(layers))
+    return replace(resolved.netdef, layers=tuple(layers))
 
 
 class Transfer:
@@ -145,12 +212,12 @@ class Transfer:
     names: old name → new name.
     """
 
-    def __init__(self, what: _Cut) -> None:
-        self._what = what
+    def __init__(self, resolved: _Cut) -> None:
+        self._resolved = resolved
         self.names: dict[str, str] = {}
         self._layers: dict[str, int] = {}
-        for new, old in what.old.items():
-            for part in _parts(what.netdef.layers[new].kind):
+        for new, old in resolved.old.items():
+            for part in _parts(resolved.netdef.layers[new].kind):
                 self.names[f"layers.{old}.{part}"] = f"layers.{new}.{part}"
                 self._layers[f"layers.{old}.{part}"] = new
 
@@ -162,22 +229,22 @@ class Transfer:
         }
 
     def _part(self, index: int, tensor: Tensor) -> Tensor:
-        section = self._what.netdef.layers[index]
+        section = self._resolved.netdef.layers[index]
         if tensor.ndim == 0:
             return tensor.clone()  # BN's count of batches
-        kept = _indices(self._what.kept[index], tensor)
+        kept = _indices(self._resolved.kept[index], tensor)
         if section.kind == "shortcut":  # [inputs, 1 or C]
-            whole = tensor.shape[1] != len(self._what.kept[index])
+            whole = tensor.shape[1] != len(self._resolved.kept[index])
             return tensor.clone() if whole else tensor.index_select(1, kept)
         part = tensor.index_select(0, kept)
         if tensor.ndim == 4 and section.integer("groups", 1) == 1:
-            part = part.index_select(1, _indices(self._what.inputs(index), tensor))
+            part = part.index_select(1, _indices(self._resolved.inputs(index), tensor))
         return part
 
 
-def transfer(netdef: NetDef, plan: Plan) -> Transfer:
+def transfer(plan: Plan) -> Transfer:
     """What carries the state of training over a cut; see `Transfer` and `carry_optimizer_`."""
-    return Transfer(_resolve(netdef, plan))
+    return Transfer(_resolve(plan))
 
 
 def carry_optimizer_(
@@ -222,7 +289,7 @@ def _fold(state: dict[str, Tensor], layer: str, offset: Tensor) -> None:
 
 
 @torch.no_grad()
-def _offsets(model: Darknet, what: _Cut) -> dict[int, Tensor]:
+def _offsets(model: Darknet, resolved: _Cut) -> dict[int, Tensor]:
     """By new layer, what its dead inputs add to each channel that it keeps, before its shift.
 
     The walk carries the constants that dead channels emit, float64 [C], and zero for live ones.
@@ -231,10 +298,10 @@ def _offsets(model: Darknet, what: _Cut) -> dict[int, Tensor]:
     device = next(model.parameters()).device
 
     def layer(index: int) -> nn.Module:
-        return model.layers[what.old[index]]
+        return model.layers[resolved.old[index]]
 
     def dead_only(index: int, constants: Tensor) -> Tensor:
-        dead = torch.from_numpy(~what.kept[index]).to(device)
+        dead = torch.from_numpy(~resolved.kept[index]).to(device)
         return torch.where(dead, constants, 0.0)
 
     def conv(index: int, constants: Tensor) -> Tensor:
@@ -243,7 +310,7 @@ def _offsets(model: Darknet, what: _Cut) -> dict[int, Tensor]:
         kernel = convolution.conv.weight
         if convolution.conv.groups == 1 and constants.any():  # else no live group reads dead ones
             sums = kernel.double().sum((2, 3))  # [filters, inputs]
-            offsets[index] = (sums @ constants)[_indices(what.kept[index], kernel)]
+            offsets[index] = (sums @ constants)[_indices(resolved.kept[index], kernel)]
         shift = convolution.bn.bias if convolution.bn else torch.zeros(len(kernel), device=device)
         # A copy: activations work in place.
         return dead_only(index, convolution.activation(shift.to(torch.float64, copy=True)))
@@ -256,13 +323,13 @@ def _offsets(model: Darknet, what: _Cut) -> dict[int, Tensor]:
         module = layer(index)
         if isinstance(module, Upsample):
             return constants * module.scale
-        if what.netdef.layers[index].kind == "reorg":  # what it reads is never cut
-            return torch.zeros(len(what.kept[index]), dtype=torch.float64, device=device)
+        if resolved.netdef.layers[index].kind == "reorg":  # what it reads is never cut
+            return torch.zeros(len(resolved.kept[index]), dtype=torch.float64, device=device)
         return constants  # pooling, which pads with nothing that counts, dropout, yolo
 
-    image = torch.zeros(len(what.kept[-1]), dtype=torch.float64, device=device)
+    image = torch.zeros(len(resolved.kept[-1]), dtype=torch.float64, device=device)
     walk = propagate(
-        what.netdef,
+        resolved.netdef,
         image,
         conv=conv,
         add=add,
@@ -277,9 +344,10 @@ def _offsets(model: Darknet, what: _Cut) -> dict[int, Tensor]:
 
 def masked(model: Darknet, plan: Plan) -> Darknet:
     """What `cut` must equal: the whole network, its dead scales at zero, its removed blocks too."""
-    _resolve(model.netdef, plan)  # refuses what cannot be cut
+    plan.expect_made_for(model.netdef)
+    _resolve(plan)  # refuses what cannot be cut
     whole = copy.deepcopy(model)
-    kept = channel_groups(model.netdef).kept(plan.keep)
+    kept = plan.layer_masks
     with torch.no_grad():
         for index, layer in enumerate(whole.layers):
             if isinstance(layer, Convolution):

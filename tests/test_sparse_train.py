@@ -14,7 +14,8 @@ from models.costs import count_operations, count_parameters
 from models.darknet import Darknet
 from models.netdef import parse
 from pruning.iterative.while_training import make_penalty
-from pruning.sparsity import find_bundles, read, size
+from pruning.sparsity import penalty_groups, read, size
+from pruning.targets import Measure
 from tests.pruning.fake_latency import count_instead_of_timing
 from tests.pruning.nets import config
 from tests.pruning.test_sparsity import BLOCK
@@ -97,7 +98,9 @@ def test_a_sparse_run_ends_with_zeros_pictures_and_a_percent(
     assert 0 <= float(rows[0]["sparsity/below 0.01"]) <= float(rows[-1]["sparsity/below 0.01"])
     assert float(rows[-1]["scales/10 %"]) < float(rows[0]["scales/10 %"])
     saved = load_network(TrainedNetwork(weights="weights/sparse/best.pt", device="cpu")).model
-    sizes = torch.cat([size(read(saved, b.drawn)) for b in find_bundles(saved.netdef, "slim")])
+    sizes = torch.cat(
+        [size(read(saved, b.penalized)) for b in penalty_groups(saved.netdef, "slim")]
+    )
     zeros = float((sizes == 0).float().mean())
     assert zeros > 0 and zeros <= float(rows[-1]["sparsity/below 0.01"]) + 1e-6
     last, best = (read_checkpoint(f"weights/sparse/{name}.pt") for name in ("last", "best"))
@@ -256,9 +259,9 @@ def test_a_teacher_with_other_heads_is_one_line(project: Path, colour_weights: s
 
 
 @pytest.mark.parametrize("measure", ["channels", "operations"])
-def test_the_pull_is_in_proportion_to_what_was_asked(measure: str) -> None:
+def test_the_penalty_is_in_proportion_to_what_was_asked(measure: Measure) -> None:
     settings = load(TrainSettings, [*SPARSE, "--sparse_by", measure])
-    pull = make_penalty(settings, Darknet(parse(NET)), 1)
-    expected = find_bundles(parse(NET), settings.pruning.strategy, measure)
-    assert [bundle.price for bundle in pull.bundles] == [bundle.price for bundle in expected]
-    assert (measure == "channels") == all(bundle.price == 1 for bundle in pull.bundles)
+    penalty = make_penalty(settings, Darknet(parse(NET)), 1)
+    expected = penalty_groups(parse(NET), settings.pruning.strategy, measure)
+    assert [group.cost for group in penalty.groups] == [group.cost for group in expected]
+    assert (measure == "channels") == all(group.cost == 1 for group in penalty.groups)

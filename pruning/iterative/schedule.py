@@ -66,8 +66,9 @@ class Gradual:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`; what belongs to the aim is its own to load."""
-        plan = Plan(state["keep"].numpy(), tuple(state["blocks"]))
-        self.gone = Gone(cfg_files.parse(state["cfg"]), plan)
+        whole = cfg_files.parse(state["cfg"])
+        plan = Plan(whole, state["keep"].numpy(), tuple(state["blocks"]))
+        self.gone = Gone(whole, plan)
         self.dead, self.met = state["dead"], state["met"]
 
     def plan(self, epoch: int, model: Darknet, dead: float) -> Plan | None:
@@ -100,7 +101,7 @@ def cut_trainer(trainer: Trainer, plan: Plan, make: Callable[[Darknet], Trainer]
 
     make: a new trainer for a network, with the optimizer's groups in the same order.
     """
-    mover = transfer(trainer.model.netdef, plan)
+    mover = transfer(plan)
     new = make(cut(trainer.model, plan))
     new.averaged.load_state_dict(cut(trainer.averaged, plan).state_dict())
     new.mean.n_averaged.copy_(trainer.mean.n_averaged)

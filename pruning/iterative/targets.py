@@ -54,7 +54,7 @@ class Gone:
 
     def share(self, strategy: str, measure: str) -> float:
         """The share that is gone of what `percent_of` measures, counted as `percent` is."""
-        return cut_shares(self.whole, self.plan, strategy).of(target_measure(strategy, measure))
+        return cut_shares(self.plan, strategy).of(target_measure(strategy, measure))
 
     def more(
         self, present: NetDef, importance: Importance, plan: Callable[[NetDef, Importance], Plan]
@@ -68,7 +68,7 @@ class Gone:
         moved = self._places(present)
         made = plan(self.whole, self.of_whole(present, importance))
         blocks = tuple(sorted({*self.plan.blocks, *made.blocks}))
-        total = Plan(self.plan.keep & made.keep, blocks)
+        total = Plan(self.whole, self.plan.keep & made.keep, blocks)
         return Gone(self.whole, total), self._of_present(present, total, moved)
 
     def _places(self, present: NetDef) -> dict[int, int]:
@@ -81,7 +81,7 @@ class Gone:
 
     def of_whole(self, present: NetDef, importance: Importance) -> Importance:
         """Importance by the channels of the whole network; those that are gone have -1."""
-        moved, kept = self._places(present), channel_groups(self.whole).kept(self.plan.keep)
+        moved, kept = self._places(present), self.plan.layer_masks
         found = {}
         for layer, section in enumerate(self.whole.layers):
             if section.kind == "convolutional" and section.flag("batch_normalize"):
@@ -93,14 +93,14 @@ class Gone:
     def _of_present(self, present: NetDef, plan: Plan, moved: Mapping[int, int]) -> Plan:
         """A plan of the whole network as one of the network as it is now."""
         before, after = channel_groups(self.whole), channel_groups(present)
-        kept = before.kept(self.plan.keep)
+        kept = self.plan.layer_masks
         keep: Bools = np.ones(after.count, bool)
         for layer, now in moved.items():
             units = before.outputs[layer][kept[layer]]
             keep[after.outputs[now]] = plan.keep[units]
         # A block inside one that went before is gone with it.
         new = [moved[n] for n in plan.blocks if n in moved and n not in self.plan.blocks]
-        return Plan(keep, tuple(sorted(new)))
+        return Plan(present, keep, tuple(sorted(new)))
 
 
 Step = TypeVar("Step")
@@ -161,7 +161,7 @@ class ShareAim:
         return *found, False
 
     def line(self, gone: Gone, met: bool) -> str:
-        found = cut_shares(gone.whole, gone.plan, self.strategy)
+        found = cut_shares(gone.plan, self.strategy)
         what = target_measure(self.strategy, self.target.percent_of)
         note = deviation_note(self.strategy, self.target, found) if met else ""
         return f"{found.of(what):.1%} of the {what} are gone" + (f" ({note})" if note else "")

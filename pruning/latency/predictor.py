@@ -279,7 +279,7 @@ def any_plan(space: SearchSpace, configuration: Configuration) -> Plan:
     """A plan of a configuration's widths, whichever units these are: its time is the same."""
     unordered = RankedUnits(tuple(np.arange(len(group)) for group in space.groups), {})
     keep = unordered.keep(space.channels, configuration.counts)
-    return Plan(keep, configuration.removed_blocks)
+    return Plan(space.netdef, keep, configuration.removed_blocks)
 
 
 @dataclass(frozen=True, eq=False)

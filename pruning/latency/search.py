@@ -124,7 +124,7 @@ class PruningProblem:
         """The plan that leaves a configuration's widths, by the most important units."""
         blocks = {*self.removed_blocks, *configuration.removed_blocks}
         keep = self.ranking.keep(self.space.channels, configuration.counts)
-        return Plan(keep, tuple(sorted(blocks)))
+        return Plan(self.space.netdef, keep, tuple(sorted(blocks)))
 
     def predict(self, configuration: Configuration) -> float:
         """Milliseconds of a configuration."""

@@ -104,12 +104,12 @@ def random_plan(netdef: NetDef, rng: random.Random, with_blocks: bool = True) ->
             keep[group.units] = False
             keep[group.units[kept]] = True
     blocks = [b.shortcut for b in residual_blocks(netdef) if with_blocks and rng.random() < 0.4]
-    return Plan(keep, tuple(blocks))
+    return Plan(netdef, keep, tuple(blocks))
 
 
 def hush_(model: Darknet, keep: Bools) -> None:
     """Shifts of zero for the dead channels: what sparse training drives them to."""
-    kept = channel_groups(model.netdef).kept(keep)
+    kept = channel_groups(model.netdef).layer_masks(keep)
     with torch.no_grad():
         for index, layer in enumerate(model.layers):
             if isinstance(layer, Convolution) and layer.bn is not None:
@@ -123,7 +123,7 @@ def forward_padding_constants(model: Darknet, images: Tensor, keep: Bools) -> li
     Each is padded with its own pixels at the border, so nothing here knows which constant it is.
     """
     netdef = model.netdef
-    kept = channel_groups(netdef).kept(keep)
+    kept = channel_groups(netdef).layer_masks(keep)
 
     def conv(index: int, x: Tensor) -> Tensor:
         layer = model.layers[index]

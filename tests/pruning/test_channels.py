@@ -97,6 +97,13 @@ def test_without_batch_normalisation_nothing_judges() -> None:
     assert "no batch normalisation" in group.kept_because
 
 
+def test_the_structure_is_worked_out_once_for_equal_networks() -> None:
+    netdef = net(conv(4), conv(8))
+    assert channel_groups(netdef) is channel_groups(parse(netdef.text()))
+    assert channel_groups(netdef) is not channel_groups(net(conv(4), conv(9)))
+    assert [group.number for group in channel_groups(netdef).groups] == [0, 1]
+
+
 def test_tiny_is_prunable_before_maxpool_and_upsample_too() -> None:
     """Every convolution but the heads."""
     free = [

@@ -1,22 +1,22 @@
-"""Is the right thing drawn to zero, once a step, and together with what must die with it?"""
+"""Is the right thing shrunk to zero, once a step, and together with what must die with it?"""
 
 from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from import_param import Training, TrainSettings
+from import_param import Sparsity, Training, TrainSettings
 from models.blocks import Convolution
 from models.darknet import Darknet
 from models.netdef import NetDef, parse
 from pruning.channels import channel_groups
-from pruning.sparsity import DEAD, Sparsity, equalise_, find_bundles, near_zero, read, size
-from pruning.targets import may_cut
+from pruning.sparsity import DEAD, SparsityPenalty, equalise_, near_zero, penalty_groups, read, size
+from pruning.targets import Measure, may_cut
 from tests.pruning.nets import config, photos, trained
 from utils.errors import InputError
 from utils.structures import Batch
@@ -83,9 +83,11 @@ def scales(model: Darknet, layer: int, what: str = "weight") -> Tensor:
     return getattr(convolution.bn, what)
 
 
-def pull(model: Darknet, strategy: str = "slim", rate: float = 1.0, **more: object) -> Sparsity:
-    settings = {"decay": "constant", "proximal": True} | more
-    return Sparsity.of(model, strategy, rate, STEPS, **settings)  # type: ignore[arg-type]
+def penalty_of(
+    model: Darknet, strategy: str = "slim", rate: float = 1.0, **more: Any
+) -> SparsityPenalty:
+    settings = Sparsity(is_pruned=True, sparse_rate=rate, **more)
+    return SparsityPenalty.of(model, settings, strategy, STEPS)
 
 
 def sgd(lr: float, momentum: float = 0.0) -> torch.optim.Optimizer:
@@ -110,26 +112,26 @@ def set_(model: Darknet, values: dict[int, list[float]], what: str = "weight") -
         ("layer", [[3]]),
     ],
 )
-def test_only_what_a_strategy_may_cut_is_drawn(strategy: str, layers: list[list[int]]) -> None:
-    bundles = find_bundles(parse(BLOCK), strategy)
-    assert sorted([layer for layer, _ in bundle.drawn] for bundle in bundles) == layers
+def test_only_what_a_strategy_may_cut_is_shrunk(strategy: str, layers: list[list[int]]) -> None:
+    groups = penalty_groups(parse(BLOCK), strategy)
+    assert sorted([layer for layer, _ in group.penalized] for group in groups) == layers
     model = network()
     before = {n: scales(model, n).clone() for n in (0, 1, 2, 3, 5)}
-    pull(model, strategy, rate=0.01).shrink_(0, sgd(1.0))
-    drawn = {layer for together in layers for layer in together}
+    penalty_of(model, strategy, rate=0.01).shrink_(0, sgd(1.0))
+    shrunk = {layer for together in layers for layer in together}
     for layer, old in before.items():
         now = scales(model, layer)
-        assert (now.abs() < old.abs()).all() if layer in drawn else torch.equal(now, old)
+        assert (now.abs() < old.abs()).all() if layer in shrunk else torch.equal(now, old)
 
 
 @pytest.mark.parametrize("name", ["yolov3-tiny", "yolov3-mobilenetv2"])
 @pytest.mark.parametrize("strategy", ["normal", "slim"])
-def test_every_channel_that_may_be_cut_is_drawn_once(name: str, strategy: str) -> None:
+def test_every_channel_that_may_be_cut_is_penalized_once(name: str, strategy: str) -> None:
     netdef = config(name, thinner=16)
     channels = channel_groups(netdef)
     places: list[tuple[int, int]] = []
-    for bundle in find_bundles(netdef, strategy):
-        for layer, positions in (*bundle.drawn, *bundle.following):
+    for group in penalty_groups(netdef, strategy):
+        for layer, positions in (*group.penalized, *group.followers):
             places += [(layer, position) for position in positions.flatten().tolist()]
     wanted = [
         (member.layer, position)
@@ -145,7 +147,7 @@ def test_the_threshold_is_exact_and_what_is_below_is_zero() -> None:
     model = network()
     values = [0.5, -0.5, 0.1, -0.1, 0.2, -0.3, 1.0, 0.0]
     set_(model, {5: values})
-    pull(model, rate=2.0).shrink_(0, sgd(0.1))
+    penalty_of(model, rate=2.0).shrink_(0, sgd(0.1))
     wanted = torch.tensor([0.3, -0.3, 0, 0, 0, -0.1, 0.8, 0])
     torch.testing.assert_close(scales(model, 5).detach(), wanted)
     assert (scales(model, 5) == 0).tolist() == (wanted == 0).tolist()
@@ -161,20 +163,20 @@ def test_the_threshold_goes_as_far_as_the_optimizer_would() -> None:
     scales(model, 5).grad = torch.tensor([1.0, 2, 4, 8, 0.1, 0.01, 0, 0])
     optimizer.step()
     before = scales(model, 5).detach().clone()
-    pull(model, "normal", rate=0.5).shrink_(0, optimizer)
+    penalty_of(model, "normal", rate=0.5).shrink_(0, optimizer)
     moved = before - scales(model, 5).detach()
     steps = torch.tensor([0.5, 0.25, 0.125, 0.0625, 1, 1, 1, 1])
     torch.testing.assert_close(moved, 0.1 * steps, rtol=1e-3, atol=1e-6)
     model = network()
     set_(model, {5: [1.0] * 8})
-    pull(model, "normal", rate=0.5).shrink_(0, sgd(0.1, momentum=0.75))
+    penalty_of(model, "normal", rate=0.5).shrink_(0, sgd(0.1, momentum=0.75))
     assert scales(model, 5).tolist() == pytest.approx([0.8] * 8)
 
 
 def test_settling_keeps_both_networks_and_their_zeros() -> None:
     model, averaged = network(0).eval(), network(1).eval()
     set_(model, {5: [0.1, 0.2, 1, 1, 1, 1, 1, 1]})
-    sparsity = pull(model, rate=0.5)
+    sparsity = penalty_of(model, rate=0.5)
     sparsity.shrink_(0, sgd(1.0))
     sparsity.keep_zeros_(averaged)
     images = photos(model.netdef)
@@ -192,7 +194,7 @@ def test_coupled_channels_shrink_by_one_factor_and_die_together() -> None:
     model = network()
     set_(model, {0: [0.6, 0.03, 0.3, 0.0], 3: [-0.8, 0.04, 0.4, 0.5]})
     before = torch.stack([scales(model, 0), scales(model, 3)]).detach().clone()
-    pull(model, rate=0.1).shrink_(0, sgd(1.0))
+    penalty_of(model, rate=0.1).shrink_(0, sgd(1.0))
     after = torch.stack([scales(model, 0), scales(model, 3)]).detach()
     left = 1 - 0.1 / before.square().mean(0).sqrt()
     torch.testing.assert_close(after, before * left.clamp(min=0))
@@ -200,10 +202,10 @@ def test_coupled_channels_shrink_by_one_factor_and_die_together() -> None:
     assert (after[:, 0] != 0).all() and after[1, 3] != 0
 
 
-def test_members_of_a_set_never_die_alone() -> None:
-    """Drawn step by step against noise, scales of a shortcut's two layers reach zero at once."""
+def test_members_of_a_unit_never_die_alone() -> None:
+    """Shrunk step by step against noise, scales of a shortcut's two layers reach zero at once."""
     model, generator = network(), torch.Generator().manual_seed(0)
-    sparsity = pull(model, rate=0.3)
+    sparsity = penalty_of(model, rate=0.3)
     for step in range(60):
         with torch.no_grad():
             for layer in (0, 3):
@@ -216,14 +218,14 @@ def test_members_of_a_set_never_die_alone() -> None:
 def test_what_a_depthwise_convolution_reads_dies_with_it() -> None:
     model = network()
     set_(model, {2: [0.05, 0.05, 1, 1, 1, 1]})
-    pull(model, rate=0.1).shrink_(0, sgd(1.0))
+    penalty_of(model, rate=0.1).shrink_(0, sgd(1.0))
     for what in ("weight", "bias"):
         assert (scales(model, 1, what) == 0).tolist() == [True, True, *[False] * 4]
 
 
 def test_the_subgradient_is_the_penaltys() -> None:
     model = network()
-    sparsity = pull(model, rate=0.7, proximal=False)
+    sparsity = penalty_of(model, rate=0.7, sparse_step="subgradient")
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     sparsity.add_gradient_(0)
@@ -242,40 +244,40 @@ def test_the_subgradient_is_the_penaltys() -> None:
 
 
 @pytest.mark.parametrize("measure", ["parameters", "operations"])
-def test_a_set_pays_for_what_goes_with_it(measure: str) -> None:
+def test_a_unit_pays_for_what_goes_with_it(measure: Measure) -> None:
     netdef = parse(BLOCK)
-    bundles = find_bundles(netdef, "slim", measure)
-    assert sum(len(b) * b.price for b in bundles) == pytest.approx(sum(len(b) for b in bundles))
+    groups = penalty_groups(netdef, "slim", measure)
+    assert sum(len(b) * b.cost for b in groups) == pytest.approx(sum(len(b) for b in groups))
     # Kernel values that go, all on maps of one size: of what writes a channel, and what reads it.
     weights = {(0, 3): 27 + 6 + 6 + 9 * 8, (2,): 4 + 9 + 4, (5,): 9 * 4 + 7}
     norms = {(0, 3): 4, (2,): 4, (5,): 2} if measure == "parameters" else dict.fromkeys(weights, 0)
-    drawn = [tuple(layer for layer, _ in bundle.drawn) for bundle in bundles]
-    costs = [weights[layers] + norms[layers] for layers in drawn]
-    ratios = [bundle.price / cost for bundle, cost in zip(bundles, costs, strict=True)]
+    shrunk = [tuple(layer for layer, _ in group.penalized) for group in groups]
+    costs = [weights[layers] + norms[layers] for layers in shrunk]
+    ratios = [group.cost / cost for group, cost in zip(groups, costs, strict=True)]
     assert ratios == pytest.approx([ratios[0]] * len(weights))
 
 
 def test_the_threshold_grows_with_the_price() -> None:
     model = network()
-    drawn = pull(model, measure="operations")
+    penalty = penalty_of(model, sparse_by="operations")
     set_(model, {0: [1.0] * 4, 3: [1.0] * 4, 2: [1.0] * 6, 5: [1.0] * 8})
-    drawn.shrink_(0, sgd(lr=0.1))
-    for bundle in drawn.bundles:
-        left = torch.full((len(bundle),), 1 - 0.1 * bundle.price).clamp(min=0)
-        torch.testing.assert_close(size(read(model, bundle.drawn)), left)
+    penalty.shrink_(0, sgd(lr=0.1))
+    for group in penalty.groups:
+        left = torch.full((len(group),), 1 - 0.1 * group.cost).clamp(min=0)
+        torch.testing.assert_close(size(read(model, group.penalized)), left)
 
 
 @pytest.mark.parametrize(
     ("decay", "early", "late"),
     [("constant", 8, 8), ("global", 8, 0), ("local", 8, 6)],
 )
-def test_the_pull_is_let_go_after_half(decay: str, early: int, late: int) -> None:
+def test_the_penalty_is_let_go_after_half(decay: str, early: int, late: int) -> None:
     """How many of eight scales, of which the largest make up 15 %, move by the full threshold."""
     for step, wanted in ((STEPS // 2 - 1, early), (STEPS // 2, late)):
         model = network()
         set_(model, {5: [0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 30.0, 40.0]})
         before = scales(model, 5).detach().clone()
-        pull(model, "normal", rate=0.1, decay=decay).shrink_(step, sgd(1.0))
+        penalty_of(model, "normal", rate=0.1, sparse_decay=decay).shrink_(step, sgd(1.0))
         moved = before - scales(model, 5).detach()
         assert int((moved > 0.09).sum()) == wanted
         assert (moved > 0).all()
@@ -285,7 +287,7 @@ def test_shifts_of_the_dying_come_to_exact_zero_and_others_stay() -> None:
     model = network()
     set_(model, {5: [0.0, DEAD / 2, 0.5, 1, 1, 1, 1, 1]})
     set_(model, {5: [1.0] * 8}, "bias")
-    sparsity = pull(model, rate=0.0)
+    sparsity = penalty_of(model, rate=0.0)
     seen = []
     for step in range(200):
         sparsity.shrink_(step, sgd(1e-3))
@@ -297,17 +299,18 @@ def test_shifts_of_the_dying_come_to_exact_zero_and_others_stay() -> None:
 def test_the_running_mean_keeps_zeros_and_nothing_else_changes() -> None:
     model, averaged = network(0), network(1)
     set_(model, {5: [0.1, 0.2, 1, 1, 1, 1, 1, 1]})
-    sparsity = pull(model, rate=0.3)
+    sparsity = penalty_of(model, rate=0.3)
     sparsity.shrink_(0, sgd(1.0))
     before = copy.deepcopy(averaged.state_dict())
     sparsity.keep_zeros_(averaged)
     alive = 0
-    for bundle in sparsity.bundles:
-        dead = size(read(model, bundle.drawn)) == 0
+    for group in sparsity.groups:
+        dead = size(read(model, group.penalized)) == 0
         alive += int((~dead).sum())
-        assert torch.equal(size(read(averaged, bundle.drawn)) == 0, dead)
+        assert torch.equal(size(read(averaged, group.penalized)) == 0, dead)
         assert torch.equal(
-            read(averaged, bundle.drawn, "bias")[dead], read(model, bundle.drawn, "bias")[dead]
+            read(averaged, group.penalized, "bias")[dead],
+            read(model, group.penalized, "bias")[dead],
         )
     assert alive and not torch.equal(before["layers.5.bn.weight"], scales(averaged, 5))
     changed = {n for n, t in averaged.state_dict().items() if not torch.equal(t, before[n])}
@@ -318,10 +321,10 @@ def test_figures_are_those_of_the_sets() -> None:
     model = network()
     ones = [1.0] * 6
     set_(model, {0: [0, 0, 1, 1], 1: ones, 2: ones, 3: [0, 0.005, 1, 1], 5: [0.05] * 8})
-    figures = pull(model).figures()
+    figures = penalty_of(model).figures()
     assert figures["sparsity/below 0.01"] == pytest.approx(2 / 18)
     assert figures["sparsity/below 0.1"] == pytest.approx(10 / 18)
-    assert pull(model).dead == pytest.approx(2 / 18)
+    assert penalty_of(model).dead == pytest.approx(2 / 18)
     assert figures["scales/90 %"] == 1 and figures["scales/30 %"] == pytest.approx(0.05)
     assert near_zero(model) == {0: 0.5, 1: 0, 2: 0, 3: 0.5, 5: 0}
 
@@ -351,22 +354,22 @@ def test_kernels_of_zeros_stay_zeros() -> None:
     assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
 
 
-def test_frozen_layers_are_not_drawn() -> None:
+def test_frozen_layers_are_not_shrunk() -> None:
     model = network()
     model.layers[5].requires_grad_(False)
-    drawn = {layer for bundle in pull(model).bundles for layer, _ in bundle.drawn}
-    assert drawn == {0, 2, 3}
+    shrunk = {layer for group in penalty_of(model).groups for layer, _ in group.penalized}
+    assert shrunk == {0, 2, 3}
     model = network()
     model.layers[1].requires_grad_(False)  # it only means something to the layer after it
     before = [scales(model, 1, what).clone() for what in ("weight", "bias")]
-    sparsity = pull(model, rate=9.0)
+    sparsity = penalty_of(model, rate=9.0)
     sparsity.shrink_(0, sgd(1.0))
     sparsity.keep_zeros_(network(1))
     assert not scales(model, 2).any()
     assert all(map(torch.equal, before, (scales(model, 1), scales(model, 1, "bias"))))
     model.requires_grad_(False)
     with pytest.raises(InputError, match=r"freeze: .*pruned_id='slim'"):
-        pull(model)
+        penalty_of(model)
 
 
 def test_a_network_with_nothing_to_cut_is_one_line() -> None:
@@ -376,9 +379,9 @@ def test_a_network_with_nothing_to_cut_is_one_line() -> None:
         + "".join("[convolutional]" + part for part in BLOCK.split("[convolutional]")[-1:])
     )
     with pytest.raises(InputError, match="pruned_id='slim': the network has nothing"):
-        find_bundles(parse(head_only), "slim")
+        penalty_groups(parse(head_only), "slim")
     with pytest.raises(InputError, match="residual block"):
-        find_bundles(config("yolov3-tiny", thinner=16), "layer")
+        penalty_groups(config("yolov3-tiny", thinner=16), "layer")
 
 
 def trainer(
@@ -387,7 +390,7 @@ def trainer(
     rate: float,
     kind: Literal["adamw", "sgd"] = "sgd",
     model: Darknet | None = None,
-    proximal: bool = True,
+    sparse_step: Literal["proximal", "subgradient"] = "proximal",
 ) -> Trainer:
     torch.manual_seed(0)
     model = model or Darknet(parse(BLOCK))
@@ -403,7 +406,7 @@ def trainer(
         clip=1e-3,
     )
     make_trainer = TrainerFactory(TrainSettings(training=settings), STEPS, folder)
-    penalty = pull(model, rate=rate, proximal=proximal) if rate else None
+    penalty = penalty_of(model, rate=rate, sparse_step=sparse_step) if rate else None
     return make_trainer(model, penalty, scale_lr=0.1)
 
 
@@ -425,13 +428,13 @@ def test_a_layer_that_no_head_depends_on_dies(tmp_path: Path) -> None:
     assert scales(model, 6).tolist() == pytest.approx([1 - 4 * 0.1] * 5)  # by whole steps of lr
 
 
-@pytest.mark.parametrize("proximal", [True, False])
+@pytest.mark.parametrize("sparse_step", ["proximal", "subgradient"])
 @pytest.mark.parametrize("accumulate", [1, 2, 4])
-def test_the_pull_acts_once_a_step_after_clipping(
-    tmp_path: Path, accumulate: int, proximal: bool
+def test_the_penalty_acts_once_a_step_after_clipping(
+    tmp_path: Path, accumulate: int, sparse_step: Literal["proximal", "subgradient"]
 ) -> None:
-    """Four batches. Gradients are clipped to nearly nothing, so the scales move by the pull."""
-    train = trainer(tmp_path, accumulate, rate=0.5, proximal=proximal)
+    """Four batches. Gradients are clipped to nearly nothing, so the scales move by the penalty."""
+    train = trainer(tmp_path, accumulate, rate=0.5, sparse_step=sparse_step)
     before = scales(train.model, 5).detach().clone()
     train_one_epoch(train, batches(train.model.netdef, 4), 4, "")
     steps = 4 // accumulate

@@ -42,7 +42,7 @@ def test_what_is_asked_is_met_within_a_point(name: str, strategy: str, percent_o
     for percent, round_to in ((0.3, 1), (0.6, 8)):
         asked = pruning_target(percent, percent_of, round_to=round_to)
         plan = STRATEGIES[strategy](netdef, random_importance(netdef), asked)
-        reached = getattr(cut_shares(netdef, plan, strategy), percent_of)
+        reached = getattr(cut_shares(plan, strategy), percent_of)
         assert percent - 1e-9 <= reached <= percent + 0.01
 
 
@@ -52,7 +52,7 @@ def test_a_wide_step_that_overshoots_is_left_out_for_others() -> None:
     netdef = net(conv(64), "[maxpool]\nsize=8\nstride=8\n", conv(64), conv(64), conv(64))
     importance = {0: np.full(64, 0.1), **{n: np.linspace(0.2, 1, 64) for n in (2, 3, 4)}}
     plan = STRATEGIES["slim"](netdef, importance, pruning_target(0.1, "operations", round_to=32))
-    assert cut_shares(netdef, plan, "slim").operations == pytest.approx(0.17, abs=0.005)
+    assert cut_shares(plan, "slim").operations == pytest.approx(0.17, abs=0.005)
 
 
 @pytest.mark.parametrize(("name", "strategy"), CASES)
@@ -60,7 +60,7 @@ def test_shares_are_what_the_cut_network_lacks(name: str, strategy: str) -> None
     netdef = config(name, thinner=8)
     model = Darknet(netdef)
     plan = STRATEGIES[strategy](netdef, random_importance(netdef), pruning_target(0.5))
-    found, small = cut_shares(netdef, plan, strategy), cut(model, plan)
+    found, small = cut_shares(plan, strategy), cut(model, plan)
     assert found.parameters == pytest.approx(1 - count_parameters(small) / count_parameters(model))
     operations = count_operations(small.netdef) / count_operations(netdef)
     assert found.operations == pytest.approx(1 - operations)
@@ -78,7 +78,7 @@ def test_layers_keep_their_least_and_multiples(name: str, strategy: str) -> None
             assert kept >= 0.1 * section.integer("filters")
             assert kept % 8 == 0
     if strategy != "layer_channel":  # whole blocks may go as well
-        assert cut_shares(netdef, plan, strategy).channels <= 0.9
+        assert cut_shares(plan, strategy).channels <= 0.9
 
 
 def test_narrow_layers_have_finer_steps_unless_told_otherwise() -> None:
@@ -96,7 +96,7 @@ def test_ties_are_no_trouble(strategy: str) -> None:
     netdef = config("yolov3", thinner=8)
     equal = {index: np.ones_like(values) for index, values in random_importance(netdef).items()}
     plan = STRATEGIES[strategy](netdef, equal, pruning_target(0.5))
-    reached = cut_shares(netdef, plan, strategy)
+    reached = cut_shares(plan, strategy)
     assert (reached.blocks if strategy == "layer" else reached.channels) == pytest.approx(
         0.5, abs=0.03
     )
@@ -127,7 +127,7 @@ def test_any_network_is_planned_and_cut(
             assert "\n" not in str(error) and "expected" in str(error)
             continue
         small = cut(model, plan)
-        found = cut_shares(netdef, plan, name)
+        found = cut_shares(plan, name)
         assert found.parameters == pytest.approx(
             1 - count_parameters(small) / count_parameters(model), abs=1e-9
         )
@@ -174,6 +174,15 @@ def test_slim_keeps_what_any_wants_and_shortcut_what_the_first_wants() -> None:
         STRATEGIES["normal"](netdef, wants, pruning_target(0.5))
 
 
+def test_one_layer_that_needs_a_channel_outweighs_two_that_could_do_without() -> None:
+    """The largest importance decides, not the mean, which would keep the second channel."""
+    netdef = net(conv(2), conv(2), "[shortcut]\nfrom=-2\n")
+    importance = {0: np.array([1.0, 0.6]), 1: np.array([0.0, 0.6])}
+    for strategy in ("slim", "layer_channel"):
+        plan = STRATEGIES[strategy](netdef, importance, pruning_target(0.5, percent_blocks=0.0))
+        assert plan.keep[3:5].tolist() == [True, False]
+
+
 def test_layer_removes_the_least_valuable_blocks() -> None:
     netdef = config("yolov3-mobilenetv2", thinner=8)
     blocks = residual_blocks(netdef)
@@ -184,7 +193,7 @@ def test_layer_removes_the_least_valuable_blocks() -> None:
     plan = STRATEGIES["layer"](netdef, importance, pruning_target(0.3))
     assert plan.keep.all()
     assert list(plan.blocks) == [block.shortcut for block in blocks[-3:]]
-    assert cut_shares(netdef, plan, "layer").blocks == 0.3
+    assert cut_shares(plan, "layer").blocks == 0.3
     for percent, count in ((0.0, 0), (0.01, 1)):
         assert len(STRATEGIES["layer"](netdef, importance, pruning_target(percent)).blocks) == count
 
@@ -209,13 +218,13 @@ def test_a_block_inside_one_that_goes_counts_as_gone() -> None:
     importance = {layer: np.full(4, 1.0 if layer == 4 else 2.0) for layer in (0, 1, 2, 4, 6)}
     plan = STRATEGIES["layer"](netdef, importance, pruning_target(0.6))
     assert plan.blocks == (5,)
-    assert cut_shares(netdef, plan, "layer").blocks == pytest.approx(2 / 3)
+    assert cut_shares(plan, "layer").blocks == pytest.approx(2 / 3)
 
 
 def test_layer_comes_nearest_in_operations() -> None:
     netdef = config("yolov3", thinner=8)
     plan = STRATEGIES["layer"](netdef, random_importance(netdef), pruning_target(0.3, "operations"))
-    assert cut_shares(netdef, plan, "layer").operations == pytest.approx(0.3, abs=0.03)
+    assert cut_shares(plan, "layer").operations == pytest.approx(0.3, abs=0.03)
 
 
 def test_layer_channel_does_both() -> None:
@@ -223,7 +232,7 @@ def test_layer_channel_does_both() -> None:
     plan = STRATEGIES["layer_channel"](
         netdef, random_importance(netdef), pruning_target(0.6, percent_blocks=0.5)
     )
-    found = cut_shares(netdef, plan, "layer_channel")
+    found = cut_shares(plan, "layer_channel")
     assert found.blocks == pytest.approx(0.5, abs=0.03)
     assert found.channels == pytest.approx(0.6, abs=0.01)
 
@@ -256,7 +265,7 @@ def test_a_trunk_that_nothing_judges_without_its_block_does_not_count_as_gone() 
         pruning_target(0.5, round_to=1, layer_keep=0.25, percent_blocks=1.0),
     )
     assert plan.blocks == (2,)
-    assert cut_shares(netdef, plan, "layer_channel").channels == pytest.approx(0.5)
+    assert cut_shares(plan, "layer_channel").channels == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("strategy", ["layer", "layer_channel"])

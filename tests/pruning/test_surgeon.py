@@ -39,10 +39,12 @@ from tests.pruning.nets import (
     hush_,
     photos,
     pruning_target,
+    random_importance,
     random_net,
     random_plan,
     trained,
 )
+from tests.pruning.test_channels import conv, net
 from utils.boxes import network_input
 from utils.checkpoint import load_network, write_pair
 from utils.evaluation.nms import non_maximum_suppression
@@ -156,7 +158,7 @@ def test_where_shifts_are_not_zero_the_border_alone_differs() -> None:
     model = trained(netdef, 3)
     keep = np.ones(channel_groups(netdef).count, bool)
     keep[[3, 4, 5, 12, 14]] = False  # of both convolutions
-    plan = Plan(keep)
+    plan = Plan(netdef, keep)
     images = photos(netdef)
     (got,), (wanted,) = cut(model, plan)(images), masked(model, plan)(images)
     inside = (..., slice(2, -2), slice(2, -2))
@@ -171,7 +173,7 @@ def test_removing_blocks_is_zeroing_their_branches(name: str) -> None:
     model, images = trained(netdef, 1), photos(netdef)
     blocks = [block.shortcut for block in residual_blocks(netdef)]
     for chosen in (blocks[:1], blocks[::2], blocks):
-        plan = Plan(keep_everything(netdef).keep, tuple(chosen))
+        plan = Plan(netdef, keep_everything(netdef).keep, tuple(chosen))
         small = cut(model, plan)
         assert len(small.layers) < len(model.layers)
         for got, wanted in zip(small(images), masked(model, plan)(images), strict=True):
@@ -203,7 +205,7 @@ def planned(netdef: NetDef, kept: dict[int, Bools]) -> Plan:
     keep = np.ones(channels.count, bool)
     for layer, mask in kept.items():
         keep[channels.outputs[layer]] = mask
-    return Plan(keep)
+    return Plan(netdef, keep)
 
 
 @settings(max_examples=40, deadline=None)
@@ -217,9 +219,9 @@ def test_cutting_twice_is_cutting_once(rng: random.Random) -> None:
     for group in channel_groups(netdef).groups:  # nothing may be left empty
         joint[group.units[first.keep[group.units]][0]] = True
     second = over_layers(
-        channel_groups(netdef).kept(joint), channel_groups(netdef).kept(first.keep)
+        channel_groups(netdef).layer_masks(joint), channel_groups(netdef).layer_masks(first.keep)
     )
-    together, twice = cut(model, Plan(joint)), cut(once, planned(once.netdef, second))
+    together, twice = cut(model, Plan(netdef, joint)), cut(once, planned(once.netdef, second))
     assert together.netdef == twice.netdef
     for a, b in zip(together.state_dict().values(), twice.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
@@ -231,9 +233,9 @@ def test_blocks_and_then_channels_is_both_at_once(name: str) -> None:
     model = trained(netdef, 2).double()
     plan = STRATEGIES["layer_channel"](netdef, gamma(model), pruning_target(0.6))
     assert plan.blocks
-    first = cut(model, Plan(keep_everything(netdef).keep, plan.blocks))
+    first = cut(model, Plan(netdef, keep_everything(netdef).keep, plan.blocks))
     _, moved = without_blocks(netdef, plan.blocks)
-    kept = channel_groups(netdef).kept(plan.keep)
+    kept = channel_groups(netdef).layer_masks(plan.keep)
     second = planned(first.netdef, {new: kept[old] for old, new in moved.items()})
     together, twice = cut(model, plan), cut(first, second)
     assert together.netdef == twice.netdef
@@ -254,11 +256,28 @@ def test_illegal_plans_are_refused() -> None:
         bad = keep.copy()
         bad[channels.outputs[layer]] = False
         with pytest.raises(ValueError, match=message):
-            cut(model, Plan(bad))
+            cut(model, Plan(model.netdef, bad))
     with pytest.raises(ValueError, match="mask"):
-        cut(model, Plan(keep[1:]))
+        cut(model, Plan(model.netdef, keep[1:]))
     with pytest.raises(ValueError, match="layer 1 is no shortcut"):
-        cut(model, Plan(keep, (1,)))
+        cut(model, Plan(model.netdef, keep, (1,)))
+
+
+def test_a_plan_for_another_network_is_refused() -> None:
+    """Both have 24 units, so the mask alone would fit."""
+    here, there = net(conv(8), conv(16)), net(conv(16), conv(8))
+    plan = STRATEGIES["slim"](here, random_importance(here), pruning_target(0.5))
+    for use in (cut, masked):
+        with pytest.raises(ValueError, match="the plan was made for"):
+            use(trained(there, 0), plan)
+    deeper = there.with_net_options(channels=1)
+    with pytest.raises(ValueError, match="the plan was made for"):
+        cut(
+            trained(deeper, 0),
+            STRATEGIES["slim"](there, random_importance(there), pruning_target(0.5)),
+        )
+    copied = parse(here.text())
+    assert cut(trained(copied, 0), plan).netdef.layers[0].integer("filters") < 8
 
 
 def test_the_whole_network_is_left_alone_and_modes_are_kept() -> None:
@@ -288,12 +307,12 @@ def test_the_state_of_training_goes_along(kind: type) -> None:
     assert plan.blocks
     small = cut(model, plan)
     new = kind(small.parameters(), lr=1.0, **options)
-    mover = transfer(netdef, plan)
+    mover = transfer(plan)
     carry_optimizer_(new, small, old, model, mover)
     assert new.param_groups[0]["lr"] == 5e-4
     key = "momentum_buffer" if kind is torch.optim.SGD else "exp_avg"
     parameters, smaller = dict(model.named_parameters()), dict(small.named_parameters())
-    kept = channel_groups(netdef).kept(plan.keep)
+    kept = channel_groups(netdef).layer_masks(plan.keep)
     for name, parameter in parameters.items():
         if name not in mover.names:
             continue  # in a block that went

@@ -209,7 +209,7 @@ def test_cuts_on_the_way_leave_to_the_last_what_goes_with_its_blocks(measure: st
 def test_a_missed_aim_is_told_once_it_comes_no_nearer() -> None:
     whole = config("yolov3-mobilenetv2", thinner=4)
     blocks = tuple(block.shortcut for block in residual_blocks(whole))
-    gone = Gone(whole, Plan(keep_everything(whole).keep, blocks))
+    gone = Gone(whole, Plan(whole, keep_everything(whole).keep, blocks))
     aim = ShareAim("layer", pruning_target(0.5))
     assert aim.line(gone, met=False) == "100.0% of the blocks are gone"
     told = "100.0% of the blocks are gone (percent=0.5: 1.000 reached: whole blocks go, and "
@@ -230,7 +230,7 @@ def test_training_goes_on_with_every_state_of_what_is_left(
     )
     assert gone.share("slim", "channels") > 0.4
     new = cut_trainer(old, plan, make)
-    mover = transfer(old.model.netdef, plan)
+    mover = transfer(plan)
     whole = dict(old.model.named_parameters())
     for name, parameter in new.model.named_parameters():
         before = {v: k for k, v in mover.names.items()}[name]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from models.netdef import parse
 from pruning.latency.candidates import Candidate, choose_candidate
 from pruning.latency.options import DEFAULTS
 from pruning.latency.search import LatencyResult
@@ -13,7 +14,8 @@ ASKED = 10.0
 
 def made(block: int, measured: float = ASKED) -> Candidate:
     """A cut that is told from others by its block."""
-    return Plan(np.ones(1, bool), (block,)), LatencyResult(30.0, ASKED, None, measured, 1)
+    netdef = parse("[net]\n[convolutional]\nfilters=4\n")
+    return Plan(netdef, np.ones(1, bool), (block,)), LatencyResult(30.0, ASKED, None, measured, 1)
 
 
 def taken(losses: dict[int, float], measured: dict[int, float]) -> int:

@@ -257,7 +257,9 @@ def test_a_plan_that_was_measured_is_passed_on_the_way_to_the_time() -> None:
     slow, fast = LatencyResult(20, 10, 8, 12, 1), LatencyResult(20, 10, 4, 9, 1)
 
     def plan_for(budget: float) -> tuple[Plan, float]:
-        return Plan(np.ones(1, bool), (int(budget),)), float(int(budget))
+        return Plan(parse("[net]\n[dropout]\n"), np.ones(1, bool), (int(budget),)), float(
+            int(budget)
+        )
 
     def found(budget: float, known: dict[int, LatencyResult]) -> int | None:
         cuts = Mock(result_of=lambda plan: known.get(plan.blocks[0]))
@@ -403,7 +405,7 @@ def test_blocks_that_were_cut_before_stay_cut() -> None:
     }
     whole = PruningProblem.of(netdef, importance, predictor, 0.1, 0)
     first, second = sorted(whole.space.outer_blocks)[:2]
-    before = Plan(np.ones(whole.space.channels.count, bool), (second,))
+    before = Plan(netdef, np.ones(whole.space.channels.count, bool), (second,))
     problem = PruningProblem.of(netdef, importance, predictor, 0.1, 0, before)
     assert second not in problem.space.outer_blocks
     plan = problem.plan(replace(problem.widest, removed_blocks=(first,)))
