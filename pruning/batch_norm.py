@@ -1,4 +1,4 @@
-"""What do the channels of a network amount to on real photos, now that others are gone?"""
+"""Batch normalisation after a cut: re-estimate its statistics on real photos, if that helps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def reestimate_bn_(model: Darknet, loader: Iterable[Batch], batches: int) -> int
     After a cut the statistics of the whole network no longer fit. Judging a cut network only after
     this is EagleEye's finding (Li et al., ECCV 2020). Every batch counts alike, but those of one
     photo, which are left out; weights stay.
-    Returns how many batches there were; without any, the statistics stay, too.
+
+    Returns:
+        How many batches there were; without any, the statistics stay, too.
     """
     norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
     momenta, was_training = [norm.momentum for norm in norms], model.training
@@ -49,9 +51,17 @@ def reestimate_bn_(model: Darknet, loader: Iterable[Batch], batches: int) -> int
 
 
 def settle_bn_(model: Darknet, loader: Iterable[Batch], batches: int, judged: int) -> str:
-    """Measure the statistics of batch normalisation anew, and keep those, new or old, with which
-    the loss of `judged` batches is lower: where only dead channels went, the old ones fit best.
-    Returns why the old ones stay; empty for the new ones.
+    """Re-estimate the statistics, and keep those, new or old, with which the loss is lower: where
+    only dead channels went, the old ones fit best.
+
+    Args:
+        model: the cut network.
+        loader: batches of training photos, unchanged.
+        batches: how many of them to re-estimate on.
+        judged: how many of them the loss is a mean over.
+
+    Returns:
+        Why the old ones stay; empty where the new ones do.
     """
     old = {name: value.clone() for name, value in model.named_buffers()}
     before = mean_loss(model, loader, judged)
@@ -68,8 +78,8 @@ def settle_bn_(model: Darknet, loader: Iterable[Batch], batches: int, judged: in
 def mean_loss(model: Darknet, loader: Iterable[Batch], batches: int) -> float:
     """The training loss of a network in eval mode, its mean over some batches; 0 without any."""
     loss, device = DetectionLoss(model.heads, Loss()), next(model.parameters()).device
-    found = [
+    losses = [
         float(loss(model(batch.images), batch).total)
         for batch in (batch.to(device) for batch in islice(loader, batches))
     ]
-    return sum(found) / max(1, len(found))
+    return sum(losses) / max(1, len(losses))

@@ -22,8 +22,10 @@ IMAGE = -1  # the image's place among the layers
 class Member:
     """A convolution's channels in a group.
 
-    positions: [n, m], the m channels of the layer that belong to each of the group's n units.
-    decides: whether the scales of the layer's batch normalisation say what a unit is worth.
+    Attributes:
+        layer: the convolution's.
+        positions: int64 [n, m], the m channels of the layer that belong to each of the n units.
+        decides: whether the scales of its batch normalisation say how important a unit is.
     """
 
     layer: int
@@ -33,13 +35,18 @@ class Member:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Units that are alike: each has as many channels as the others in the same convolutions.
+    """Channels that must be kept or removed together, unit by unit.
 
-    A unit is a set of channels that live or die together.
+    Example: conv A (4 filters) and conv B (4 filters) meet in a shortcut, whose sum conv C reads.
+    Their group has 4 units: unit i is filter i of A, filter i of B and input i of C. All units of a
+    group are alike: each has as many channels as the others in the same convolutions.
 
-    units: [n], their numbers. members: the convolutions, in order.
-    added: whether a shortcut (or sam, scale_channels) combines channels of several layers.
-    frozen: why no unit can be cut; empty where any can.
+    Attributes:
+        number: its place among the network's groups.
+        units: int64 [n], their numbers.
+        members: the convolutions that write its channels, in order.
+        added: whether a shortcut (or sam, scale_channels) combines channels of several layers.
+        frozen: why no unit can be cut; empty where any can.
     """
 
     number: int
@@ -53,6 +60,7 @@ class Group:
 
     @property
     def deciding_members(self) -> tuple[Member, ...]:
+        """Those whose scales say how important a unit is."""
         return tuple(member for member in self.members if member.decides)
 
     @property
@@ -65,11 +73,15 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class ChannelGroups:
-    """Every channel of a network.
+    """The structure of a network: which of its channels live or die together.
 
-    outputs: by layer, the number of the unit that each output channel belongs to; -1 is the image.
-    groups: the units of all convolutions, each in one group. count: how many units there are.
-    Units are numbered in the order of their first channels.
+    Units are numbered in the order of their first channels, the image's first.
+
+    Attributes:
+        outputs: by layer, int64 [channels], the unit that each output channel belongs to; -1 is the
+            image.
+        groups: the units of all convolutions, each in one group.
+        count: how many units there are.
     """
 
     outputs: Mapping[int, Ints]
@@ -91,18 +103,29 @@ class ChannelGroups:
 
 @lru_cache(maxsize=64)
 def channel_groups(netdef: NetDef) -> ChannelGroups:
-    """Walk the layers with the ids of channels: an add unites them, a concatenation joins them.
+    """The structure of a network; worked out once for equal networks.
+
+    It walks the layers with the ids of channels: an add unites them, a concatenation joins them.
 
     - A convolution's outputs are new channels. One with groups reads each input channel for some
-      of its outputs only: those and the inputs of a group live or die together, which is what a
-      depthwise convolution wants, and the group goes as a whole elsewhere.
+      of its outputs only: those and the inputs of one of its groups live or die together. So a
+      depthwise convolution loses single channels, and any other a whole group of its own.
     - A grouped route slices into parts of one width: the first channels of all parts live or die
       together, and so on. The maps that [reorg] rearranges and that a [yolo] reads keep theirs.
-    - A unit is scored by the scales of those of its convolutions that something else reads than a
-      depthwise convolution with batch normalisation: that one makes up for any scale before it, so
-      its own scale alone says what the channel is worth.
+    - The scales of a convolution decide on a unit where something else reads it than a depthwise
+      convolution with batch normalisation: that one makes up for any scale before it, so its own
+      scale alone says how important the channel is.
 
-    Raises InputError where the layers do not fit together.
+    Two convolutions that a shortcut adds are one group of units; the image has units 0 to 2:
+
+    >>> from models.netdef import parse
+    >>> conv = "[convolutional]\\nbatch_normalize=1\\nfilters=4\\nsize=1\\n"
+    >>> structure = channel_groups(parse("[net]\\n" + conv + conv + "[shortcut]\\nfrom=-2\\n"))
+    >>> [(group.units.tolist(), [m.layer for m in group.members]) for group in structure.groups]
+    [([3, 4, 5, 6], [0, 1])]
+
+    Raises:
+        InputError: the layers do not fit together.
     """
     shapes(netdef)
     return _Walk(netdef).channels()
@@ -208,17 +231,17 @@ class _Walk:
         layers = [n for n, s in enumerate(self.netdef.layers) if s.kind == "convolutional"]
         for layer in layers:
             alike = _told_apart(alike, np.bincount(outputs[layer], minlength=count))
-        found: dict[int, dict[int, Ints]] = {}  # group → layer → positions
+        places: dict[int, dict[int, Ints]] = {}  # group → layer → positions
         for layer in layers:
             numbers = alike[outputs[layer]]
             for number in np.unique(numbers).tolist():
-                places = np.flatnonzero(numbers == number)
-                order = np.argsort(outputs[layer][places], kind="stable")
-                found.setdefault(number, {})[layer] = places[order]
+                channels = np.flatnonzero(numbers == number)
+                order = np.argsort(outputs[layer][channels], kind="stable")
+                places.setdefault(number, {})[layer] = channels[order]
         groups: list[Group] = []
-        for number, positions in found.items():
+        for number, positions in places.items():
             members = np.flatnonzero(alike == number)
-            shaped = {n: places.reshape(len(members), -1) for n, places in positions.items()}
+            shaped = {n: channels.reshape(len(members), -1) for n, channels in positions.items()}
             first = int(members[0])
             deciding = self._deciding(shaped)
             of_layers = tuple(Member(n, where, n in deciding) for n, where in shaped.items())

@@ -1,4 +1,4 @@
-"""How large are the scales of a layer, beside those of others, and how are they made comparable?
+"""Cross-layer equalization: how large are the scales of a layer, and how do layers compare?
 
 Scales of trained networks are not: dividing a layer's scales and shifts by some factor and
 multiplying the kernels that read it by the same changes nothing that the network computes, as long
@@ -43,7 +43,8 @@ class _Ties:
             pass
 
     def sets(self) -> list[set[int]]:
-        return list({id(layers): layers for layers in self.tied.values()}.values())
+        """The layers in sets that have one factor each."""
+        return [layers for first, layers in self.tied.items() if first == min(layers)]
 
     def _conv(self, index: int, writers: Writers) -> Writers:
         self.tied[index] = {index}
@@ -110,8 +111,15 @@ def equalising_factors(model: Darknet) -> dict[int, float]:
 def rescale_(model: Darknet, factors: Mapping[int, float]) -> None:
     """Divide scales and shifts of some layers, and multiply whatever reads them, by factors.
 
-    factors: by layer, of `equalising_factors` or the like. `rescale_(model, inverse(factors))` is
-    the way back. The network computes the same, in eval and in training mode.
+    The network computes the same, in eval and in training mode. `rescale_(model, inverse(factors))`
+    undoes it.
+
+    Example: layer 0 has scales (2, 4) and layer 1 reads it. With a factor of 2 for layer 0, its
+    scales are (1, 2), its shifts halve, and all kernels of layer 1 double.
+
+    Args:
+        model: the network.
+        factors: by layer, as `equalising_factors` gives them.
     """
     device = next(model.parameters()).device
 
@@ -151,6 +159,7 @@ def _through(netdef: NetDef, index: int, factors: Tensor) -> Tensor:
 
 
 def inverse(factors: Mapping[int, float]) -> dict[int, float]:
+    """The factors that undo these."""
     return {layer: 1 / factor for layer, factor in factors.items()}
 
 

@@ -1,4 +1,4 @@
-"""What is a channel worth?"""
+"""How important is a channel? By its scale, its kernel, the slope of the loss, or its place."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ LossFunction = Callable[[list[Tensor], Batch], Losses]  # such as models.loss.De
 
 
 def gamma(model: Darknet) -> Importance:
-    """|γ|, in units of the layer's typical scale (`pruning.equalization`): Network Slimming's score
-    (Liu et al., ICCV 2017), as if the layers had been equalised."""
+    """|γ|, in units of the layer's typical scale (`pruning.equalization`): Network Slimming's
+    importance (Liu et al., ICCV 2017), as if the layers had been equalised."""
     scales = typical_scales(model)
     return _checked({n: c.bn.weight.abs() / scales[n] for n, c in normalized(model)})  # type: ignore[union-attr]
 
@@ -35,13 +35,19 @@ def filter_l1(model: Darknet) -> Importance:
 
 def taylor(model: Darknet, loss: LossFunction, batches: Iterable[Batch]) -> Importance:
     """How much the loss would change without a channel, to first order: the mean over batches of
-    (γ·∂L/∂γ + β·∂L/∂β)² (Molchanov et al., CVPR 2019, section 3; HALP, arXiv 2110.10811)."""
+    (γ·∂L/∂γ + β·∂L/∂β)² (Molchanov et al., CVPR 2019, section 3; HALP, arXiv 2110.10811).
+
+    Args:
+        model: the network; gradients and what needs them stay as they are.
+        loss: of its raw maps and a batch, such as `models.loss.DetectionLoss`.
+        batches: training photos; without any, all channels have importance 0.
+    """
     layers = normalized(model)
     scales = [c.bn.weight for _, c in layers]  # type: ignore[union-attr]
     shifts = [c.bn.bias for _, c in layers]  # type: ignore[union-attr]
     sums = [torch.zeros_like(scale, dtype=torch.float64) for scale in scales]
     needed = [parameter.requires_grad for parameter in model.parameters()]
-    model.eval()  # one photo's score should not depend on the others of its batch
+    model.eval()  # one photo's importance should not depend on the others of its batch
     count = 0
     try:
         for parameter in (*scales, *shifts):
@@ -89,7 +95,7 @@ def _checked(importance: Mapping[int, Tensor]) -> Importance:
     return {layer: values.detach().double().cpu().numpy() for layer, values in importance.items()}
 
 
-# name → (function, whether it needs a loss and batches)
+# By the name of the setting: the function, and whether it needs a loss and batches.
 IMPORTANCE: dict[str, tuple[Callable[..., Importance], bool]] = {
     "gamma": (gamma, False),
     "l1": (filter_l1, False),

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from pruning.sweep import Point, borne
+from pruning.sweep import SweepPoint, safe_point
 from utils.files import atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 History = Mapping[float, Mapping[str, float]]  # epoch → {"plot/curve": value}
 
@@ -22,19 +25,21 @@ DECILES = [f"scales/{n}0 %" for n in range(1, 10)]
 def plot_scales(history: History, dead: Mapping[int, float], path: str | Path) -> None:
     """The distribution of scales over time, and what has become of each layer.
 
-    history: of the monitor, with `Sparsity.figures`. dead: by layer, the
-    share of its scales that are near zero.
+    Args:
+        history: of the monitor, with `SparsityPenalty.figures`.
+        dead: by layer, the share of its scales that are near zero.
+        path: of the picture.
     """
     rows = {epoch: row for epoch, row in sorted(history.items()) if DECILES[0] in row}
-    figure = Figure(figsize=(14, 4.5), dpi=110, layout="constrained")
+    figure = _figure(figsize=(14, 4.5), dpi=110)
     over_time, shares, layers = figure.subplots(1, 3, width_ratios=(1.2, 1, 1))
     epochs = list(rows)
     deciles = np.array([[row[n] for n in DECILES] for row in rows.values()])
     deciles = deciles.reshape(-1, len(DECILES))  # a moved run may have lost its rows
     _draw_deciles(over_time, epochs, deciles)
     for name in ("sparsity/below 0.01", "sparsity/below 0.1", "mAP/mAP@.5"):
-        found = {epoch: row[name] for epoch, row in rows.items() if name in row}
-        shares.plot(list(found), list(found.values()), label=name.partition("/")[2], marker=".")
+        curve = {epoch: row[name] for epoch, row in rows.items() if name in row}
+        shares.plot(list(curve), list(curve.values()), label=name.partition("/")[2], marker=".")
     shares.set(title="Share of small scales, and mAP", xlabel="epoch", ylim=(-0.02, 1.02))
     shares.grid(color=GRID, linewidth=0.6)
     shares.legend(frameon=False)
@@ -55,15 +60,15 @@ def _draw_deciles(axes: Axes, epochs: Sequence[float], deciles: np.ndarray) -> N
     axes.plot(epochs, deciles[:, 4], color=INK, label="median")
     axes.plot(epochs, deciles[:, 8], color="C0", linewidth=0.8, label="80 % lie between")
     axes.plot(epochs, deciles[:, 0], color="C0", linewidth=0.8)
-    axes.set(title="Size of the scales that are drawn", xlabel="epoch", ylabel="|γ|")
+    axes.set(title="Size of the penalized scales", xlabel="epoch", ylabel="|γ|")
     axes.set_ylim(bottom=0)
     axes.grid(color=GRID, linewidth=0.6)
     axes.legend(frameon=False)
 
 
-def plot_bearing(points: Sequence[Point], strategy: str, path: str | Path) -> None:
-    """mAP against the percent cut, with what is left of parameters and operations."""
-    figure = Figure(figsize=(7.5, 4.5), dpi=110, layout="constrained")
+def plot_sweep(points: Sequence[SweepPoint], strategy: str, path: str | Path) -> None:
+    """mAP against the share that is cut, with what is left of parameters and operations."""
+    figure = _figure(figsize=(7.5, 4.5), dpi=110)
     axes = figure.subplots()
     percents = [point.percent for point in points]
     new = [point.reestimated for point in points]
@@ -75,8 +80,12 @@ def plot_bearing(points: Sequence[Point], strategy: str, path: str | Path) -> No
         ("operations left", [point.operations / whole.operations for point in points]),
     ):
         axes.plot(percents, left, linestyle="--", linewidth=1, label=label)
-    axes.axvline(borne(points).percent, color=PALE, linewidth=1)
-    axes.set(ylim=(0, 1.02), xlabel="percent", title=f"{strategy}: cut, not fine-tuned")
+    axes.axvline(safe_point(points).percent, color=PALE, linewidth=1, label="safe ratio")
+    axes.set(
+        ylim=(0, 1.02),
+        xlabel="percent: the share that is cut",
+        title=f"{strategy}: cut, not fine-tuned",
+    )
     axes.grid(color=GRID, linewidth=0.6)
     axes.legend(frameon=False)
     _save(figure, path)
@@ -84,7 +93,7 @@ def plot_bearing(points: Sequence[Point], strategy: str, path: str | Path) -> No
 
 def plot_channels(counts: Mapping[int, tuple[int, int]], path: str | Path) -> None:
     """By convolution, its channels before and after a cut."""
-    figure = Figure(figsize=(max(7.0, 0.16 * len(counts) + 2), 4.2), dpi=120, layout="constrained")
+    figure = _figure(figsize=(max(7.0, 0.16 * len(counts) + 2), 4.2), dpi=120)
     axes = figure.subplots()
     places = range(len(counts))
     axes.bar(places, [before for before, _ in counts.values()], color=PALE, label="before")
@@ -103,9 +112,15 @@ def plot_channels(counts: Mapping[int, tuple[int, int]], path: str | Path) -> No
 
 
 @dataclass(frozen=True)
-class Place:
-    """A network among others: millions of parameters, milliseconds, mAP, and whether it was cut
-    (else it is a reference)."""
+class NetworkPoint:
+    """A network among others.
+
+    Attributes:
+        parameters: millions.
+        latency: milliseconds an image.
+        mean_ap: mAP@.5, 0 to 1.
+        was_cut: whether it was cut; others are references.
+    """
 
     parameters: float
     latency: float
@@ -113,15 +128,15 @@ class Place:
     was_cut: bool
 
 
-def plot_sizes(places: Mapping[str, Place], title: str, path: str | Path) -> None:
+def plot_sizes(networks: Mapping[str, NetworkPoint], title: str, path: str | Path) -> None:
     """mAP against parameters and against latency, by network."""
-    figure = Figure(figsize=(13, 5.5), dpi=110, layout="constrained")
+    figure = _figure(figsize=(13, 5.5), dpi=110)
     axes = figure.subplots(1, 2, sharey=True)
-    for number, (label, place) in enumerate(places.items()):
-        marker = "o" if place.was_cut else "s"
+    for number, (label, network) in enumerate(networks.items()):
+        marker = "o" if network.was_cut else "s"
         colour = f"C{number % 10}"
-        for plot, x in zip(axes, (place.parameters, place.latency), strict=True):
-            plot.scatter(x, place.mean_ap, marker=marker, color=colour, label=label, s=45)
+        for plot, x in zip(axes, (network.parameters, network.latency), strict=True):
+            plot.scatter(x, network.mean_ap, marker=marker, color=colour, label=label, s=45)
     axes[0].set(xlabel="parameters, millions", ylabel="mAP@.5", xscale="log")
     axes[1].set(xlabel="latency, ms", xscale="log")
     for plot in axes:
@@ -130,6 +145,12 @@ def plot_sizes(places: Mapping[str, Place], title: str, path: str | Path) -> Non
     figure.suptitle(title)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     _save(figure, path)
+
+
+def _figure(**options: Any) -> Figure:
+    from matplotlib.figure import Figure  # slow to import, and not needed by most runs
+
+    return Figure(layout="constrained", **options)
 
 
 def _save(figure: Figure, path: str | Path) -> None:

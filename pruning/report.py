@@ -27,7 +27,14 @@ HEADER_BYTES = 20  # of a .weights file
 
 @dataclass(frozen=True)
 class Size:
-    """What a network costs. latency: milliseconds an image, see `measure_latencies`."""
+    """What a network costs.
+
+    Attributes:
+        parameters: how many.
+        operations: for one image.
+        weights_bytes: of its .weights file.
+        latency: milliseconds an image, see `measure_latencies`.
+    """
 
     parameters: int
     operations: int
@@ -37,7 +44,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Quality:
-    """What a network finds on the validation photos: mAP@.5 and mAP@.5:.95, 0 to 1."""
+    """How well a network detects on the validation photos: mAP@.5 and mAP@.5:.95, 0 to 1."""
 
     mean_ap: float
     mean_ap_50_95: float
@@ -47,10 +54,17 @@ class Quality:
 class Report:
     """A cut in figures.
 
-    strategy, percent, percent_of: as asked. shares: what the plan takes away. before, after: of
-    the network. found: by stage (before, after the cut, after BN re-estimation).
-    method: how the latency was measured. layers: a row a convolution, see `layer_rows`.
-    timing: of a cut to a time; None for other cuts.
+    Attributes:
+        strategy: its name.
+        percent: the share that was asked for.
+        percent_of: of what.
+        shares: what the plan takes away.
+        before: the whole network.
+        after: the cut one.
+        quality: by stage: before, after the cut, after BN re-estimation.
+        method: how the latency was measured.
+        layers: a row a convolution.
+        timing: of a cut to a time; None for other cuts.
     """
 
     strategy: str
@@ -59,7 +73,7 @@ class Report:
     shares: CutShares
     before: Size
     after: Size
-    found: Mapping[str, Quality]
+    quality: Mapping[str, Quality]
     method: str
     layers: tuple[LayerRow, ...]
     timing: LatencyResult | None = None
@@ -70,6 +84,7 @@ class Report:
         return self.shares.of(target_measure(self.strategy, self.percent_of))
 
     def text(self) -> str:
+        """The tables, how the latency was measured, and how a time was met."""
         parts = [self._layer_table(), self._share_table(), self._table(), self.method]
         if self.timing:
             parts.append(self.timing.line())
@@ -79,6 +94,7 @@ class Report:
         """report.txt, report.json and channels.png."""
         write_text(folder / "report.txt", self.text() + "\n")
         figures = {**dataclasses.asdict(self), "reached": self.reached}
+        figures["found"] = figures.pop("quality")  # the name that reports have always had
         write_text(folder / "report.json", json.dumps(figures, indent=2) + "\n")
         counts = {row.layer: (row.channels, row.channels_now) for row in self.layers}
         plot_channels(counts, folder / "channels.png")
@@ -89,8 +105,8 @@ class Report:
         return _table([head, *(row.cells() for row in self.layers)], "the layers")
 
     def _share_table(self) -> str:
-        what = target_measure(self.strategy, self.percent_of)
-        asked = [f"asked: {self.strategy}, of {what}", f"{self.percent:.1%}"]
+        measure = target_measure(self.strategy, self.percent_of)
+        asked = [f"asked: {self.strategy}, of {measure}", f"{self.percent:.1%}"]
         if self.timing:
             asked = [f"asked: {self.strategy}, of milliseconds", f"{self.timing.share:.1%}"]
         rows = [
@@ -114,16 +130,23 @@ class Report:
             ["latency", f"{a.latency:.2f} ms", f"{b.latency:.2f} ms", _ratio(a, b, "latency")],
         ]  # fmt: skip
         quality = [["", "mAP@.5", "mAP@.5:.95"]] + [
-            [stage, f"{q.mean_ap:.4f}", f"{q.mean_ap_50_95:.4f}"] for stage, q in self.found.items()
+            [stage, f"{q.mean_ap:.4f}", f"{q.mean_ap_50_95:.4f}"]
+            for stage, q in self.quality.items()
         ]
         return f"{_table(rows, 'the network')}\n{_table(quality, 'on the validation photos')}"
 
 
 @dataclass(frozen=True)
 class LayerRow:
-    """A convolution before and after the cut; new and what follows are 0 where it is gone.
+    """A convolution before and after (`_now`) the cut; what comes after is 0 where it is gone.
 
-    layer, new: its number. kernel: size, stride and groups. operations: for one image.
+    Attributes:
+        layer: its number before.
+        new: its number after.
+        kernel: size, stride and groups.
+        channels, channels_now: of its output.
+        parameters, parameters_now: with those of batch normalisation.
+        operations, operations_now: for one image.
     """
 
     layer: int
@@ -189,7 +212,13 @@ def _costs(netdef: NetDef, size: tuple[int, int]) -> dict[int, tuple[int, int, i
 
 
 def size_of(model: Darknet, size: tuple[int, int], latency: float) -> Size:
-    """What a network costs for an input of (width, height) `size`."""
+    """What a network costs for an input of (width, height) `size`, in pixels.
+
+    Args:
+        model: the network.
+        size: of its input.
+        latency: milliseconds that were measured.
+    """
     floats = sum(t.numel() for t in model.state_dict().values() if t.is_floating_point())
     return Size(
         count_parameters(model),

@@ -14,10 +14,16 @@ from utils.errors import InputError
 class Block:
     """A shortcut, and the layers whose output it adds to a trunk.
 
-    shortcut: its layer. trunk: the layer that takes the shortcut's place when the block goes.
-    branch: which of the shortcut's two inputs is the block's own, 0 or 1.
-    inside: the layers between trunk and shortcut, ascending. writers: those convolutions of them
-    whose output is added, with nothing but dropout and the like between.
+    Example: conv 0, conv 1, conv 2, and shortcut 3 that adds 0 and 2. Layer 0 is the trunk, 1 and 2
+    are inside, 2 writes what is added. Without the block, whatever read 3 reads 0.
+
+    Attributes:
+        shortcut: its layer.
+        trunk: the layer that takes the shortcut's place when the block goes.
+        branch: which of the shortcut's two inputs is the block's own, 0 or 1.
+        inside: the layers between trunk and shortcut, ascending.
+        writers: those convolutions of them whose output is added, with nothing but dropout and the
+            like between.
     """
 
     shortcut: int
@@ -36,13 +42,13 @@ def residual_blocks(netdef: NetDef) -> tuple[Block, ...]:
     sum by an activation, since the trunk alone is something else then. (A relu is fine where the
     trunk comes out of a relu: it changes nothing.)
     """
-    blocks, _ = _look(netdef)
+    blocks, _ = _blocks_and_reasons(netdef)
     return blocks
 
 
 def expect_blocks(netdef: NetDef, name: str) -> tuple[Block, ...]:
     """`residual_blocks`; an InputError, naming the network, where there is none."""
-    blocks, reasons = _look(netdef)
+    blocks, reasons = _blocks_and_reasons(netdef)
     if not blocks:
         why = "; ".join(dict.fromkeys(reasons)) or "it has no [shortcut]"
         raise InputError(f"{name}: expected a residual block that can be removed: {why}")
@@ -50,7 +56,7 @@ def expect_blocks(netdef: NetDef, name: str) -> tuple[Block, ...]:
 
 
 @lru_cache(maxsize=64)
-def _look(netdef: NetDef) -> tuple[tuple[Block, ...], tuple[str, ...]]:
+def _blocks_and_reasons(netdef: NetDef) -> tuple[tuple[Block, ...], tuple[str, ...]]:
     """The blocks, and why the other shortcuts are none."""
     readers: dict[int, set[int]] = {}
     for index in range(len(netdef.layers)):
@@ -61,11 +67,11 @@ def _look(netdef: NetDef) -> tuple[tuple[Block, ...], tuple[str, ...]]:
     for index, section in enumerate(netdef.layers):
         if section.kind != "shortcut":
             continue
-        found = _refusal(netdef, index) or _block(netdef, index, readers)
-        if isinstance(found, Block):
-            blocks.append(found)
+        block = _refusal(netdef, index) or _block(netdef, index, readers)
+        if isinstance(block, Block):
+            blocks.append(block)
         else:
-            reasons.append(found)
+            reasons.append(block)
     return tuple(blocks), tuple(reasons)
 
 
@@ -138,40 +144,52 @@ def _changes_nothing(netdef: NetDef, index: int, trunk: int) -> bool:
 
 def _writers(netdef: NetDef, end: int, inside: set[int]) -> tuple[int, ...]:
     """The convolutions that write what is added."""
-    found: set[int] = set()
+    convolutions: set[int] = set()
     waiting = [end]
     while waiting:
         layer = waiting.pop()
         if layer not in inside:
             continue
         if netdef.layers[layer].kind == "convolutional":
-            found.add(layer)
+            convolutions.add(layer)
         else:
             waiting += netdef.sources(layer)
-    return tuple(sorted(found))
+    return tuple(sorted(convolutions))
 
 
 def without_blocks(netdef: NetDef, shortcuts: Collection[int]) -> tuple[NetDef, dict[int, int]]:
     """The net without the blocks of these shortcuts, and where its layers are now: old → new.
 
+    Two layers that a shortcut adds to the one before them, and what is left without them:
+
+    >>> from models.netdef import parse
+    >>> conv = "[convolutional]\\nfilters=4\\nsize=1\\n"
+    >>> whole = parse("[net]\\n" + 3 * conv + "[shortcut]\\nfrom=0\\n" + conv)
+    >>> netdef, moved = without_blocks(whole, [3])
+    >>> [section.kind for section in netdef.layers], moved
+    (['convolutional', 'convolutional'], {0: 0, 4: 1})
+
     Numbers in routes and shortcuts stay relative or absolute, as they were written. Where a layer
     that reads the one before it has lost that, a route to the right one is put before it.
+
+    Raises:
+        ValueError: one of these layers is no shortcut of a block that can be removed.
     """
     blocks = {block.shortcut: block for block in residual_blocks(netdef)}
     for shortcut in shortcuts:
         if shortcut not in blocks:
             raise ValueError(f"layer {shortcut} is no shortcut of a block that can be removed")
-    gone = {layer for n in shortcuts for layer in (n, *blocks[n].inside)}
+    removed = {layer for n in shortcuts for layer in (n, *blocks[n].inside)}
     layers: list[Section] = []
     moved: dict[int, int] = {-1: -1}
 
     def now(layer: int) -> int:
-        while layer in gone:
+        while layer in removed:
             layer = blocks[layer].trunk
         return moved[layer]
 
     for index, section in enumerate(netdef.layers):
-        if index in gone:
+        if index in removed:
             continue
         sources = [now(source) for source in netdef.sources(index)]
         if section.kind != "route" and sources[0] != len(layers) - 1:

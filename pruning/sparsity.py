@@ -297,7 +297,7 @@ def near_zero(model: Darknet) -> dict[int, float]:
 
 @torch.no_grad()
 def equalise_(model: Darknet, *like: Darknet) -> None:
-    """Bring the scales of all layers to one size, about 1, so that one penalty means the same to all.
+    """Bring the scales of all layers to one size, about 1, so that a penalty means the same to all.
 
     The network computes what it did. Kernels before batch normalisation, to which their size means
     nothing (where the variance is well over BN's epsilon), keep the one that they had, since the

@@ -209,7 +209,8 @@ class Transfer:
     an optimizer's momentum, a running mean. What is cut is left out, the rest has its new name.
     (No constants are folded here; cut a network that holds averaged weights itself.)
 
-    names: old name → new name.
+    Attributes:
+        names: old name → new name.
     """
 
     def __init__(self, resolved: _Cut) -> None:

@@ -1,4 +1,4 @@
-"""How much can be cut of a network before its mAP falls?"""
+"""How much can be cut of a network before its mAP falls, without fine-tuning?"""
 
 from __future__ import annotations
 
@@ -17,14 +17,21 @@ from pruning.surgeon import Plan, cut
 from utils.structures import Batch
 
 PERCENTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
-LOSS = 0.02  # of mAP that a cut may cost before fine-tuning to count as borne
+SAFE_LOSS = 0.02  # of mAP that a cut may cost before fine-tuning to count as safe
 BATCHES = 32  # to re-estimate batch normalisation with
 
 
 @dataclass(frozen=True)
-class Point:
-    """What is left of a network at a `percent`: its mAP as it was cut, and with BN re-estimated;
-    parameters, and operations per image."""
+class SweepPoint:
+    """What is left of a network at a share.
+
+    Attributes:
+        percent: the share that was cut, 0 to 1.
+        as_cut: its mAP@.5 with the statistics of the whole network.
+        reestimated: its mAP@.5 with BN re-estimated.
+        parameters: how many it has.
+        operations: for one image.
+    """
 
     percent: float
     as_cut: float
@@ -34,23 +41,31 @@ class Point:
 
     @property
     def mean_ap(self) -> float:
-        """The better one: where only the dead are cut, their statistics still fit best."""
+        """The better one: where only dead channels are cut, their statistics still fit best."""
         return max(self.as_cut, self.reestimated)
 
 
-def bearing(
+def sweep(
     model: Darknet,
     strategy: str,
     target: Pruning,
     measure: Callable[[Darknet], float],
-    calibration: Iterable[Batch],
+    batches: Iterable[Batch],
     percents: Sequence[float] = PERCENTS,
-) -> list[Point]:
+) -> list[SweepPoint]:
     """Cut a network by each of `percents` and measure it, before and after BN is re-estimated, but
     without fine-tuning.
 
-    target: what else the strategy is to heed. measure: a network's mAP. calibration: batches of
-    training photos, without augmentation. The first point is the network as it is.
+    Args:
+        model: the network; it stays as it is.
+        strategy: one of `STRATEGIES`.
+        target: what the strategy is to heed beside the share.
+        measure: a network's mAP@.5.
+        batches: training photos, without augmentation, to re-estimate BN on.
+        percents: the shares, ascending; those that cut no more than the one before are left out.
+
+    Returns:
+        The network as it is, at 0, and then a point a share.
     """
     importance = gamma(model)
     whole = measure(model.eval())
@@ -59,42 +74,43 @@ def bearing(
     for percent in percents:
         plan = STRATEGIES[strategy](model.netdef, importance, replace(target, percent=percent))
         if before and before.equals(plan):
-            continue  # all that may go is gone, or not one block more
+            continue  # nothing is left that may go, or not one block more
         before = plan
         small = cut(model, plan)
         as_cut = measure(small)
-        reestimate_bn_(small, calibration, BATCHES)
+        reestimate_bn_(small, batches, BATCHES)
         points.append(_point(percent, as_cut, measure(small), small))
     return points
 
 
-def _point(percent: float, as_cut: float, reestimated: float, model: Darknet) -> Point:
+def _point(percent: float, as_cut: float, reestimated: float, model: Darknet) -> SweepPoint:
     operations = count_operations(model.netdef)
-    return Point(percent, as_cut, reestimated, count_parameters(model), operations)
+    return SweepPoint(percent, as_cut, reestimated, count_parameters(model), operations)
 
 
-def borne(points: Sequence[Point]) -> Point:
-    """The last point before mAP falls by more than `LOSS` below the uncut network's."""
+def safe_point(points: Sequence[SweepPoint]) -> SweepPoint:
+    """The last point before mAP falls by more than `SAFE_LOSS` below the uncut network's."""
     last = points[0]
     for point in points[1:]:
-        if point.mean_ap < points[0].mean_ap - LOSS:
+        if point.mean_ap < points[0].mean_ap - SAFE_LOSS:
             break
         last = point
     return last
 
 
-def bearing_line(points: Sequence[Point]) -> str:
-    """What the network would bear, in words."""
-    whole, last = points[0], borne(points)
-    if whole.mean_ap <= LOSS:
-        return f"Too little is found yet to tell what it would bear: mAP {whole.mean_ap:.4f} uncut"
+def safe_ratio_line(points: Sequence[SweepPoint]) -> str:
+    """The safe ratio in words: how much can be cut before fine-tuning."""
+    whole, safe = points[0], safe_point(points)
+    if whole.mean_ap <= SAFE_LOSS:
+        return f"Too little is detected yet to tell a safe ratio: mAP {whole.mean_ap:.4f} uncut"
     return (
-        f"It would bear percent={last.percent:g}: mAP {last.mean_ap:.4f}, {whole.mean_ap:.4f} "
-        f"uncut, with {whole.operations / last.operations:.1f} times fewer operations"
+        f"Safe ratio: percent={safe.percent:g}: mAP {safe.mean_ap:.4f}, {whole.mean_ap:.4f} "
+        f"uncut, with {whole.operations / safe.operations:.1f} times fewer operations"
     )
 
 
-def bearing_table(points: Sequence[Point]) -> str:
+def sweep_table(points: Sequence[SweepPoint]) -> str:
+    """A row a point."""
     rows = [
         [
             f"{point.percent:g}",

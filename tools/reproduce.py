@@ -32,7 +32,7 @@ from utils.errors import InputError
 from utils.settings import load
 
 if TYPE_CHECKING:
-    from pruning.plots import Place
+    from pruning.plots import NetworkPoint
     from pruning.report import Size
 
 LATENCY_ROUNDS = 30
@@ -49,12 +49,12 @@ class Result:
     taught: tuple[float, ...]  # the same with a teacher
 
     @property
-    def place(self) -> Place:
+    def place(self) -> NetworkPoint:
         """Where it stands in the plot of sizes."""
-        from pruning.plots import Place
+        from pruning.plots import NetworkPoint
 
         mean_ap = statistics.mean(self.trained)
-        return Place(self.size.parameters / 1e6, self.size.latency, mean_ap, bool(self.cut))
+        return NetworkPoint(self.size.parameters / 1e6, self.size.latency, mean_ap, bool(self.cut))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Is the percent that a network bears the last one before its mAP falls?"""
+"""Is the safe ratio the last one before its mAP falls?"""
 
 from pathlib import Path
 
@@ -6,37 +6,37 @@ import pytest
 
 from models.costs import count_parameters
 from models.darknet import Darknet
-from pruning.plots import plot_bearing, plot_scales
-from pruning.sweep import LOSS, Point, bearing, bearing_line, bearing_table, borne
+from pruning.plots import plot_scales, plot_sweep
+from pruning.sweep import SAFE_LOSS, SweepPoint, safe_point, safe_ratio_line, sweep, sweep_table
 from tests.pruning.nets import as_batch, config, photos, pruning_target, trained
 
 
-def points(*values: float) -> list[Point]:
-    return [Point(n / 10, value, 0.0, 1000 - n, 2000 - n) for n, value in enumerate(values)]
+def points(*values: float) -> list[SweepPoint]:
+    return [SweepPoint(n / 10, value, 0.0, 1000 - n, 2000 - n) for n, value in enumerate(values)]
 
 
 @pytest.mark.parametrize(
     ("values", "percent"),
     [
-        ((0.8, 0.8, 0.79, 0.8 - LOSS - 1e-3, 0.8), 0.2),  # what recovers by chance is not borne
+        ((0.8, 0.8, 0.79, 0.8 - SAFE_LOSS - 1e-3, 0.8), 0.2),  # what recovers by chance is not safe
         ((0.8, 0.7), 0.0),
         ((0.8, 0.9, 0.85), 0.2),
     ],
 )
 def test_the_last_before_it_falls(values: tuple[float, ...], percent: float) -> None:
-    assert borne(points(*values)).percent == percent
+    assert safe_point(points(*values)).percent == percent
 
 
-def test_what_is_borne_is_told_unless_there_is_nothing_to_lose() -> None:
-    line = bearing_line([Point(0.0, 0.5, 0.5, 9, 8), Point(0.3, 0.2, 0.49, 5, 4)])
+def test_the_safe_ratio_is_told_unless_there_is_nothing_to_lose() -> None:
+    line = safe_ratio_line([SweepPoint(0.0, 0.5, 0.5, 9, 8), SweepPoint(0.3, 0.2, 0.49, 5, 4)])
     assert line == (
-        "It would bear percent=0.3: mAP 0.4900, 0.5000 uncut, with 2.0 times fewer operations"
+        "Safe ratio: percent=0.3: mAP 0.4900, 0.5000 uncut, with 2.0 times fewer operations"
     )
-    assert "Too little is found yet" in bearing_line(points(0.01, 0.0))
+    assert "Too little is detected yet" in safe_ratio_line(points(0.01, 0.0))
 
 
 def test_the_better_statistics_count() -> None:
-    assert Point(0.1, 0.5, 0.6, 1, 1).mean_ap == Point(0.1, 0.6, 0.5, 1, 1).mean_ap == 0.6
+    assert SweepPoint(0.1, 0.5, 0.6, 1, 1).mean_ap == SweepPoint(0.1, 0.6, 0.5, 1, 1).mean_ap == 0.6
 
 
 @pytest.mark.parametrize("strategy", ["slim", "layer"])
@@ -51,7 +51,7 @@ def test_every_point_is_a_smaller_network_and_the_whole_stays(strategy: str) -> 
         return 0.5
 
     batches = [as_batch(photos(model.netdef))]
-    found = bearing(model, strategy, pruning_target(0.5), measure, batches, (0.2, 0.21, 0.5, 0.8))
+    found = sweep(model, strategy, pruning_target(0.5), measure, batches, (0.2, 0.21, 0.5, 0.8))
     assert seen[0] == found[0].parameters == count_parameters(model)
     assert [seen[1::2], seen[2::2]] == [[p.parameters for p in found[1:]]] * 2
     sizes = [point.parameters for point in found]
@@ -60,8 +60,8 @@ def test_every_point_is_a_smaller_network_and_the_whole_stays(strategy: str) -> 
 
 
 def test_tables_and_pictures(tmp_path: Path) -> None:
-    assert "0.001 M" in bearing_table(points(0.8, 0.7))
-    plot_bearing(points(0.8, 0.7), "slim", tmp_path / "percent.png")
+    assert "0.001 M" in sweep_table(points(0.8, 0.7))
+    plot_sweep(points(0.8, 0.7), "slim", tmp_path / "percent.png")
     row = {f"scales/{n}0 %": n / 10 for n in range(1, 10)}
     history = {1.0: {**row, "sparsity/below 0.01": 0.1, "mAP/mAP@.5": 0.5}, 2.0: {"lr/lr": 1.0}}
     plot_scales(history, {0: 0.5, 3: 0.25}, tmp_path / "scales.png")
