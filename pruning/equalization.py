@@ -1,6 +1,6 @@
 """Cross-layer equalization: how large are the scales of a layer, and how do layers compare?
 
-Scales of trained networks are not: dividing a layer's scales and shifts by some factor and
+They do not compare in trained networks: dividing a layer's scales and shifts by some factor and
 multiplying the kernels that read it by the same changes nothing that the network computes, as long
 as what lies between is homogeneous (leaky, relu, linear, pooling, adding, concatenating). So
 nothing in training ties them together, and one threshold for all layers means little before they

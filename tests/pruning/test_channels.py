@@ -101,7 +101,7 @@ def test_the_structure_is_worked_out_once_for_equal_networks() -> None:
     netdef = net(conv(4), conv(8))
     assert channel_groups(netdef) is channel_groups(parse(netdef.text()))
     assert channel_groups(netdef) is not channel_groups(net(conv(4), conv(9)))
-    assert [group.number for group in channel_groups(netdef).groups] == [0, 1]
+    assert [group.number for group in channel_groups(netdef).groups] == [0, 1, 2]
 
 
 def test_tiny_is_prunable_before_maxpool_and_upsample_too() -> None:
