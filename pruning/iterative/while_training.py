@@ -16,10 +16,10 @@ from pruning.iterative.schedule import Gradual, check_cut_epochs, cut_trainer, l
 from pruning.iterative.targets import Aim, Gone, ShareAim, TimeAim
 from pruning.latency.meter import open_meter
 from pruning.latency.search import LatencyTarget
-from pruning.plots import plot_bearing, plot_scales
-from pruning.sparsity import Sparsity, equalise_, near_zero
+from pruning.plots import plot_scales, plot_sweep
+from pruning.sparsity import SparsityPenalty, equalise_, near_zero
 from pruning.strategies import LATENCY
-from pruning.sweep import bearing, bearing_line, bearing_table
+from pruning.sweep import safe_ratio_line, sweep, sweep_table
 from utils.checkpoint import Checkpoint, load_network
 from utils.errors import InputError
 from utils.files import write_text
@@ -106,7 +106,7 @@ class SparseTraining:
     """A penalty shrinks BN scales, so that a cut after the training takes whole channels."""
 
     settings: TrainSettings
-    penalty: Sparsity | None = field(default=None, init=False)
+    penalty: SparsityPenalty | None = field(default=None, init=False)
 
     def start(self, model: Darknet, make_trainer: TrainerFactory) -> Trainer:
         """A trainer with the penalty."""
@@ -138,7 +138,7 @@ class IterativePruning:
 
     settings: TrainSettings
     cuts: Gradual
-    penalty: Sparsity | None = field(default=None, init=False)
+    penalty: SparsityPenalty | None = field(default=None, init=False)
 
     def start(self, model: Darknet, make_trainer: TrainerFactory) -> Trainer:
         """A trainer with the penalty, or without one once the target is met."""
@@ -176,18 +176,9 @@ class IterativePruning:
             report_latency(run, self.cuts.aim)
 
 
-def make_penalty(settings: TrainSettings, model: Darknet, steps: int) -> Sparsity:
+def make_penalty(settings: TrainSettings, model: Darknet, steps: int) -> SparsityPenalty:
     """The penalty on what the strategy may cut. steps: of the whole training."""
-    sparsity = settings.sparsity
-    return Sparsity.of(
-        model,
-        settings.pruning.strategy,
-        sparsity.sparse_rate,
-        steps,
-        sparsity.sparse_decay,
-        sparsity.sparse_step == "proximal",
-        sparsity.sparse_by,
-    )
+    return SparsityPenalty.of(model, settings.sparsity, settings.pruning.strategy, steps)
 
 
 def _cuts(settings: TrainSettings, netdef: NetDef, checkpoint: Checkpoint | None) -> Gradual:
@@ -256,18 +247,18 @@ def report_sweep(
     pruning = settings.pruning
     # A latency is no share of a network; slim cuts the same channels by shares.
     strategy = "slim" if pruning.strategy == LATENCY else pruning.strategy
-    points = bearing(
+    points = sweep(
         network.model,
         strategy,
         pruning,
         lambda model: validation.evaluate(model)[0].mean_ap,
         training.without_augmentation(),
     )
-    plot_bearing(points, strategy, run.folder / "percent.png")
+    plot_sweep(points, strategy, run.folder / "percent.png")
     text = (
-        f"{bearing_table(points)}\nmAP on the validation photos after a cut by {strategy} of "
+        f"{sweep_table(points)}\nmAP on the validation photos after a cut by {strategy} of "
         f"that share of {pruning.percent_of}, without and with new BN statistics, not "
-        f"fine-tuned.\n{bearing_line(points)}"
+        f"fine-tuned.\n{safe_ratio_line(points)}"
     )
     write_text(run.folder / "percent.txt", text + "\n")
     print(text)
