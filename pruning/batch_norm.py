@@ -50,24 +50,25 @@ def reestimate_bn_(model: Darknet, loader: Iterable[Batch], batches: int) -> int
     return count
 
 
-def settle_bn_(model: Darknet, loader: Iterable[Batch], batches: int, judged: int) -> str:
-    """Re-estimate the statistics, and keep those, new or old, with which the loss is lower: where
-    only dead channels went, the old ones fit best.
+def settle_bn_(model: Darknet, loader: Iterable[Batch], batches: int, loss_batches: int) -> str:
+    """Re-estimate the statistics, and keep those, new or old, with which the loss is lower.
+
+    Where only dead channels went, the old ones fit best.
 
     Args:
         model: the cut network.
         loader: batches of training photos, unchanged.
         batches: how many of them to re-estimate on.
-        judged: how many of them the loss is a mean over.
+        loss_batches: how many of them the loss is a mean over.
 
     Returns:
         Why the old ones stay; empty where the new ones do.
     """
     old = {name: value.clone() for name, value in model.named_buffers()}
-    before = mean_loss(model, loader, judged)
+    before = mean_loss(model, loader, loss_batches)
     if not reestimate_bn_(model, loader, batches):
         return f"that takes {SHORTEST} photos to train on, or more"
-    after = mean_loss(model, loader, judged)
+    after = mean_loss(model, loader, loss_batches)
     if after <= before:
         return ""
     model.load_state_dict(old, strict=False)

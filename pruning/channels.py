@@ -56,6 +56,7 @@ class Group:
     frozen: str
 
     def __len__(self) -> int:
+        """How many units it has."""
         return len(self.units)
 
     @property
@@ -103,7 +104,7 @@ class ChannelGroups:
 
 @lru_cache(maxsize=64)
 def channel_groups(netdef: NetDef) -> ChannelGroups:
-    """The structure of a network; worked out once for equal networks.
+    r"""The structure of a network; worked out once for equal networks.
 
     It walks the layers with the ids of channels: an add unites them, a concatenation joins them.
 
@@ -119,8 +120,8 @@ def channel_groups(netdef: NetDef) -> ChannelGroups:
     Two convolutions that a shortcut adds are one group of units; the image has units 0 to 2:
 
     >>> from models.netdef import parse
-    >>> conv = "[convolutional]\\nbatch_normalize=1\\nfilters=4\\nsize=1\\n"
-    >>> structure = channel_groups(parse("[net]\\n" + conv + conv + "[shortcut]\\nfrom=-2\\n"))
+    >>> conv = "[convolutional]\nbatch_normalize=1\nfilters=4\nsize=1\n"
+    >>> structure = channel_groups(parse("[net]\n" + conv + conv + "[shortcut]\nfrom=-2\n"))
     >>> [(group.units.tolist(), [m.layer for m in group.members]) for group in structure.groups]
     [([3, 4, 5, 6], [0, 1])]
 

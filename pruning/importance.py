@@ -20,22 +20,27 @@ LossFunction = Callable[[list[Tensor], Batch], Losses]  # such as models.loss.De
 
 
 def gamma(model: Darknet) -> Importance:
-    """|γ|, in units of the layer's typical scale (`pruning.equalization`): Network Slimming's
-    importance (Liu et al., ICCV 2017), as if the layers had been equalised."""
+    """|γ|, Network Slimming's importance (Liu et al., ICCV 2017), as if layers were equalised.
+
+    It is in units of the layer's typical scale, see `pruning.equalization`.
+    """
     scales = typical_scales(model)
     return _checked({n: c.bn.weight.abs() / scales[n] for n, c in normalized(model)})  # type: ignore[union-attr]
 
 
 def filter_l1(model: Darknet) -> Importance:
-    """The L1 norm of a filter's kernel (Li et al., ICLR 2017), in units of the layer's typical one,
-    since batch normalisation takes a kernel's size away."""
+    """The L1 norm of a filter's kernel (Li et al., ICLR 2017), in units of the layer's typical one.
+
+    Batch normalisation takes a kernel's size away, so sizes of different layers do not compare.
+    """
     sums = {n: c.conv.weight.abs().double().sum((1, 2, 3)) for n, c in normalized(model)}
     return _checked({n: s * s.sum() / (s**2).sum().clamp(min=1e-30) for n, s in sums.items()})
 
 
 def taylor(model: Darknet, loss: LossFunction, batches: Iterable[Batch]) -> Importance:
-    """How much the loss would change without a channel, to first order: the mean over batches of
-    (γ·∂L/∂γ + β·∂L/∂β)² (Molchanov et al., CVPR 2019, section 3; HALP, arXiv 2110.10811).
+    """How much the loss would change without a channel, to first order.
+
+    It is the mean over batches of (γ·∂L/∂γ + β·∂L/∂β)² (Molchanov et al., CVPR 2019, section 3; HALP, arXiv 2110.10811).
 
     Args:
         model: the network; gradients and what needs them stay as they are.

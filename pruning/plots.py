@@ -67,7 +67,7 @@ def _draw_deciles(axes: Axes, epochs: Sequence[float], deciles: np.ndarray) -> N
 
 
 def plot_sweep(points: Sequence[SweepPoint], strategy: str, path: str | Path) -> None:
-    """mAP against the share that is cut, with what is left of parameters and operations."""
+    """Draw mAP against the share that is cut, with what is left of parameters and operations."""
     figure = _figure(figsize=(7.5, 4.5), dpi=110)
     axes = figure.subplots()
     percents = [point.percent for point in points]
@@ -129,7 +129,7 @@ class NetworkPoint:
 
 
 def plot_sizes(networks: Mapping[str, NetworkPoint], title: str, path: str | Path) -> None:
-    """mAP against parameters and against latency, by network."""
+    """Draw mAP against parameters and against latency, by network."""
     figure = _figure(figsize=(13, 5.5), dpi=110)
     axes = figure.subplots(1, 2, sharey=True)
     for number, (label, network) in enumerate(networks.items()):

@@ -161,13 +161,13 @@ class LayerRow:
 
     def cells(self) -> list[str]:
         """The row as text, in the order of the table's head."""
-        gone = not self.channels_now
+        removed = not self.channels_now
         return [
             str(self.layer),
-            "-" if gone else str(self.new),
+            "-" if removed else str(self.new),
             self.kernel,
             str(self.channels),
-            "gone" if gone else str(self.channels_now),
+            "gone" if removed else str(self.channels_now),
             f"{self.channels_now / self.channels:.0%}",
             f"{self.parameters:,}",
             f"{self.parameters_now:,}",
@@ -231,8 +231,7 @@ def size_of(model: Darknet, size: tuple[int, int], latency: float) -> Size:
 def measure_latencies(
     models: Sequence[Darknet], size: tuple[int, int], rounds: int, meter: LatencyMeter
 ) -> tuple[list[float], str]:
-    """Milliseconds that each network takes on an engine for one image of (width, height) `size`,
-    and how they were measured, as a line.
+    """Milliseconds that each network takes for one image, and how they were measured, as a line.
 
     The networks take turns, so whatever else the machine does meets them alike. The networks
     alone: no decoding, no NMS.

@@ -158,13 +158,13 @@ def _writers(netdef: NetDef, end: int, inside: set[int]) -> tuple[int, ...]:
 
 
 def without_blocks(netdef: NetDef, shortcuts: Collection[int]) -> tuple[NetDef, dict[int, int]]:
-    """The net without the blocks of these shortcuts, and where its layers are now: old → new.
+    r"""The net without the blocks of these shortcuts, and where its layers are now: old → new.
 
     Two layers that a shortcut adds to the one before them, and what is left without them:
 
     >>> from models.netdef import parse
-    >>> conv = "[convolutional]\\nfilters=4\\nsize=1\\n"
-    >>> whole = parse("[net]\\n" + 3 * conv + "[shortcut]\\nfrom=0\\n" + conv)
+    >>> conv = "[convolutional]\nfilters=4\nsize=1\n"
+    >>> whole = parse("[net]\n" + 3 * conv + "[shortcut]\nfrom=0\n" + conv)
     >>> netdef, moved = without_blocks(whole, [3])
     >>> [section.kind for section in netdef.layers], moved
     (['convolutional', 'convolutional'], {0: 0, 4: 1})

@@ -156,8 +156,8 @@ class _Threshold:
         cut = self.least_cut(0)
         best = counts = self.give_back(self.counts(cut))
         while cut and self.fits(counts) and self.budget - self.cost(best) > far:
-            gone, rest = self.line[: cut - 1], self.line[cut - 1 :]
-            self.line = np.append(gone, rest[rest != rest[0]])  # this group keeps its other units
+            before, rest = self.line[: cut - 1], self.line[cut - 1 :]
+            self.line = np.append(before, rest[rest != rest[0]])  # that group loses no more units
             cut = self.least_cut(cut - 1)
             counts = self.give_back(self.counts(cut))
             best = max(best, counts, key=self.cost) if self.fits(counts) else best
@@ -187,8 +187,10 @@ def least_count(size: int, layer_keep: float, step: int) -> int:
 
 
 def group_step(group: Group, round_to: int, fast: int = FAST_STEP) -> int:
-    """How many units make a multiple of `round_to` channels in every layer of a group; where that
-    is 0, of `fast`, or less in a narrow group."""
+    """How many units make a multiple of `round_to` channels in every layer of a group.
+
+    Where `round_to` is 0, it is a multiple of `fast`, or less in a narrow group.
+    """
     if not round_to:
         round_to = fast
         while round_to > max(1, len(group) // COARSEST):

@@ -47,6 +47,7 @@ class PenaltyGroup:
     cost: float = 1.0
 
     def __len__(self) -> int:
+        """How many units it has."""
         return len(self.penalized[0][1])
 
 
@@ -119,8 +120,10 @@ def _of_group(netdef: NetDef, group: Group, cost: float) -> PenaltyGroup:
 
 @dataclass(frozen=True, eq=False)
 class SparsityPenalty:
-    """The penalty on the scales of batch normalisation, after Network Slimming (Liu et al., ICCV
-    2017): L1, and a group lasso on scales that must die together.
+    """The penalty on the scales of batch normalisation: L1, and a group lasso on coupled scales.
+
+    L1 is Network Slimming's (Liu et al., ICCV 2017); the group lasso is for scales that must die
+    together.
 
     A unit of w scales γ pays cost · rate · √w · ‖γ‖ of loss, which for a single scale of the usual
     cost is rate · |γ|; so scales of coupled layers reach zero together. (Costs in proportion to
@@ -137,7 +140,7 @@ class SparsityPenalty:
     Example: rate 0.5, plain SGD without momentum at lr 0.1, cost 1. A proximal step moves a scale
     of 0.3 by 0.1 · 0.5 to 0.25, and one of 0.04 to exactly 0.
 
-    A layer's scales are only worth anything beside each other: as long as nothing else is done, a
+    A layer's scales only mean something beside each other: as long as nothing else is done, a
     penalty shrinks them all, at no cost. So `settle_` brings every layer back to its size.
 
     Attributes:
@@ -227,9 +230,9 @@ class SparsityPenalty:
         shrunk = nn.functional.softshrink(shifts * SHIFT_DECAY, lr)
         write_(self.model, group.penalized, torch.where(dead, shrunk, shifts), "bias")
         zero = (sizes == 0)[:, None]
-        for what in ("weight", "bias"):
-            followers = read(self.model, group.followers, what)
-            write_(self.model, group.followers, followers.masked_fill(zero, 0), what)
+        for name in ("weight", "bias"):
+            followers = read(self.model, group.followers, name)
+            write_(self.model, group.followers, followers.masked_fill(zero, 0), name)
 
     def settle_(self, averaged: Darknet) -> None:
         """Bring the scales of each layer back to one size; see `equalise_`.
@@ -241,14 +244,16 @@ class SparsityPenalty:
 
     @torch.no_grad()
     def keep_zeros_(self, averaged: Darknet) -> None:
-        """Let what is dead be dead in the running mean too, which else would forget a scale only
-        after some thousand steps."""
+        """Let what is dead be dead in the running mean too.
+
+        It would else forget a scale only after some thousand steps.
+        """
         for group in self.groups:
             dead = (size(read(self.model, group.penalized)) == 0)[:, None]
             for places in (group.penalized, group.followers):
-                for what in ("weight", "bias"):
-                    now, mean = read(self.model, places, what), read(averaged, places, what)
-                    write_(averaged, places, torch.where(dead, now, mean), what)
+                for name in ("weight", "bias"):
+                    now, mean = read(self.model, places, name), read(averaged, places, name)
+                    write_(averaged, places, torch.where(dead, now, mean), name)
 
     @torch.no_grad()
     def sizes(self) -> Tensor:
@@ -339,17 +344,17 @@ def size(scales: Tensor) -> Tensor:
     return scales.square().mean(1).sqrt()
 
 
-def read(model: Darknet, places: tuple[Place, ...], what: str = "weight") -> Tensor:
+def read(model: Darknet, places: tuple[Place, ...], name: str = "weight") -> Tensor:
     """The scales (or `bias`, the shifts) at `places`: [n, all m]."""
-    parts = [getattr(_norm(model, layer), what)[positions] for layer, positions in places]
+    parts = [getattr(_norm(model, layer), name)[positions] for layer, positions in places]
     return torch.cat(parts, 1) if parts else next(model.parameters()).new_zeros(1, 0)
 
 
-def write_(model: Darknet, places: tuple[Place, ...], values: Tensor, what: str = "weight") -> None:
+def write_(model: Darknet, places: tuple[Place, ...], values: Tensor, name: str = "weight") -> None:
     """Set the scales (or shifts) at `places` to `values`, [n, all m]."""
     widths = [positions.shape[1] for _, positions in places]
     for (layer, positions), part in zip(places, values.split(widths, 1), strict=True):
-        getattr(_norm(model, layer), what)[positions] = part
+        getattr(_norm(model, layer), name)[positions] = part
 
 
 def _add_gradient_(model: Darknet, places: tuple[Place, ...], penalty: Tensor) -> None:

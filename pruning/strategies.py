@@ -31,8 +31,10 @@ def shortcut(netdef: NetDef, importance: Importance, target: Pruning) -> Plan:
 
 
 def slim(netdef: NetDef, importance: Importance, target: Pruning) -> Plan:
-    """One threshold for all channels; along a chain of shortcuts a channel stays as long as any
-    convolution wants it (SlimYOLOv3, Zhang et al., 2019)."""
+    """One threshold for all channels; along a chain of shortcuts any convolution can save one.
+
+    The largest importance decides (SlimYOLOv3, Zhang et al., 2019).
+    """
     return select_channels(netdef, importance, target, "slim")
 
 

@@ -214,6 +214,7 @@ class Transfer:
     """
 
     def __init__(self, resolved: _Cut) -> None:
+        """Prepare a cut; see `transfer`."""
         self._resolved = resolved
         self.names: dict[str, str] = {}
         self._layers: dict[str, int] = {}
@@ -223,6 +224,7 @@ class Transfer:
                 self._layers[f"layers.{old}.{part}"] = new
 
     def __call__(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What is left of tensors, by their new names."""
         return {
             self.names[name]: self._part(self._layers[name], tensor)
             for name, tensor in tensors.items()

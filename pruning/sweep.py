@@ -53,8 +53,9 @@ def sweep(
     batches: Iterable[Batch],
     percents: Sequence[float] = PERCENTS,
 ) -> list[SweepPoint]:
-    """Cut a network by each of `percents` and measure it, before and after BN is re-estimated, but
-    without fine-tuning.
+    """Cut a network by each of `percents` and measure it, without fine-tuning.
+
+    Each is measured before and after BN is re-estimated.
 
     Args:
         model: the network; it stays as it is.

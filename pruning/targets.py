@@ -159,8 +159,12 @@ class GroupCosts:
         return np.array([int(keep[group.units].sum()) for group in self.groups], np.int64)
 
     def by_layer(self, counts: Ints, measure: Measure) -> dict[int, float]:
-        """The channels that may be cut, the parameters or the operations of each layer, where the
-        groups keep `counts` [groups] units."""
+        """The channels that may be cut, the parameters or the operations of each layer.
+
+        Args:
+            counts: [groups], how many units they keep.
+            measure: which of the three.
+        """
         layers = self._costs.layers.tolist()
         return dict(zip(layers, self._measure(counts, measure).tolist(), strict=True))
 
