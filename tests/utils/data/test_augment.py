@@ -183,6 +183,15 @@ def test_hsv_changes_colours_within_its_strength_and_no_box() -> None:
     np.testing.assert_array_equal(hsv(coloured, NO_AUGMENTATION, rng).image, coloured.image)
 
 
+@pytest.mark.parametrize("strength", ["hue", "saturation", "value"])
+def test_a_weak_change_of_colours_is_hardly_any(strength: str) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(60, 200, (8, 8, 3), dtype=np.uint8)
+    sample = Sample(image, np.zeros((0, 4), np.float32), EMPTY, "")
+    after = hsv(sample, replace(NO_AUGMENTATION, **{strength: 0.001}), rng).image
+    assert np.abs(after.astype(int) - image).max() <= 4
+
+
 def test_hue_turns_through_the_whole_circle() -> None:
     red = Sample(np.array([[[255, 0, 0]]], np.uint8), np.zeros((0, 4), np.float32), EMPTY, "")
     rng = np.random.default_rng(0)

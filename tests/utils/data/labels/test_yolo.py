@@ -14,11 +14,12 @@ def read(folder: Path, text: str) -> Record:
 
 
 def test_labels_know_their_lines(tmp_path: Path) -> None:
-    record = read(tmp_path, "\n0 .5 .4 .1 .2\n\n1 .5 .5 .2 .2\n")
+    record = read(tmp_path, "\n0 .5 .4 .1 .2\n  \n1 .5 .5 .2 .2\n")
     assert [record.where(i) for i in (0, 1)] == [f"{tmp_path}/a.txt:2", f"{tmp_path}/a.txt:4"]
     assert record.labels.tolist() == [0, 1]
     assert record.boxes[0].tolist() == [0.5, 0.4, 0.1, 0.2]
     assert record.normalized
+    assert not record.problems
     assert not record.ignore.any()
 
 
