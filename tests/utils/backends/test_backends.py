@@ -8,7 +8,14 @@ import torch
 from models.darknet import Darknet
 from models.netdef import parse
 from tests.conftest import ROOT
-from utils.backends import ENGINES, EngineEntry, EngineOptions, install_command, open_engine
+from utils.backends import (
+    ENGINES,
+    EngineEntry,
+    EngineOptions,
+    install_command,
+    open_engine,
+    registry,
+)
 from utils.errors import InputError
 
 OPTIONS = EngineOptions((64, 64))
@@ -158,6 +165,19 @@ def test_bfloat16_is_near() -> None:
     maps = open_engine("torch", model, EngineOptions((64, 64), "bf16"))(images)
     assert [raw.dtype for raw in maps] == [torch.float32] * 2
     torch.testing.assert_close(maps, reference, rtol=0.05, atol=0.05)
+
+
+def test_an_engine_gets_the_threads_that_are_asked_for_or_torchs_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[int] = []
+    monkeypatch.setattr(
+        registry, "_open", lambda name, model, options: opened.append(options.threads)
+    )
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    open_engine("torch", trained(), OPTIONS)
+    open_engine("torch", trained(), EngineOptions((64, 64), threads=3))
+    assert opened == [7, 3]
 
 
 def test_images_of_another_size_are_refused() -> None:

@@ -11,6 +11,7 @@ from models.darknet import Darknet
 from tests.utils.backends.test_backends import trained
 from utils.backends import float_layers as module
 from utils.backends.float_layers import (
+    OPTIONS,
     FloatLayerOptions,
     float_layers,
     head_convolutions,
@@ -120,6 +121,10 @@ def test_the_first_photos_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "sensitive_layers", sensitive)
     assert float_layers(trained(), torch.rand(9, 3, 64, 64)) == (1, *HEADS)
     assert seen == [4]
+
+
+def test_up_to_a_tenth_of_the_operations_stays_in_float_as_the_readme_says() -> None:
+    assert FloatLayerOptions(photos=4, error_share=0.5, operations_share=0.1) == OPTIONS
 
 
 def test_the_convolutions_before_the_heads_are_known() -> None:
