@@ -7,13 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.pruning.nets import photos, random_net
+from tests.pruning.nets import config, photos, random_net
 from tests.pruning.nets import trained as random_weights
 from tests.utils.backends.test_backends import CFG, trained
 from utils.backends import EngineOptions, open_engine
 from utils.backends.base import maps_agree
 from utils.backends.fold import folded
-from utils.backends.onednn_graph import compile_graph
+from utils.backends.onednn_graph import compile_graph, sums_may_overwrite
 from utils.backends.torch_engine import DTYPES, precisions, prepack_
 
 pytestmark = pytest.mark.skipif(
@@ -80,6 +80,7 @@ def test_what_the_graph_compiler_does_wrong_runs_layer_by_layer(changes: dict[st
         text = text.replace(old, new)
     model = trained(text)
     images = torch.rand(1, 3, 64, 64)
+    assert sums_may_overwrite(model.netdef) == ("gelu" in text)
     with torch.inference_mode():
         assert compile_graph(folded(model), images) is None
         reference = model(images)
@@ -98,7 +99,16 @@ def test_a_sigmoid_inside_a_network_is_no_hindrance_to_bfloat16() -> None:
     assert maps_agree(maps, reference, TOLERANCE["bf16"])
 
 
-def test_opening_leaves_torchs_own_settings() -> None:
+@pytest.mark.parametrize("name", ["yolov3", "yolov3-mobilenetv2", "yolov3-lite"])
+def test_sums_of_shipped_networks_may_overwrite_what_they_add(name: str) -> None:
+    """So these run by the graph compiler, which is faster."""
+    assert sums_may_overwrite(config(name))
+
+
+@pytest.mark.parametrize("fusion", [False, True])
+def test_opening_leaves_torchs_own_settings(fusion: bool) -> None:
+    torch.jit.enable_onednn_fusion(fusion)
     before = torch.get_num_threads(), torch.jit.onednn_fusion_enabled()
     open_engine("torch", trained(), EngineOptions((64, 64), threads=3))(torch.rand(1, 3, 64, 64))
     assert (torch.get_num_threads(), torch.jit.onednn_fusion_enabled()) == before
+    torch.jit.enable_onednn_fusion(False)
