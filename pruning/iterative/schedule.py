@@ -11,24 +11,36 @@ import torch
 
 from models import netdef as cfg_files
 from models.darknet import Darknet
-from pruning.iterative.targets import Aim, Gone
+from pruning.iterative.state import PruningState
+from pruning.iterative.targets import PruningTarget
 from pruning.surgeon import Plan, carry_optimizer_, cut, transfer
 from utils.errors import InputError
 from utils.training.loop import Trainer
 
-FLAT = 0.01  # the pull has flattened when fewer channels than this share die in an epoch
-WORTH = 0.05  # the least share of dead channels that is worth a cut
-LAST = 2 / 3  # of the training, after which the aim is met in any case: the rest is fine-tuning
+
+@dataclass(frozen=True)
+class ScheduleOptions:
+    """When a network is cut for which no epochs are given."""
+
+    steady: float = 0.01  # less than this share of the channels dying in an epoch is hardly any
+    least_dead: float = 0.05  # the share of dead channels that is worth a cut
+    last_cut: float = 2 / 3  # of the training, after which the rest goes; then it is fine-tuned
+
+
+OPTIONS = ScheduleOptions()
 
 
 def last_cut(epochs: int, cut_epochs: Sequence[int] = ()) -> int:
     """The epochs of a training after which nothing is cut any more."""
-    return cut_epochs[-1] if cut_epochs else min(math.ceil(LAST * epochs), epochs - 1)
+    return cut_epochs[-1] if cut_epochs else min(math.ceil(OPTIONS.last_cut * epochs), epochs - 1)
 
 
 def check_cut_epochs(cut_epochs: Sequence[int], epochs: int) -> None:
-    """Raises InputError for epochs to cut after that are out of order or past the training, and for
-    a training that has none to go on in."""
+    """Check the epochs to cut after.
+
+    Raises:
+        InputError: they are out of order or past the training, or it has no epoch to go on in.
+    """
     if epochs < 2:
         raise InputError(f"epochs={epochs}: expected 2 or more, to cut after one and train on")
     if list(cut_epochs) != sorted(set(cut_epochs)) or (cut_epochs and cut_epochs[-1] >= epochs):
@@ -36,70 +48,108 @@ def check_cut_epochs(cut_epochs: Sequence[int], epochs: int) -> None:
 
 
 @dataclass
-class Gradual:
-    """Cuts on the way to an aim, as Network Slimming's passes but in one training.
+class CutSchedule:
+    """Cuts on the way to a target, as Network Slimming's passes but in one training.
 
     After each of `cut_epochs`, an equal share of what is to go is cut. Without them, the dead go
-    once they suffice for the aim, or once hardly any die any more; and after two thirds of the
-    training whatever the aim still asks for.
+    once they suffice for the target, or once hardly any die any more; and after two thirds of the
+    training whatever the target still asks for.
 
-    epochs: of the whole training. dead: the share of sets that were dead an epoch ago.
+    Attributes:
+        target: what the network is to come to.
+        epochs: of the whole training.
+        cut_epochs: epochs to cut after; none for whenever it is time.
+        state: the cuts so far.
+        dead: the share of channels that were dead an epoch ago.
+        reached: whether nothing more is to be cut.
     """
 
-    aim: Aim[Any]
+    target: PruningTarget[Any]
     epochs: int
     cut_epochs: tuple[int, ...]
-    gone: Gone
+    state: PruningState
     dead: float = 0.0
-    met: bool = False
-
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint needs beside the settings: plain values and tensors."""
-        return {
-            "cfg": self.gone.whole.text(),
-            "keep": torch.from_numpy(self.gone.plan.keep.copy()),
-            "blocks": list(self.gone.plan.blocks),
-            "dead": self.dead,
-            "met": self.met,
-            "aim": self.aim.state(),
-        }
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`; what belongs to the aim is its own to load."""
-        whole = cfg_files.parse(state["cfg"])
-        plan = Plan(whole, state["keep"].numpy(), tuple(state["blocks"]))
-        self.gone = Gone(whole, plan)
-        self.dead, self.met = state["dead"], state["met"]
+    reached: bool = False
 
     def plan(self, epoch: int, model: Darknet, dead: float) -> Plan | None:
         """What to cut of `model` now that `epoch` epochs are done, or None for nothing yet.
 
-        dead: the share of the model's sets of channels whose scales are near zero.
+        Args:
+            epoch: epochs done.
+            model: as it is now.
+            dead: the share of its sets of channels whose scales are near zero.
         """
-        grown, self.dead = dead - self.dead, dead
-        step = None if self.met else self._next(epoch, model, dead, grown)
+        newly_dead, self.dead = dead - self.dead, dead
+        step = None if self.reached else self._next_step(epoch, model, dead, newly_dead)
         if step is None:
             return None
-        self.gone, plan, self.met = self.aim.cut(self.gone, model, step)
+        self.state, plan, self.reached = self.target.cut(self.state, model, step)
         self.dead = 0.0
         return plan
 
-    def _next(self, epoch: int, model: Darknet, dead: float, grown: float) -> Any:
-        """The next step of the aim, or None."""
+    def _next_step(self, epoch: int, model: Darknet, dead: float, newly_dead: float) -> Any:
+        """The next step to the target, or None."""
         if self.cut_epochs:
             if epoch not in self.cut_epochs:
                 return None
-            return self.aim.part((self.cut_epochs.index(epoch) + 1) / len(self.cut_epochs))
+            return self.target.at((self.cut_epochs.index(epoch) + 1) / len(self.cut_epochs))
         if epoch >= last_cut(self.epochs):
-            return self.aim.part(1.0)
-        flat = grown < FLAT and dead >= WORTH
-        return self.aim.without_dead(self.gone, model, dead, flat)
+            return self.target.at(1.0)
+        steady = newly_dead < OPTIONS.steady and dead >= OPTIONS.least_dead
+        return self.target.without_dead(self.state, model, dead, steady)
+
+    def describe(self) -> str:
+        """How far the cuts have come, in words."""
+        return self.target.describe(self.state, self.reached)
+
+    def as_state(self) -> dict[str, Any]:
+        """What a checkpoint needs beside the settings: plain values and tensors."""
+        return {
+            "original_cfg": self.state.original.text(),
+            "keep": torch.from_numpy(self.state.plan.keep.copy()),
+            "blocks": list(self.state.plan.blocks),
+            "dead": self.dead,
+            "reached": self.reached,
+            "target": self.target.as_state(),
+        }
+
+    def load_state_(self, state: Mapping[str, Any]) -> None:
+        """Go on from `as_state`; what belongs to the target is its own to load."""
+        original = cfg_files.parse(state["original_cfg"])
+        self.state = PruningState(Plan(original, state["keep"].numpy(), tuple(state["blocks"])))
+        self.dead, self.reached = state["dead"], state["reached"]
+
+
+def read_state(training: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of iterative pruning in a checkpoint, which before 0.2.0 had other keys."""
+    state = training.get("pruning") or _with_new_keys(training.get("gradual") or {})
+    return dict(state)
+
+
+def _with_new_keys(old: Mapping[str, Any]) -> dict[str, Any]:
+    state = {OLD_KEYS.get(key, key): value for key, value in old.items()}
+    if "target" in state:
+        state["target"] = {OLD_KEYS.get(key, key): v for key, v in state["target"].items()}
+    return state
+
+
+OLD_KEYS = {
+    "cfg": "original_cfg",
+    "met": "reached",
+    "aim": "target",
+    "about": "conditions",
+    "calibration": "coefficients",
+    "timings": "results",
+}
 
 
 def cut_trainer(trainer: Trainer, plan: Plan, make: Callable[[Darknet], Trainer]) -> Trainer:
     """The training of the cut network: every state of the old one goes on for what is left.
 
-    make: a new trainer for a network, with the optimizer's groups in the same order.
+    Args:
+        trainer: of the network before the cut.
+        plan: the cut.
+        make: a new trainer for a network, with the optimizer's groups in the same order.
     """
     mover = transfer(plan)
     new = make(cut(trainer.model, plan))

@@ -1,4 +1,4 @@
-"""What is a network to come to by several cuts, and what does each of them take away?"""
+"""What is a network to come to by several cuts: a share of it gone, or a latency budget?"""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import numpy as np
-
 from import_param import Pruning
 from models.darknet import Darknet
 from models.netdef import NetDef
-from pruning.channels import Bools, channel_groups
+from pruning.channels import channel_groups
 from pruning.importance import Importance, gamma
+from pruning.iterative.state import PruningState
 from pruning.latency.meter import LatencyMeter
 from pruning.latency.options import SearchOptions
 from pruning.latency.predictor import Coefficients, LatencyPredictor, fit_predictor
@@ -29,156 +28,125 @@ from pruning.latency.search_space import find_search_space
 from pruning.residual_blocks import without_blocks
 from pruning.sparsity import DEAD
 from pruning.strategies import STRATEGIES
-from pruning.surgeon import Plan, cut, keep_everything
+from pruning.surgeon import Plan, cut
 from pruning.targets import Measure, cut_shares, deviation_note, target_measure
 from utils.errors import InputError
 
-MOST = 0.999  # a share to cut is below 1, even if all are dead
-FASTER = 0.05  # the least share of its time that a network without its dead must save for a cut
-TIMED = SearchOptions(timing_rounds=20)  # rounds in which a network is timed beside the whole one
-
-
-@dataclass(frozen=True, eq=False)
-class Gone:
-    """What a network has lost so far.
-
-    whole: its definition before the first cut. plan: all cuts so far, as one of the whole.
-    """
-
-    whole: NetDef
-    plan: Plan
-
-    @staticmethod
-    def nothing(whole: NetDef) -> Gone:
-        return Gone(whole, keep_everything(whole))
-
-    def share(self, strategy: str, measure: str) -> float:
-        """The share that is gone of what `percent_of` measures, counted as `percent` is."""
-        return cut_shares(self.plan, strategy).of(target_measure(strategy, measure))
-
-    def more(
-        self, present: NetDef, importance: Importance, plan: Callable[[NetDef, Importance], Plan]
-    ) -> tuple[Gone, Plan]:
-        """Cut on: what is gone then, and the plan for the network as it is now, `present`, whose
-        importance is given.
-
-        `plan` is made for the whole network, in which whatever is gone is worth least: so
-        `layer_keep`, `percent` and times are of the whole, however often it is cut.
-        """
-        moved = self._places(present)
-        made = plan(self.whole, self.of_whole(present, importance))
-        blocks = tuple(sorted({*self.plan.blocks, *made.blocks}))
-        total = Plan(self.whole, self.plan.keep & made.keep, blocks)
-        return Gone(self.whole, total), self._of_present(present, total, moved)
-
-    def _places(self, present: NetDef) -> dict[int, int]:
-        """Where the convolutions and shortcuts of the whole network are now: in the same order."""
-        kinds = ("convolutional", "shortcut")
-        left = without_blocks(self.whole, self.plan.blocks)[1]
-        old = [n for n in sorted(left) if self.whole.layers[n].kind in kinds]
-        new = [n for n, section in enumerate(present.layers) if section.kind in kinds]
-        return dict(zip(old, new, strict=True))
-
-    def of_whole(self, present: NetDef, importance: Importance) -> Importance:
-        """Importance by the channels of the whole network; those that are gone have -1."""
-        moved, kept = self._places(present), self.plan.layer_masks
-        found = {}
-        for layer, section in enumerate(self.whole.layers):
-            if section.kind == "convolutional" and section.flag("batch_normalize"):
-                found[layer] = np.full(len(kept[layer]), -1.0)
-                if layer in moved:
-                    found[layer][kept[layer]] = importance[moved[layer]]
-        return found
-
-    def _of_present(self, present: NetDef, plan: Plan, moved: Mapping[int, int]) -> Plan:
-        """A plan of the whole network as one of the network as it is now."""
-        before, after = channel_groups(self.whole), channel_groups(present)
-        kept = self.plan.layer_masks
-        keep: Bools = np.ones(after.count, bool)
-        for layer, now in moved.items():
-            units = before.outputs[layer][kept[layer]]
-            keep[after.outputs[now]] = plan.keep[units]
-        # A block inside one that went before is gone with it.
-        new = [moved[n] for n in plan.blocks if n in moved and n not in self.plan.blocks]
-        return Plan(present, keep, tuple(sorted(new)))
-
+TIMING = SearchOptions(timing_rounds=20)  # rounds in which it is timed beside the original one
+MAX_SHARE = 0.999  # a share to cut is below 1, even if all channels are dead
+LEAST_SAVING = 0.05  # of its time that a network must save without its dead channels for a cut
 
 Step = TypeVar("Step")
 
 
-class Aim(Protocol[Step]):
-    """What a network is to come to. A step is an aim on the way there."""
+class PruningTarget(Protocol[Step]):
+    """What a network is to come to by several cuts. A step is a target on the way there."""
 
-    def part(self, way: float) -> Step:
-        """So far on the way, 0 to 1: what is to go is cut in equal shares."""
+    def at(self, progress: float) -> Step:
+        """The step at so much of the way, 0 to 1, along which equal shares are cut."""
         ...
 
-    def without_dead(self, gone: Gone, model: Darknet, dead: float, flat: bool) -> Step | None:
-        """What to cut to while the dead (a share of the sets of channels) decide, or None for
-        nothing yet. flat: whether they are worth a cut of their own."""
+    def without_dead(
+        self, state: PruningState, model: Darknet, dead: float, steady: bool
+    ) -> Step | None:
+        """The step that the dead channels allow.
+
+        Args:
+            state: the cuts so far.
+            model: as it is now.
+            dead: the share of its sets of channels whose scales are near zero.
+            steady: whether hardly any more die, so that they are worth a cut of their own.
+
+        Returns:
+            The target itself where they suffice for it; None where nothing is to be cut yet.
+        """
         ...
 
-    def cut(self, gone: Gone, model: Darknet, step: Step) -> tuple[Gone, Plan, bool]:
-        """What is gone then, the plan for the model, and whether the aim is met."""
+    def cut(
+        self, state: PruningState, model: Darknet, step: Step
+    ) -> tuple[PruningState, Plan, bool]:
+        """The state after a step, the plan for the model, and whether the target is reached."""
         ...
 
-    def line(self, gone: Gone, met: bool) -> str:
-        """How far it has come, in words; met: and comes no further."""
+    def describe(self, state: PruningState, reached: bool) -> str:
+        """How far the cuts have come, in words; reached: and come no further."""
         ...
 
-    def state(self) -> dict[str, Any]:
+    def as_state(self) -> dict[str, Any]:
         """What a checkpoint needs of it: plain values."""
+        ...
+
+    def latencies(self, model: Darknet) -> str:
+        """What the cuts and the network at the end were timed at; empty where none was."""
         ...
 
 
 @dataclass(frozen=True)
-class ShareAim:
-    """The aim that a share of the network is gone, cut by a strategy of `STRATEGIES`."""
+class ShareTarget:
+    """A share of the network is to go, cut by a strategy of `STRATEGIES`."""
 
-    strategy: str
     target: Pruning
 
-    def part(self, way: float) -> Pruning:
-        return self._part(way * self.target.percent, self.target.percent_of)
+    def at(self, progress: float) -> Pruning:
+        """See `PruningTarget`."""
+        return self._step(progress * self.target.percent, self.target.percent_of)
 
-    def without_dead(self, gone: Gone, model: Darknet, dead: float, flat: bool) -> Pruning | None:
-        channels = gone.share(self.strategy, "channels")
-        goal = min(channels + dead * (1 - channels), MOST)
-        enough = self.target.percent_of == "channels" and goal >= self.target.percent
-        return self._part(goal, "channels") if enough or flat else None
+    def without_dead(
+        self, state: PruningState, model: Darknet, dead: float, steady: bool
+    ) -> Pruning | None:
+        """See `PruningTarget`."""
+        channels = state.share(self.target.strategy, "channels")
+        share = min(channels + dead * (1 - channels), MAX_SHARE)
+        enough = self.target.percent_of == "channels" and share >= self.target.percent
+        return self._step(share, "channels") if enough or steady else None
 
-    def cut(self, gone: Gone, model: Darknet, step: Pruning) -> tuple[Gone, Plan, bool]:
-        def more(target: Pruning) -> tuple[Gone, Plan]:
-            plan = STRATEGIES[self.strategy]
-            return gone.more(model.netdef, gamma(model), lambda net, s: plan(net, s, target))
+    def cut(
+        self, state: PruningState, model: Darknet, step: Pruning
+    ) -> tuple[PruningState, Plan, bool]:
+        """See `PruningTarget`."""
 
-        last = more(self.target)
-        found = more(self._beside_blocks(step, last[0]))
-        share = found[0].share(self.strategy, self.target.percent_of)
+        def cut_to(target: Pruning) -> tuple[PruningState, Plan]:
+            strategy = STRATEGIES[target.strategy]
+            return state.cut_further(
+                model.netdef, gamma(model), lambda net, scales: strategy(net, scales, target)
+            )
+
+        last = cut_to(self.target)
+        now = cut_to(self._beside_blocks(step, last[0]))
+        share = now[0].share(self.target.strategy, self.target.percent_of)
         reached = share >= self.target.percent - 1e-6
-        if step == self.target or reached or found[0].plan.equals(last[0].plan):
+        if step == self.target or reached or now[0].plan.equals(last[0].plan):
             return *last, True  # or as nearly as may be: the rest would cut no more
-        return *found, False
+        return *now, False
 
-    def line(self, gone: Gone, met: bool) -> str:
-        found = cut_shares(gone.plan, self.strategy)
-        what = target_measure(self.strategy, self.target.percent_of)
-        note = deviation_note(self.strategy, self.target, found) if met else ""
-        return f"{found.of(what):.1%} of the {what} are gone" + (f" ({note})" if note else "")
+    def describe(self, state: PruningState, reached: bool) -> str:
+        """See `PruningTarget`."""
+        strategy = self.target.strategy
+        shares = cut_shares(state.plan, strategy)
+        measure = target_measure(strategy, self.target.percent_of)
+        note = deviation_note(strategy, self.target, shares) if reached else ""
+        return f"{shares.of(measure):.1%} of the {measure} are gone" + (
+            f" ({note})" if note else ""
+        )
 
-    def state(self) -> dict[str, Any]:
+    def as_state(self) -> dict[str, Any]:
+        """Nothing beside the settings."""
         return {}
 
-    def _beside_blocks(self, step: Pruning, last: Gone) -> Pruning:
+    def latencies(self, model: Darknet) -> str:
+        """None: a share is not timed."""
+        return ""
+
+    def _beside_blocks(self, step: Pruning, last: PruningState) -> Pruning:
         """No more channels than go beside the blocks that the last cut takes: what is gone does
         not come back."""
-        if step == self.target or self.strategy == "layer":
+        if step == self.target or step.strategy == "layer":
             return step
-        beside = Gone(last.whole, replace(last.plan, blocks=()))
-        most = beside.share(self.strategy, step.percent_of)
+        beside = PruningState(replace(last.plan, blocks=()))
+        most = beside.share(step.strategy, step.percent_of)
         return replace(step, percent=min(step.percent, most))
 
-    def _part(self, percent: float, measure: Measure) -> Pruning:
+    def _step(self, percent: float, measure: Measure) -> Pruning:
         """A target on the way. Residual blocks go with the last cut."""
         if percent >= self.target.percent - 1e-9 and measure == self.target.percent_of:
             return self.target
@@ -186,132 +154,159 @@ class ShareAim:
 
 
 @dataclass(frozen=True)
-class TimeAim:
-    """The aim that the network takes a time on an engine, cut as `pruning.latency.search` does.
+class BudgetTarget:
+    """The network is to take a latency budget on an engine, cut as `pruning.latency` does.
 
-    target: its `layer_keep` and `round_to` hold. whole: the network before all cuts, with any
-    weights: these do not change a time. Each cut is timed beside it, so twice as fast stays twice
-    as fast as the whole, whatever else the machine does meanwhile. meter: what it is timed with.
-    timings: of the cuts so far.
+    Each cut is timed beside the original network, so twice as fast stays twice as fast as the
+    original, whatever else the machine does meanwhile.
+
+    Attributes:
+        budget: milliseconds an image, or how many times faster.
+        settings: their `layer_keep` and `round_to` hold.
+        original: the network before all cuts, with any weights: these do not change a latency.
+        meter: what networks are timed with.
+        predictor: of the latencies of cuts.
+        results: of the cuts so far.
     """
 
-    goal: LatencyTarget
-    target: Pruning
-    whole: Darknet
+    budget: LatencyTarget
+    settings: Pruning
+    original: Darknet
     meter: LatencyMeter
     predictor: LatencyPredictor
-    timings: list[LatencyResult] = field(default_factory=list)
+    results: list[LatencyResult] = field(default_factory=list)
 
     @staticmethod
-    def of(
+    def fitted(
         netdef: NetDef,
-        goal: LatencyTarget,
-        target: Pruning,
+        settings: Pruning,
         meter: LatencyMeter,
-        path: Path,
         tell: Callable[[str], None],
         state: Mapping[str, Any] | None = None,
-    ) -> TimeAim:
-        """Learn how long cuts take, as `fit_predictor` does.
+    ) -> BudgetTarget:
+        """Measure layers and fit the predictor, as `fit_predictor` does.
 
-        netdef: of the whole network. path: of the table. state: of a checkpoint. Without one,
-        raises InputError where the network takes no more than that time or cannot take so little.
+        Args:
+            netdef: of the original network.
+            settings: the budget, and the file of the latency table.
+            meter: what networks are timed with.
+            tell: prints a line.
+            state: of a checkpoint, so that nothing is measured again on the same machine.
+
+        Raises:
+            InputError: without a state, where the network takes no more than the budget or cannot
+                take so little.
         """
-        about, coefficients = meter.conditions.as_text(), None
-        timings: list[LatencyResult] = []
-        whole = Darknet(netdef).eval()
+        budget = LatencyTarget(settings.target_ms, settings.target_speedup)
+        conditions, coefficients = meter.conditions.as_text(), None
+        original = Darknet(netdef).eval()
         if not state:
-            _expect_slower(whole, goal, meter)
-        elif state["about"] == about:
-            coefficients = Coefficients.of(state["calibration"])
+            _expect_slower(original, budget, meter)
+        elif state["conditions"] == conditions:
+            coefficients = Coefficients.of(state["coefficients"])
         else:
-            tell(f"note: cuts were timed with {state['about']}; now they are with {about}")
+            tell(
+                f"note: cuts were timed with {state['conditions']}; now they are with {conditions}"
+            )
+        path = Path(settings.latency_table or meter.table_path)
         predictor = fit_predictor(
-            whole, netdef.size, meter, path, tell, target.round_to, coefficients
+            original, netdef.size, meter, path, tell, settings.round_to, coefficients
         )
-        if state:
-            timings = [LatencyResult(**timing) for timing in state["timings"]]
-        aim = TimeAim(goal, target, whole, meter, predictor, timings)
+        results = [LatencyResult(**result) for result in state["results"]] if state else []
+        target = BudgetTarget(budget, settings, original, meter, predictor, results)
         if not state:
-            aim._expect_possible()
-        return aim
+            target._expect_possible()
+        return target
 
-    def part(self, way: float) -> LatencyTarget:
-        return self.goal.at(way)
+    def at(self, progress: float) -> LatencyTarget:
+        """See `PruningTarget`."""
+        return self.budget.at(progress)
 
     def without_dead(
-        self, gone: Gone, model: Darknet, dead: float, flat: bool
+        self, state: PruningState, model: Darknet, dead: float, steady: bool
     ) -> LatencyTarget | None:
-        importance = gone.of_whole(model.netdef, gamma(model))
-        problem = self._problem(gone, importance)
+        """See `PruningTarget`."""
+        importance = state.original_importance(model.netdef, gamma(model))
+        problem = self._problem(state, importance)
         now, then = (
             problem.predict(configuration)
             for configuration in (problem.widest, problem.without_dead(importance, DEAD))
         )
-        before = self._predicted
-        end = self.goal.ms(before)
+        before = self._predicted_original
+        end = self.budget.ms(before)
         if then <= end:
-            return self.goal
-        saves = flat and then <= (1 - FASTER) * now
-        return self.part((before - then) / (before - end)) if saves else None
+            return self.budget
+        worth_it = steady and then <= (1 - LEAST_SAVING) * now
+        return self.at((before - then) / (before - end)) if worth_it else None
 
-    def cut(self, gone: Gone, model: Darknet, step: LatencyTarget) -> tuple[Gone, Plan, bool]:
-        def plan(whole: NetDef, importance: Importance) -> Plan:
-            problem = self._problem(gone, importance)
-            search = LatencySearch(self.whole, whole.size, step, self.meter, TIMED)
-            made, timing = search.prune(problem, nearest=True)
-            self.timings.append(timing)
+    def cut(
+        self, state: PruningState, model: Darknet, step: LatencyTarget
+    ) -> tuple[PruningState, Plan, bool]:
+        """See `PruningTarget`."""
+
+        def plan(original: NetDef, importance: Importance) -> Plan:
+            problem = self._problem(state, importance)
+            search = LatencySearch(self.original, original.size, step, self.meter, TIMING)
+            made, result = search.prune(problem, nearest=True)
+            self.results.append(result)
             return made
 
-        gone, now = gone.more(model.netdef, gamma(model), plan)
-        rest = channel_groups(without_blocks(gone.whole, gone.plan.blocks)[0])
+        state, now = state.cut_further(model.netdef, gamma(model), plan)
+        rest = channel_groups(without_blocks(state.original, state.plan.blocks)[0])
         nothing_left = all(group.kept_because for group in rest.groups)
-        return gone, now, step == self.goal or nothing_left
+        return state, now, step == self.budget or nothing_left
 
-    def line(self, gone: Gone, met: bool) -> str:
-        return self.timings[-1].line()
+    def describe(self, state: PruningState, reached: bool) -> str:
+        """See `PruningTarget`."""
+        return self.results[-1].line()
 
-    def state(self) -> dict[str, Any]:
+    def as_state(self) -> dict[str, Any]:
+        """See `PruningTarget`."""
         return {
-            "about": self.meter.conditions.as_text(),
-            "calibration": self.predictor.coefficients.vector.tolist(),
-            "timings": [asdict(timing) for timing in self.timings],
+            "conditions": self.meter.conditions.as_text(),
+            "coefficients": self.predictor.coefficients.vector.tolist(),
+            "results": [asdict(result) for result in self.results],
         }
 
     def measure(self, model: Darknet) -> LatencyResult:
         """What the last cut has come to, measured anew."""
-        before, after = _times([self.whole, model], self.meter)
-        last = self.timings[-1]
-        return replace(last, before=before, asked=self.goal.ms(before), measured=after)
+        before, after = _times([self.original, model], self.meter)
+        last = self.results[-1]
+        return replace(last, before=before, asked=self.budget.ms(before), measured=after)
+
+    def latencies(self, model: Darknet) -> str:
+        """See `PruningTarget`."""
+        cuts = [f"cut {n}: {result.line()}" for n, result in enumerate(self.results, 1)]
+        return "\n".join([*cuts, f"at the end: {self.measure(model).outcome()}"])
 
     @cached_property
-    def _predicted(self) -> float:
-        """Milliseconds of the whole network."""
-        space = find_search_space(self.whole.netdef)
+    def _predicted_original(self) -> float:
+        """Milliseconds of the original network."""
+        space = find_search_space(self.original.netdef)
         return self.predictor.network(space, space.uncut)
 
-    def _problem(self, gone: Gone, importance: Importance) -> PruningProblem:
-        keep, step = self.target.layer_keep, self.target.round_to
-        return PruningProblem.of(gone.whole, importance, self.predictor, keep, step, gone.plan)
+    def _problem(self, state: PruningState, importance: Importance) -> PruningProblem:
+        keep, step = self.settings.layer_keep, self.settings.round_to
+        return PruningProblem.of(state.original, importance, self.predictor, keep, step, state.plan)
 
     def _expect_possible(self) -> None:
-        problem = self._problem(Gone.nothing(self.whole.netdef), gamma(self.whole))
-        narrow = cut(self.whole, problem.plan(problem.narrowest))
-        before, least = _times([self.whole, narrow], self.meter)
-        asked = self.goal.ms(before)
+        problem = self._problem(PruningState.uncut(self.original.netdef), gamma(self.original))
+        narrow = cut(self.original, problem.plan(problem.narrowest))
+        before, least = _times([self.original, narrow], self.meter)
+        asked = self.budget.ms(before)
         if least > asked:
-            raise too_fast(self.whole.netdef, asked, least)
+            raise too_fast(self.original.netdef, asked, least)
 
 
 def _times(networks: Sequence[Darknet], meter: LatencyMeter) -> list[float]:
     """Milliseconds of networks that take turns."""
     size = networks[0].netdef.size
-    return meter.time_networks(networks, size, TIMED.timing_rounds).tolist()
+    return meter.time_networks(networks, size, TIMING.timing_rounds).tolist()
 
 
-def _expect_slower(whole: Darknet, goal: LatencyTarget, meter: LatencyMeter) -> None:
-    (before,) = _times([whole], meter)
-    if goal.ms(before) >= before:
+def _expect_slower(original: Darknet, budget: LatencyTarget, meter: LatencyMeter) -> None:
+    (before,) = _times([original], meter)
+    if budget.ms(before) >= before:
         raise InputError(
-            f"{goal.name}: expected less time than the {before:.2f} ms that the network takes"
+            f"{budget.name}: expected less time than the {before:.2f} ms that the network takes"
         )

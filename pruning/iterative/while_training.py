@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 from import_param import TrainedNetwork, TrainSettings
 from models import netdef as cfg_files
 from models.darknet import Darknet
 from models.netdef import NetDef
-from pruning.iterative.schedule import Gradual, check_cut_epochs, cut_trainer, last_cut
-from pruning.iterative.targets import Aim, Gone, ShareAim, TimeAim
+from pruning.iterative.schedule import (
+    CutSchedule,
+    check_cut_epochs,
+    cut_trainer,
+    last_cut,
+    read_state,
+)
+from pruning.iterative.state import PruningState
+from pruning.iterative.targets import BudgetTarget, PruningTarget, ShareTarget
 from pruning.latency.meter import open_meter
-from pruning.latency.search import LatencyTarget
 from pruning.plots import plot_scales, plot_sweep
 from pruning.sparsity import SparsityPenalty, equalise_, near_zero
 from pruning.strategies import LATENCY
@@ -78,7 +83,7 @@ def pruning_while_training(
         make_penalty(settings, model, steps=1)  # refuses what cannot be shrunk
     if not sparsity.prune_while_training:
         return SparseTraining(settings)
-    return IterativePruning(settings, _cuts(settings, model.netdef, checkpoint))
+    return IterativePruning(settings, _schedule(settings, model.netdef, checkpoint))
 
 
 class NoPruning:
@@ -137,7 +142,7 @@ class IterativePruning:
     """A penalty shrinks BN scales until the cuts on the way have met their target."""
 
     settings: TrainSettings
-    cuts: Gradual
+    schedule: CutSchedule
     penalty: SparsityPenalty | None = field(default=None, init=False)
 
     def start(self, model: Darknet, make_trainer: TrainerFactory) -> Trainer:
@@ -146,7 +151,7 @@ class IterativePruning:
         shrinking = last_cut(training.epochs, self.settings.sparsity.cut_epochs)
         lr = scale_lr(training, epoch_steps, shrinking * epoch_steps)
         steps = training.epochs * epoch_steps
-        self.penalty = None if self.cuts.met else make_penalty(self.settings, model, steps)
+        self.penalty = None if self.schedule.reached else make_penalty(self.settings, model, steps)
         return make_trainer(model, self.penalty, lr)
 
     def after_epoch(
@@ -157,23 +162,25 @@ class IterativePruning:
             return trainer, {}
         self.penalty.settle_(trainer.averaged)
         figures = self.penalty.figures()
-        plan = self.cuts.plan(epoch, trainer.averaged, self.penalty.dead)
+        plan = self.schedule.plan(epoch, trainer.averaged, self.penalty.dead)
         if plan is None:
             return trainer, figures
         trainer = cut_trainer(trainer, plan, partial(self.start, make_trainer=make_trainer))
-        gone = self.cuts.aim.line(self.cuts.gone, self.cuts.met)
-        print(f"cut after epoch {epoch}: {gone}; left are {describe(trainer.model)}")
+        done = self.schedule.describe()
+        print(f"cut after epoch {epoch}: {done}; left are {describe(trainer.model)}")
         return trainer, figures
 
     def state(self) -> dict[str, Any]:
         """The cuts so far."""
-        return self.cuts.state()
+        return self.schedule.as_state()
 
     def report(self, run: Run, training: TrainingBatches, validation: ValidationBatches) -> None:
         """Draw the scales, and time the network where a time was asked for."""
         draw_scales(run)
-        if isinstance(self.cuts.aim, TimeAim):
-            report_latency(run, self.cuts.aim)
+        best = TrainedNetwork(weights=str(run.weights / "best.pt"), device="cpu")
+        if text := self.schedule.target.latencies(load_network(best).model):
+            write_text(run.folder / "latency.txt", text + "\n")
+            print(text)
 
 
 def make_penalty(settings: TrainSettings, model: Darknet, steps: int) -> SparsityPenalty:
@@ -181,34 +188,34 @@ def make_penalty(settings: TrainSettings, model: Darknet, steps: int) -> Sparsit
     return SparsityPenalty.of(model, settings.sparsity, settings.pruning.strategy, steps)
 
 
-def _cuts(settings: TrainSettings, netdef: NetDef, checkpoint: Checkpoint | None) -> Gradual:
-    """The cuts on the way, as far as they have come."""
+def _schedule(
+    settings: TrainSettings, netdef: NetDef, checkpoint: Checkpoint | None
+) -> CutSchedule:
+    """When and to what to cut, as far as the cuts have come."""
     if settings.training.freeze:
         raise InputError(
             f"freeze={settings.training.freeze}: expected 0 with prune_while_training=True"
         )
     epochs, cut_epochs = settings.training.epochs, settings.sparsity.cut_epochs
     check_cut_epochs(cut_epochs, epochs)
-    training = checkpoint.training if checkpoint else {}
-    state = training.get("pruning") or training.get("gradual")
-    original = cfg_files.parse(state["cfg"], netdef.net.path) if state else netdef
-    aim = _target(settings, original, state["aim"] if state else None)
-    cuts = Gradual(aim, epochs, cut_epochs, Gone.nothing(original))
+    state = read_state(checkpoint.training) if checkpoint else None
+    original = cfg_files.parse(state["original_cfg"], netdef.net.path) if state else netdef
+    target = _target(settings, original, state["target"] if state else None)
+    schedule = CutSchedule(target, epochs, cut_epochs, PruningState.uncut(original))
     if state:
-        cuts.load_state(state)
-    return cuts
+        schedule.load_state_(state)
+    return schedule
 
 
-def _target(settings: TrainSettings, original: NetDef, state: Mapping[str, Any] | None) -> Aim[Any]:
-    """What the network is to come to: a latency, or a share of the original one."""
-    pruning = settings.pruning
-    if pruning.strategy != LATENCY:
+def _target(
+    settings: TrainSettings, original: NetDef, state: Mapping[str, Any] | None
+) -> PruningTarget[Any]:
+    """What the network is to come to: a latency budget, or a share of the original cut."""
+    if settings.pruning.strategy != LATENCY:
         _expect_no_budget(settings, "pruned_id=latency")
-        return ShareAim(pruning.strategy, pruning)
-    goal = LatencyTarget(pruning.target_ms, pruning.target_speedup)
+        return ShareTarget(settings.pruning)
     meter = open_meter(Darknet(original).eval(), original.size, settings.runtime)
-    path = Path(pruning.latency_table or meter.table_path)
-    return TimeAim.of(original, goal, pruning, meter, path, print, state)
+    return BudgetTarget.fitted(original, settings.pruning, meter, print, state)
 
 
 def _expect_no_budget(settings: TrainSettings, wanted: str) -> None:
@@ -226,16 +233,6 @@ def draw_scales(run: Run) -> None:
     network = load_network(TrainedNetwork(weights=str(run.weights / "best.pt"), device="cpu"))
     dead = near_zero(network.model)
     plot_scales(read_history(run.folder / CSV_NAME), dead, run.folder / "scales.png")
-
-
-def report_latency(run: Run, aim: TimeAim) -> None:
-    """Say what the network takes that came of the cuts, beside the one before them."""
-    network = load_network(TrainedNetwork(weights=str(run.weights / "best.pt"), device="cpu"))
-    cuts = [f"cut {n}: {timing.line()}" for n, timing in enumerate(aim.timings, 1)]
-    last = aim.measure(network.model)
-    text = "\n".join([*cuts, f"at the end: {last.outcome()}"])
-    write_text(run.folder / "latency.txt", text + "\n")
-    print(text)
 
 
 def report_sweep(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -16,8 +16,9 @@ from models.costs import count_parameters
 from models.darknet import Darknet
 from models.netdef import NetDef, parse
 from pruning.importance import Importance, gamma
-from pruning.iterative.schedule import LAST, WORTH, Gradual, check_cut_epochs, cut_trainer, last_cut
-from pruning.iterative.targets import Gone, ShareAim
+from pruning.iterative.schedule import OPTIONS, CutSchedule, check_cut_epochs, cut_trainer, last_cut
+from pruning.iterative.state import PruningState
+from pruning.iterative.targets import ShareTarget
 from pruning.residual_blocks import residual_blocks
 from pruning.strategies import STRATEGIES
 from pruning.surgeon import Plan, cut, keep_everything, transfer
@@ -35,19 +36,19 @@ def by(strategy: str, target: Pruning, netdef: NetDef, importance: Importance) -
 
 def cut_in_steps(
     model: Darknet, strategy: str, target: Pruning, percents: list[float]
-) -> tuple[Gone, Darknet]:
+) -> tuple[PruningState, Darknet]:
     """Cut, and let the scales change as training would, again and again."""
-    gone = Gone.nothing(model.netdef)
+    state = PruningState.uncut(model.netdef)
     for step, percent in enumerate(percents):
         now = replace(target, percent=percent)
-        gone, plan = gone.more(model.netdef, gamma(model), partial(by, strategy, now))
+        state, plan = state.cut_further(model.netdef, gamma(model), partial(by, strategy, now))
         model = cut(model, plan)
         torch.manual_seed(step)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if name.endswith("bn.weight"):
                     parameter.uniform_(0.1, 1.5)
-    return gone, model
+    return state, model
 
 
 @pytest.mark.parametrize(
@@ -64,50 +65,52 @@ def cut_in_steps(
 def test_cuts_on_the_way_come_to_the_target(name: str, strategy: str, measure: str) -> None:
     model = trained(config(name, thinner=8), 0)
     percents = [0.2, 0.35, 0.5]
-    gone, small = cut_in_steps(model, strategy, pruning_target(0.5, measure), percents)
-    assert gone.share(strategy, measure) == pytest.approx(0.5, abs=0.06)
+    state, small = cut_in_steps(model, strategy, pruning_target(0.5, measure), percents)
+    assert state.share(strategy, measure) == pytest.approx(0.5, abs=0.06)
     assert count_parameters(small) < count_parameters(model)
     if measure == "parameters":
         left = count_parameters(small) / count_parameters(model)
-        assert left == pytest.approx(1 - gone.share(strategy, measure), abs=1e-9)
+        assert left == pytest.approx(1 - state.share(strategy, measure), abs=1e-9)
 
 
 def test_what_a_layer_keeps_is_a_share_of_the_whole() -> None:
     netdef = config("yolov3-tiny", thinner=4)
     model = trained(netdef, 0)
-    gone, small = cut_in_steps(
+    state, small = cut_in_steps(
         model, "slim", pruning_target(0.8, layer_keep=0.2), [0.3, 0.6, 0.8, 0.8]
     )
-    assert gone.share("slim", "channels") == pytest.approx(0.8, abs=0.02)
+    assert state.share("slim", "channels") == pytest.approx(0.8, abs=0.02)
     for index, layer in enumerate(small.netdef.layers):
         if layer.kind == "convolutional":
             whole = netdef.layers[index].integer("filters")
             assert layer.integer("filters") >= 0.2 * whole
     last = partial(by, "slim", pruning_target(0.8, layer_keep=0.2))
-    again, plan = gone.more(small.netdef, gamma(small), last)
-    assert plan.keep.all() and (again.plan.keep == gone.plan.keep).all()
+    again, plan = state.cut_further(small.netdef, gamma(small), last)
+    assert plan.keep.all() and (again.plan.keep == state.plan.keep).all()
 
 
 def test_a_block_inside_one_that_is_gone_is_not_cut_again() -> None:
     """First the outer one (5) goes, with the inner one (3); then the one after them."""
-    gone, network = Gone.nothing(nested()), trained(nested(), 0)
+    state, network = PruningState.uncut(nested()), trained(nested(), 0)
     with torch.no_grad():
         network.layers[4].bn.weight[:] = 0.01
     for percent, left in ((0.6, 1 / 3), (0.99, 0)):
         blocks = partial(by, "layer", pruning_target(percent))
-        gone, plan = gone.more(network.netdef, gamma(network), blocks)
+        state, plan = state.cut_further(network.netdef, gamma(network), blocks)
         network = cut(network, plan)
-        assert gone.share("layer", "channels") == pytest.approx(1 - left)
+        assert state.share("layer", "channels") == pytest.approx(1 - left)
     assert not any(section.kind == "shortcut" for section in network.netdef.layers)
 
 
 def start(
-    netdef: NetDef, strategy: str, target: Pruning, epochs: int, cuts: tuple[int, ...]
-) -> Gradual:
-    return Gradual(ShareAim(strategy, target), epochs, cuts, Gone.nothing(netdef))
+    netdef: NetDef, strategy: Any, target: Pruning, epochs: int, cuts: tuple[int, ...]
+) -> CutSchedule:
+    return CutSchedule(
+        ShareTarget(replace(target, pruned_id=strategy)), epochs, cuts, PruningState.uncut(netdef)
+    )
 
 
-def gradual(percent: float = 0.5, epochs: int = 30, cuts: tuple[int, ...] = ()) -> Gradual:
+def schedule(percent: float = 0.5, epochs: int = 30, cuts: tuple[int, ...] = ()) -> CutSchedule:
     return start(parse(BLOCK), "slim", pruning_target(percent), epochs, cuts)
 
 
@@ -116,51 +119,51 @@ def model() -> Darknet:
 
 
 def test_given_epochs_take_equal_shares() -> None:
-    cuts, network = gradual(0.6, cuts=(2, 5, 9)), model()
+    cuts, network = schedule(0.6, cuts=(2, 5, 9)), model()
     shares = []
     for epoch in range(1, 10):
         plan = cuts.plan(epoch, network, dead=0.9)
         assert (plan is not None) == (epoch in (2, 5, 9))
         if plan:
             network = cut(network, plan)
-            shares.append(cuts.gone.share("slim", "channels"))
-            assert cuts.met == (epoch == 9)
+            shares.append(cuts.state.share("slim", "channels"))
+            assert cuts.reached == (epoch == 9)
     np.testing.assert_allclose(shares, [0.2, 0.4, 0.6], atol=0.06)
     assert cuts.plan(10, network, dead=0.9) is None
 
 
 def test_the_dead_go_when_no_more_die() -> None:
     """Deaths an epoch: fast, then none. The second time they suffice for the target."""
-    cuts, network = gradual(0.5), model()
+    cuts, network = schedule(0.5), model()
     assert cuts.plan(1, network, dead=0.1) is None  # still dying
     assert cuts.plan(2, network, dead=0.25) is None
     plan = cuts.plan(3, network, dead=0.255)
-    assert plan and not cuts.met
-    assert cuts.gone.share("slim", "channels") == pytest.approx(0.255, abs=0.06)
+    assert plan and not cuts.reached
+    assert cuts.state.share("slim", "channels") == pytest.approx(0.255, abs=0.06)
     network = cut(network, plan)
     assert cuts.plan(4, network, dead=0.0) is None  # flat, but nothing is dead
-    assert cuts.plan(5, network, dead=WORTH / 2) is None
+    assert cuts.plan(5, network, dead=OPTIONS.least_dead / 2) is None
     plan = cuts.plan(6, network, dead=0.6)  # rising, yet enough
-    assert plan and cuts.met
-    assert cuts.gone.share("slim", "channels") == pytest.approx(0.5, abs=0.03)
+    assert plan and cuts.reached
+    assert cuts.state.share("slim", "channels") == pytest.approx(0.5, abs=0.03)
 
 
 def test_the_target_is_met_in_time_in_any_case() -> None:
-    cuts, network = gradual(0.5, epochs=30), model()
-    for epoch in range(1, round(LAST * 30)):
+    cuts, network = schedule(0.5, epochs=30), model()
+    for epoch in range(1, round(OPTIONS.last_cut * 30)):
         assert cuts.plan(epoch, network, dead=0.0) is None
-    assert cuts.plan(round(LAST * 30), network, dead=0.0) is not None
-    assert cuts.met and cuts.gone.share("slim", "channels") == pytest.approx(0.5, abs=0.03)
+    assert cuts.plan(round(OPTIONS.last_cut * 30), network, dead=0.0) is not None
+    assert cuts.reached and cuts.state.share("slim", "channels") == pytest.approx(0.5, abs=0.03)
 
 
 def test_the_target_counts_as_met_where_nothing_more_may_go() -> None:
     """Of a whole network's operations, the residual blocks are but a part."""
     cuts = start(nested(), "layer", pruning_target(0.99, "operations"), 30, (1, 2, 3))
     network = trained(nested(), 0)
-    assert cuts.plan(1, network, dead=0.0) is not None and not cuts.met
-    plan = cuts.plan(2, cut(network, cuts.gone.plan), dead=0.0)
-    assert plan is not None and cuts.met
-    assert cuts.gone.share("layer", "channels") == 1
+    assert cuts.plan(1, network, dead=0.0) is not None and not cuts.reached
+    plan = cuts.plan(2, cut(network, cuts.state.plan), dead=0.0)
+    assert plan is not None and cuts.reached
+    assert cuts.state.share("layer", "channels") == 1
 
 
 def test_all_may_be_dead() -> None:
@@ -170,13 +173,13 @@ def test_all_may_be_dead() -> None:
 
 
 def test_the_state_comes_back() -> None:
-    cuts, network = gradual(0.6, cuts=(2, 5, 9)), model()
+    cuts, network = schedule(0.6, cuts=(2, 5, 9)), model()
     plan = cuts.plan(2, network, dead=0.3)
     assert plan
     network = cut(network, plan)
-    again = gradual(0.6, cuts=(2, 5, 9))
-    again.load_state(cuts.state())
-    assert again.gone.whole == cuts.gone.whole and again.dead == cuts.dead
+    again = schedule(0.6, cuts=(2, 5, 9))
+    again.load_state_(cuts.as_state())
+    assert again.state.original == cuts.state.original and again.dead == cuts.dead
     one, other = (c.plan(5, network, dead=0.3) for c in (cuts, again))
     assert one and other and (one.keep == other.keep).all() and one.blocks == other.blocks
 
@@ -202,18 +205,18 @@ def test_cuts_on_the_way_leave_to_the_last_what_goes_with_its_blocks(measure: st
         plan = cuts.plan(epoch, network, dead=0.0)
         assert plan
         network = cut(network, plan)
-    assert cuts.met and len(cuts.gone.plan.blocks) > 2
-    assert cuts.gone.share("layer_channel", measure) == pytest.approx(0.6, abs=0.02)
+    assert cuts.reached and len(cuts.state.plan.blocks) > 2
+    assert cuts.state.share("layer_channel", measure) == pytest.approx(0.6, abs=0.02)
 
 
-def test_a_missed_aim_is_told_once_it_comes_no_nearer() -> None:
+def test_a_missed_target_is_told_once_it_comes_no_nearer() -> None:
     whole = config("yolov3-mobilenetv2", thinner=4)
     blocks = tuple(block.shortcut for block in residual_blocks(whole))
-    gone = Gone(whole, Plan(whole, keep_everything(whole).keep, blocks))
-    aim = ShareAim("layer", pruning_target(0.5))
-    assert aim.line(gone, met=False) == "100.0% of the blocks are gone"
+    state = PruningState(Plan(whole, keep_everything(whole).keep, blocks))
+    target = ShareTarget(pruning_target(0.5, pruned_id="layer"))
+    assert target.describe(state, reached=False) == "100.0% of the blocks are gone"
     told = "100.0% of the blocks are gone (percent=0.5: 1.000 reached: whole blocks go, and "
-    assert aim.line(gone, met=True).startswith(told)
+    assert target.describe(state, reached=True).startswith(told)
 
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
@@ -225,10 +228,10 @@ def test_training_goes_on_with_every_state_of_what_is_left(
 
     old = trainer(tmp_path, 1, rate=0.5, kind=kind)
     train_one_epoch(old, batches(old.model.netdef, 3), 3, "")
-    gone, plan = Gone.nothing(old.model.netdef).more(
+    state, plan = PruningState.uncut(old.model.netdef).cut_further(
         old.model.netdef, gamma(old.averaged), partial(by, "slim", pruning_target(0.5))
     )
-    assert gone.share("slim", "channels") > 0.4
+    assert state.share("slim", "channels") > 0.4
     new = cut_trainer(old, plan, make)
     mover = transfer(plan)
     whole = dict(old.model.named_parameters())

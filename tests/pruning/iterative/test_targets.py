@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
+from import_param import Pruning
 from models.costs import count_operations
 from models.darknet import Darknet
 from models.netdef import NetDef, parse
 from pruning.importance import gamma
-from pruning.iterative.schedule import Gradual
-from pruning.iterative.targets import Gone, TimeAim
+from pruning.iterative.schedule import CutSchedule
+from pruning.iterative.state import PruningState
+from pruning.iterative.targets import BudgetTarget
 from pruning.latency.search import LatencyTarget
 from pruning.surgeon import cut
 from tests.pruning.fake_latency import METER, count_instead_of_timing, counted_latency
@@ -27,14 +28,21 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     count_instead_of_timing(monkeypatch)
 
 
-def learn(netdef: NetDef, goal: LatencyTarget, folder: Path, **more: Any) -> TimeAim:
-    return TimeAim.of(
-        netdef, goal, pruning_target(0), METER, folder / "costs.csv", lambda _: None, **more
+def settings(goal: LatencyTarget, folder: Path) -> Pruning:
+    return pruning_target(
+        0,
+        target_ms=goal.target_ms,
+        target_speedup=goal.target_speedup,
+        latency_table=str(folder / "latency.csv"),
     )
 
 
-def gradual(aim: TimeAim, epochs: int, cuts: tuple[int, ...]) -> Gradual:
-    return Gradual(aim, epochs, cuts, Gone.nothing(aim.whole.netdef))
+def fitted(netdef: NetDef, goal: LatencyTarget, folder: Path) -> BudgetTarget:
+    return BudgetTarget.fitted(netdef, settings(goal, folder), METER, lambda _: None)
+
+
+def schedule(target: BudgetTarget, epochs: int, cuts: tuple[int, ...]) -> CutSchedule:
+    return CutSchedule(target, epochs, cuts, PruningState.uncut(target.original.netdef))
 
 
 def shaken(model: Darknet, seed: int) -> Darknet:
@@ -60,8 +68,8 @@ def shaken(model: Darknet, seed: int) -> Darknet:
 def test_given_epochs_take_equal_shares_of_the_time(
     netdef: NetDef, speedup: float, tmp_path: Path
 ) -> None:
-    aim = learn(netdef, LatencyTarget(target_speedup=speedup), tmp_path)
-    cuts, network, whole = gradual(aim, 30, (2, 5)), trained(netdef, 0), counted_latency(netdef)
+    target = fitted(netdef, LatencyTarget(target_speedup=speedup), tmp_path)
+    cuts, network, whole = schedule(target, 30, (2, 5)), trained(netdef, 0), counted_latency(netdef)
     found = []
     for epoch in range(1, 6):
         before = network
@@ -70,31 +78,31 @@ def test_given_epochs_take_equal_shares_of_the_time(
         if plan:
             network = cut(network, plan)
             found.append(counted_latency(network.netdef))
-            assert cuts.met == (epoch == 5)
-            assert aim.timings[-1].measured == pytest.approx(found[-1])
+            assert cuts.reached == (epoch == 5)
+            assert target.results[-1].measured == pytest.approx(found[-1])
             # The same network comes of the whole one by all cuts so far as one.
-            assert cut(aim.whole, cuts.gone.plan).netdef.layers == network.netdef.layers
+            assert cut(target.original, cuts.state.plan).netdef.layers == network.netdef.layers
             assert count_operations(network.netdef) < count_operations(before.netdef)
     assert found == pytest.approx([(1 + 1 / speedup) / 2 * whole, whole / speedup], rel=0.06)
-    assert aim.measure(network).measured == pytest.approx(found[-1])
+    assert target.measure(network).measured == pytest.approx(found[-1])
     assert cuts.plan(6, network, dead=1.0) is None
 
 
 def test_the_dead_go_when_no_more_die_and_the_rest_in_time(tmp_path: Path) -> None:
     netdef = config("yolov3-tiny", thinner=8)
-    aim = learn(netdef, LatencyTarget(target_ms=counted_latency(netdef) / 3), tmp_path)
-    cuts, network = gradual(aim, 9, ()), shaken(trained(netdef, 0), 0)
+    target = fitted(netdef, LatencyTarget(target_ms=counted_latency(netdef) / 3), tmp_path)
+    cuts, network = schedule(target, 9, ()), shaken(trained(netdef, 0), 0)
     assert cuts.plan(1, network, dead=0.2) is None  # still dying
     plan = cuts.plan(2, network, dead=0.2)
-    assert plan is not None and not cuts.met
-    kept = cuts.gone.whole, cuts.gone.plan.keep
+    assert plan is not None and not cuts.reached
+    kept = cuts.state.original, cuts.state.plan.keep
     network = cut(network, plan)
     importance = gamma(network)
     shares = [float((values > 0).mean()) for values in importance.values()]
     assert sum(shares) / len(shares) > 0.85  # hardly a dead one is left, as far as widths allow
     assert cuts.plan(3, network, dead=0.2) is None  # hardly any faster without them
     plan = cuts.plan(6, network, dead=0.2)
-    assert plan is not None and cuts.met and not (cuts.gone.plan.keep & ~kept[1]).any()
+    assert plan is not None and cuts.reached and not (cuts.state.plan.keep & ~kept[1]).any()
     assert counted_latency(cut(network, plan).netdef) == pytest.approx(
         counted_latency(netdef) / 3, rel=0.05
     )
@@ -102,32 +110,33 @@ def test_the_dead_go_when_no_more_die_and_the_rest_in_time(tmp_path: Path) -> No
 
 def test_enough_dead_meet_the_time_at_once(tmp_path: Path) -> None:
     netdef = config("yolov3-tiny", thinner=8)
-    aim = learn(netdef, LatencyTarget(target_speedup=1.2), tmp_path)
-    cuts, network = gradual(aim, 30, ()), shaken(trained(netdef, 0), 0)
-    assert cuts.plan(1, network, dead=0.2) is not None and cuts.met
-    assert aim.timings[-1].missed < 0.1  # a network so thin has few widths
+    target = fitted(netdef, LatencyTarget(target_speedup=1.2), tmp_path)
+    cuts, network = schedule(target, 30, ()), shaken(trained(netdef, 0), 0)
+    assert cuts.plan(1, network, dead=0.2) is not None and cuts.reached
+    assert target.results[-1].missed < 0.1  # a network so thin has few widths
 
 
 def test_the_state_comes_back_and_nothing_is_measured_again(tmp_path: Path) -> None:
     netdef = config("yolov3-tiny", thinner=16)
     goal, said = LatencyTarget(target_speedup=2.0), list[str]()
-    aim = learn(netdef, goal, tmp_path)
-    cuts = gradual(aim, 30, (2, 5))
+    target = fitted(netdef, goal, tmp_path)
+    cuts = schedule(target, 30, (2, 5))
     plan = cuts.plan(2, trained(netdef, 0), dead=0.0)
     assert plan
     network = shaken(cut(trained(netdef, 0), plan), 1)
-    torch.save(cuts.state(), tmp_path / "state.pt")
+    torch.save(cuts.as_state(), tmp_path / "state.pt")
     state = torch.load(tmp_path / "state.pt", weights_only=True)
-    whole = parse(state["cfg"])
-    table = tmp_path / "costs.csv"
-    other = TimeAim.of(whole, goal, pruning_target(0), METER, table, said.append, state["aim"])
+    whole = parse(state["original_cfg"])
+    other = BudgetTarget.fitted(
+        whole, settings(goal, tmp_path), METER, said.append, state["target"]
+    )
     assert len(said) == 1 and "0 layers measured" in said[0]
-    again = gradual(other, 30, (2, 5))
-    again.load_state(state)
+    again = schedule(other, 30, (2, 5))
+    again.load_state_(state)
     one, two = (c.plan(5, network, dead=0.0) for c in (cuts, again))
     assert one and two and one.equals(two)
-    assert aim.timings == other.timings
-    assert other.timings[-1].before == pytest.approx(
+    assert target.results == other.results
+    assert other.results[-1].before == pytest.approx(
         counted_latency(netdef)
     )  # of the whole one, to the end
 
@@ -135,10 +144,10 @@ def test_the_state_comes_back_and_nothing_is_measured_again(tmp_path: Path) -> N
 def test_a_time_that_cannot_be_or_is_there_already_is_one_line(tmp_path: Path) -> None:
     netdef = config("yolov3-lite", thinner=8)
     with pytest.raises(InputError, match=r"expected a time of at least .* 0\.01 ms is asked for"):
-        learn(netdef, LatencyTarget(target_ms=0.01), tmp_path)
+        fitted(netdef, LatencyTarget(target_ms=0.01), tmp_path)
     for goal in (LatencyTarget(target_speedup=1.0), LatencyTarget(target_ms=1e3)):
         with pytest.raises(InputError, match=f"{goal.name}: expected less time than the .* ms"):
-            learn(netdef, goal, tmp_path)
+            fitted(netdef, goal, tmp_path)
 
 
 def test_nothing_is_awaited_once_nothing_may_be_cut(tmp_path: Path) -> None:
@@ -152,22 +161,28 @@ def test_nothing_is_awaited_once_nothing_may_be_cut(tmp_path: Path) -> None:
         "[convolutional]\nfilters=6\nactivation=linear\n"
         "[yolo]\nmask=0\nanchors=8,8\nclasses=1\nnum=1\n"
     )
-    aim = learn(
+    target = fitted(
         netdef, LatencyTarget(target_ms=0.1 * counted_latency(netdef) + 0.9 * 0.5), tmp_path
     )
-    cuts = gradual(aim, 30, (1, 2))
+    cuts = schedule(target, 30, (1, 2))
     plan = cuts.plan(1, trained(netdef, 0), dead=0.0)
-    assert plan and plan.blocks == (5,) and cuts.met
+    assert plan and plan.blocks == (5,) and cuts.reached
 
 
 def test_what_became_impossible_meanwhile_comes_as_near_as_it_can(tmp_path: Path) -> None:
     netdef = config("yolov3-lite", thinner=8)
-    aim = learn(netdef, LatencyTarget(target_speedup=1.5), tmp_path)
-    impossible = TimeAim(
-        LatencyTarget(target_ms=0.01), aim.target, aim.whole, aim.meter, aim.predictor
+    target = fitted(netdef, LatencyTarget(target_speedup=1.5), tmp_path)
+    impossible = BudgetTarget(
+        LatencyTarget(target_ms=0.01),
+        target.settings,
+        target.original,
+        target.meter,
+        target.predictor,
     )
-    cuts = gradual(impossible, 30, (1,))
+    cuts = schedule(impossible, 30, (1,))
     plan = cuts.plan(1, trained(netdef, 0), dead=0.0)
     assert (
-        plan and cuts.met and 0.01 < impossible.timings[-1].measured < counted_latency(netdef) / 1.5
+        plan
+        and cuts.reached
+        and 0.01 < impossible.results[-1].measured < counted_latency(netdef) / 1.5
     )
