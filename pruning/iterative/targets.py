@@ -286,8 +286,8 @@ class BudgetTarget:
         return self.predictor.network(space, space.uncut)
 
     def _problem(self, state: PruningState, importance: Importance) -> PruningProblem:
-        keep, step = self.settings.layer_keep, self.settings.round_to
-        return PruningProblem.of(state.original, importance, self.predictor, keep, step, state.plan)
+        original, before = state.original, state.plan
+        return PruningProblem.of(original, importance, self.predictor, self.settings, before)
 
     def _expect_possible(self) -> None:
         problem = self._problem(PruningState.uncut(self.original.netdef), gamma(self.original))

@@ -68,7 +68,7 @@ class LatencyCandidates:
         candidates: dict[str, Candidate] = {}
         for name, summed in SUMMED.items():
             problem = PruningProblem.of(
-                netdef, self.importance, predictor, self.target.layer_keep, round_to, summed=summed
+                netdef, self.importance, predictor, self.target, summed=summed
             )
             candidates[name] = search.prune(problem)
         if not space.can_cut_channels:

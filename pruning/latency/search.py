@@ -13,6 +13,7 @@ from functools import cache
 
 import numpy as np
 
+from import_param import Pruning
 from models.darknet import Darknet
 from models.netdef import NetDef
 from pruning.importance import Importance
@@ -58,8 +59,7 @@ class PruningProblem:
         netdef: NetDef,
         importance: Importance,
         predictor: LatencyPredictor,
-        layer_keep: float,
-        round_to: int,
+        settings: Pruning,
         before: Plan | None = None,
         summed: bool = False,
     ) -> PruningProblem:
@@ -69,8 +69,7 @@ class PruningProblem:
             netdef: the network before all cuts.
             importance: of its channels.
             predictor: of its milliseconds.
-            layer_keep: the share of its units that a group keeps at least.
-            round_to: widths are multiples of so many channels; 0: of the latency's step.
+            settings: the least share that a layer keeps, and what widths are rounded to.
             before: what was cut of the network already and stays removed; its channels must be
                 less important than all others.
             summed: see `PruningProblem`.
@@ -79,7 +78,9 @@ class PruningProblem:
             InputError: there is nothing to cut.
         """
         space = expect_search_space(netdef)
-        widths = width_options(space, layer_keep, predictor.table.channel_step, round_to)
+        widths = width_options(
+            space, settings.layer_keep, predictor.table.channel_step, settings.round_to
+        )
         removed: tuple[int, ...] = ()
         if before:
             removed, space = before.blocks, space.without(before.blocks)

@@ -35,13 +35,14 @@ from tests.pruning.nets import config, trained
 
 ONE_OF_EACH = """
 [net]
-width=8
-height=8
+width=16
+height=16
 channels=3
 [convolutional]
 batch_normalize=1
 filters=16
 size=1
+stride=2
 activation=leaky
 [convolutional]
 batch_normalize=1
@@ -101,7 +102,7 @@ def test_features_are_sums_over_the_layers_as_they_are_cut(kept: int) -> None:
         "kxk": milliseconds(kept, kept, False),
         "grouped": milliseconds(kept, kept, True),
         "pooling": milliseconds(kept, kept, True),
-        "read": ((3 + kept + kept) * 64 + (kept + 2 * kept) * 16) / 1e6,
+        "read": (3 * 256 + (kept + kept) * 64 + (kept + 2 * kept) * 16) / 1e6,
         "shortcut": kept * 64 / 1e6,
         "route": 2 * kept * 16 / 1e6,
         "constant": 1.0,

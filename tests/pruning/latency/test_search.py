@@ -10,6 +10,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
+from import_param import Pruning
 from models.darknet import Darknet
 from models.netdef import parse
 from pruning.importance import gamma
@@ -100,7 +101,7 @@ def test_cuts_are_predicted_and_reached(
     again, told = fitted(model, tmp_path)
     assert "0 layers measured" in told[0]
     assert np.allclose(again.coefficients.vector, predictor.coefficients.vector, atol=1e-3)
-    problem = PruningProblem.of(model.netdef, gamma(model), predictor, 0.1, 0)
+    problem = PruningProblem.of(model.netdef, gamma(model), predictor, Pruning())
     for speedup in (1.5, 2.5):
         plan, result = prune(model, problem, LatencyTarget(target_speedup=speedup))
         assert result.missed < 0.05
@@ -125,7 +126,7 @@ def test_a_plan_depends_on_nothing_else(tmp_path: Path, monkeypatch: pytest.Monk
     importance = gamma(model)
 
     def planned(budget: float) -> Plan | None:
-        problem = PruningProblem.of(model.netdef, importance, predictor, 0.1, 0)
+        problem = PruningProblem.of(model.netdef, importance, predictor, Pruning())
         solution = problem.solve(budget)
         return problem.plan(solution.configuration) if solution else None
 
@@ -145,7 +146,7 @@ def test_a_network_without_anything_to_cut_is_told(
     model = trained(parse(plain), 0)
     predictor = LatencyPredictor(model.netdef, (64, 64), LatencyTable(CONDITIONS))
     with pytest.raises(InputError, match="expected channels that 'latency' may cut, found none"):
-        PruningProblem.of(model.netdef, {}, predictor, 0.1, 0)
+        PruningProblem.of(model.netdef, {}, predictor, Pruning())
 
 
 @pytest.mark.parametrize("strategy", ["slim", "layer_channel"])
@@ -176,7 +177,7 @@ def test_of_each_group_the_best_units_stay(tmp_path: Path, monkeypatch: pytest.M
     model = trained(config("yolov3-tiny", thinner=4), 0)
     predictor, _ = fitted(model, tmp_path)
     importance = gamma(model)
-    problem = PruningProblem.of(model.netdef, importance, predictor, 0.1, 8)
+    problem = PruningProblem.of(model.netdef, importance, predictor, Pruning(round_to=8))
     solution = problem.solve(problem.predict(problem.narrowest) * 1.5)
     assert solution is not None
     plan = problem.plan(solution.configuration)
@@ -196,7 +197,9 @@ def test_layers_are_weighed_alike_unless_importance_is_summed(
     predictor, _ = fitted(model, tmp_path)
     importance = {layer: (1 + layer) * found for layer, found in gamma(model).items()}
     by_share, by_sum = (
-        PruningProblem.of(model.netdef, importance, predictor, 0.1, 8, summed=summed).importance()
+        PruningProblem.of(
+            model.netdef, importance, predictor, Pruning(round_to=8), summed=summed
+        ).importance()
         for summed in (False, True)
     )
     assert {found[-1] for _, found in by_share.values()} == {1.0}
@@ -213,7 +216,9 @@ def test_any_rounding_has_its_widths_measured(
     model = trained(config("yolov3-lite", thinner=4), 0)
     size, path = model.netdef.size, tmp_path / "table.csv"
     predictor = fit_predictor(model, size, METER, path, lambda _: None, round_to)
-    problem = PruningProblem.of(model.netdef, gamma(model), predictor, 0.0, round_to)
+    problem = PruningProblem.of(
+        model.netdef, gamma(model), predictor, Pruning(layer_keep=0, round_to=round_to)
+    )
     _, result = prune(model, problem, LatencyTarget(target_speedup=1.3))
     assert 0 < problem.predict(problem.narrowest) < result.measured
 
@@ -234,7 +239,7 @@ def test_a_prediction_that_is_far_off_is_made_up_for(
     whole = counted_latency(model.netdef)
     wrong = replace(predictor.coefficients, constant=0.7 * whole)
     noisy = LatencyPredictor(model.netdef, model.netdef.size, predictor.table, wrong)
-    problem = PruningProblem.of(model.netdef, gamma(model), noisy, 0.1, 0)
+    problem = PruningProblem.of(model.netdef, gamma(model), noisy, Pruning())
     assert problem.solve(whole / 3) is None
     _, result = prune(model, problem, LatencyTarget(target_speedup=3))
     assert result.missed < 0.1
@@ -387,10 +392,10 @@ def test_what_was_cut_before_stays_cut() -> None:
     netdef = parse(TWO_LAYERS)
     space = find_search_space(netdef)
     importance = {0: np.arange(16.0)}
-    whole = PruningProblem.of(netdef, importance, predictor, 0.1, 0)
+    whole = PruningProblem.of(netdef, importance, predictor, Pruning())
     assert whole.widths[0] == [4, 8, 12, 16] and whole.widest == space.uncut
     before = whole.plan(Configuration((9, 6)))
-    problem = PruningProblem.of(netdef, importance, predictor, 0.1, 0, before)
+    problem = PruningProblem.of(netdef, importance, predictor, Pruning(), before)
     assert problem.widths[0] == [4, 8, 9] and problem.narrowest.counts == (4, 6)
     assert problem.plan(problem.widest).equals(before)
 
@@ -403,10 +408,10 @@ def test_blocks_that_were_cut_before_stay_cut() -> None:
         for n, section in enumerate(netdef.layers)
         if section.kind == "convolutional"
     }
-    whole = PruningProblem.of(netdef, importance, predictor, 0.1, 0)
+    whole = PruningProblem.of(netdef, importance, predictor, Pruning())
     first, second = sorted(whole.space.outer_blocks)[:2]
     before = Plan(netdef, np.ones(whole.space.channels.count, bool), (second,))
-    problem = PruningProblem.of(netdef, importance, predictor, 0.1, 0, before)
+    problem = PruningProblem.of(netdef, importance, predictor, Pruning(), before)
     assert second not in problem.space.outer_blocks
     plan = problem.plan(replace(problem.widest, removed_blocks=(first,)))
     assert plan.blocks == (first, second)
@@ -415,7 +420,7 @@ def test_blocks_that_were_cut_before_stay_cut() -> None:
 def test_dead_units_are_those_without_a_channel_above_the_threshold() -> None:
     predictor = LatencyPredictor(parse(TWO_LAYERS), (8, 8), LatencyTable(CONDITIONS, 4))
     importance = {0: np.array([0.1] * 5 + [0.0] * 11)}
-    problem = PruningProblem.of(parse(TWO_LAYERS), importance, predictor, 0.1, 0)
+    problem = PruningProblem.of(parse(TWO_LAYERS), importance, predictor, Pruning())
     assert problem.without_dead(importance, 0.05).counts == (8, 6)  # 5, in steps of 4
     assert problem.without_dead(importance, 0.1).counts == (8, 6)
     assert problem.without_dead(importance, 0.2).counts == (4, 6)
@@ -430,7 +435,7 @@ def test_a_budget_is_for_all_but_the_constant() -> None:
     space = find_search_space(netdef)
     for spec, inputs, outputs in table.missing(width_ranges(space, predictor)):
         table.add(spec, inputs, outputs, min(inputs, outputs) / 3 if inputs == 3 else inputs / 4)
-    problem = PruningProblem.of(netdef, {0: np.arange(16.0)}, predictor, 0.1, 0)
+    problem = PruningProblem.of(netdef, {0: np.arange(16.0)}, predictor, Pruning())
     assert problem.predict(problem.narrowest) == pytest.approx(5.0)
     assert problem.solve(4.99) is None
     found = problem.solve(5.01)
