@@ -9,7 +9,13 @@ import torch
 from models.darknet import Darknet
 from tests.utils.backends.test_backends import trained
 from utils.backends import EngineOptions, install_command, open_engine, quantization
-from utils.backends.quantization import CalibrationBatches, calibration_batches, quantized
+from utils.backends.float_layers import float_layers
+from utils.backends.quantization import (
+    CalibrationBatches,
+    calibration_batches,
+    float_nodes,
+    quantized,
+)
 from utils.errors import InputError
 
 
@@ -19,6 +25,14 @@ def test_calibration_comes_in_whole_batches() -> None:
     assert [batch[:, 0, 0, 0].tolist() for batch in batches] == [[0, 1, 2], [3, 4, 0]]
     with pytest.raises(InputError, match="expected photos to calibrate on"):
         calibration_batches([], 3)
+
+
+def test_nodes_that_stay_in_float_are_called_as_in_the_graph() -> None:
+    pytest.importorskip("onnx")
+    model, photos = trained(), torch.rand(4, 3, 64, 64)
+    names = float_nodes(model, calibration_batches([photos], 2))
+    assert names == [f"layer_{index}" for index in float_layers(model, photos)]
+    assert {"layer_7", "layer_12"} <= set(names)
 
 
 def test_the_same_network_is_quantised_once(
