@@ -16,7 +16,14 @@ from models.costs import count_parameters
 from models.darknet import Darknet
 from models.netdef import NetDef, parse
 from pruning.importance import Importance, gamma
-from pruning.iterative.schedule import OPTIONS, CutSchedule, check_cut_epochs, cut_trainer, last_cut
+from pruning.iterative.schedule import (
+    OPTIONS,
+    CutSchedule,
+    check_cut_epochs,
+    cut_trainer,
+    last_cut,
+    read_state,
+)
 from pruning.iterative.state import PruningState
 from pruning.iterative.targets import ShareTarget
 from pruning.residual_blocks import residual_blocks
@@ -182,6 +189,27 @@ def test_the_state_comes_back() -> None:
     assert again.state.original == cuts.state.original and again.dead == cuts.dead
     one, other = (c.plan(5, network, dead=0.3) for c in (cuts, again))
     assert one and other and (one.keep == other.keep).all() and one.blocks == other.blocks
+
+
+def test_a_state_of_before_0_2_is_read_under_its_old_keys() -> None:
+    cuts = schedule(0.6, cuts=(2, 5, 9))
+    assert cuts.plan(2, model(), dead=0.3)
+    new = cuts.as_state()
+    old = {
+        "cfg": new["original_cfg"],
+        "keep": new["keep"],
+        "blocks": new["blocks"],
+        "dead": new["dead"],
+        "met": new["reached"],
+        "aim": {"about": {}, "calibration": [1.0], "timings": []},
+    }
+    read = read_state({"gradual": old})
+    assert read.keys() == new.keys()
+    assert read["target"] == {"conditions": {}, "coefficients": [1.0], "results": []}
+    again = schedule(0.6, cuts=(2, 5, 9))
+    again.load_state_(read)
+    assert again.state.plan.equals(cuts.state.plan)
+    assert read_state({"pruning": new}) == new and read_state({"gradual": None}) == {}
 
 
 @pytest.mark.parametrize("epochs", [(5, 2), (2, 2), (2, 30)])
