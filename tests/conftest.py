@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from matplotlib.figure import Figure
+from PIL import Image
 
 from models.blocks import Convolution
 from models.darknet import Darknet
@@ -66,3 +68,16 @@ def colour_weights(tmp_path: Path) -> str:
         layer.conv.bias.copy_(torch.tensor([0.0, 0, 0, 0, 3, -10, -10, -10]))
     write_pair(tmp_path / "net" / "colours", model, netdef, COLOURS)
     return str(tmp_path / "net" / "colours.weights")
+
+
+@pytest.fixture
+def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write figures without drawing them, which takes most of the time of a short training.
+
+    What they show is tested in tests/utils/visualization.
+    """
+
+    def write_blank(figure: Figure, path: Path, **options: object) -> None:
+        Image.new("RGB", (1, 1)).save(path, format="png")
+
+    monkeypatch.setattr(Figure, "savefig", write_blank)

@@ -27,6 +27,8 @@ from utils.checkpoint import load_network, write_pair
 from utils.errors import InputError, run
 from utils.settings import load
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 NAMES = tuple("0123456789")
 
 

@@ -23,6 +23,8 @@ from utils.errors import InputError, run
 from utils.structures import Batch
 from utils.training.loop import Trainer, train_one_epoch
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 NET = RESIDUAL.replace("filters=7", "filters=15").replace("classes=2", "classes=10")
 
 
