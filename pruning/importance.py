@@ -40,7 +40,8 @@ def filter_l1(model: Darknet) -> Importance:
 def taylor(model: Darknet, loss: LossFunction, batches: Iterable[Batch]) -> Importance:
     """How much the loss would change without a channel, to first order.
 
-    It is the mean over batches of (γ·∂L/∂γ + β·∂L/∂β)² (Molchanov et al., CVPR 2019, section 3; HALP, arXiv 2110.10811).
+    It is the mean over batches of (γ·∂L/∂γ + β·∂L/∂β)² (Molchanov et al., CVPR 2019, section 3;
+    HALP, arXiv 2110.10811).
 
     Args:
         model: the network; gradients and what needs them stay as they are.

@@ -7,7 +7,11 @@ import pytest
 
 from tests.conftest import ROOT
 
-SCRIPTS = ("train", "test", "detect_img", "detect_video", "export")
+SCRIPTS = (
+    *("train", "test", "detect_img", "detect_video", "export", "benchmark", "prune"),
+    *("normal_prune", "layer_prune", "slim_prune", "shortcut_prune"),
+    *("layer_channel_prune", "latency_prune"),
+)
 HEAVY = ("torch", "torchvision", "cv2", "numpy", "scipy", "matplotlib", "PIL", "tqdm")
 
 

@@ -48,7 +48,8 @@ class PruningState:
         """Cut once more.
 
         The plan is made for the original network, in which whatever is cut already is least
-        important: so `layer_keep`, `percent` and times are of the original, however often it is cut.
+        important: so `layer_keep`, `percent` and times are of the original, however often that
+        is cut.
 
         Args:
             present: the network as it is now.
