@@ -135,7 +135,8 @@ class Convolution(nn.Module):
             # A batch of one value a channel (one photo, a 1x1 map) has no variance to learn from.
             alone = self.training and x.numel() == x.shape[1]
             x = _with_running_statistics(self.bn, x) if alone else self.bn(x)
-        return self.activation(x)
+        activated: Tensor = self.activation(x)
+        return activated
 
 
 def _slow_backward(conv: nn.Conv2d, x: Tensor) -> bool:
@@ -247,11 +248,12 @@ class Shortcut(nn.Module):
             total = inputs[0]
             for other in inputs[1:]:
                 total = total + other
-            return self.activation(total)
-        total = inputs[0] * weights[0]
-        for other, weight in zip(inputs[1:], weights[1:], strict=True):
-            total = total + other * weight
-        return self.activation(total)
+        else:
+            total = inputs[0] * weights[0]
+            for other, weight in zip(inputs[1:], weights[1:], strict=True):
+                total = total + other * weight
+        activated: Tensor = self.activation(total)
+        return activated
 
     def normalized(self) -> Tensor | None:
         """The factor of each input, [inputs, 1 or C, 1, 1]; None in a plain sum."""
@@ -276,7 +278,8 @@ class Scale(nn.Module):
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:
         """[B, C, H, W] or [B, C, 1, 1] by [B, C, H, W] → [B, C, H, W]."""
-        return self.activation(x * other)
+        activated: Tensor = self.activation(x * other)
+        return activated
 
 
 class Upsample(nn.Module):

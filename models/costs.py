@@ -51,7 +51,8 @@ class LayerCosts:
     def parameters(self, inputs: ArrayLike, outputs: ArrayLike) -> NDArray[np.float64]:
         """[..., L]: the parameters of each layer with other channel counts, [..., L] each."""
         outputs = np.asarray(outputs)
-        return self._weights(inputs, outputs) + self.per_output * outputs + self.constant
+        weights = self._weights(inputs, outputs)
+        return np.asarray(weights + self.per_output * outputs + self.constant)
 
     def operations(self, inputs: ArrayLike, outputs: ArrayLike) -> NDArray[np.float64]:
         """[..., L]: the operations of each layer with other channel counts, [..., L] each."""

@@ -247,7 +247,7 @@ def measure_latencies(
 def _table(rows: list[list[str]], title: str) -> str:
     table = AsciiTable(rows, title)
     table.justify_columns = dict.fromkeys(range(1, len(rows[0])), "right")
-    return table.table
+    return str(table.table)
 
 
 def _ratio(before: Size, after: Size, field: str) -> str:

@@ -91,7 +91,7 @@ def unit_importance(group: Group, importance: Importance, strategy: str) -> Floa
     long as any layer needs it; for `shortcut`, the largest that the first deciding member gives.
     """
     by_member = [importance[m.layer][m.positions].max(1) for m in group.deciding_members]
-    return by_member[0] if strategy == "shortcut" else np.max(by_member, axis=0)
+    return by_member[0] if strategy == "shortcut" else np.asarray(np.max(by_member, axis=0))
 
 
 def _keep_best(groups: ChannelGroups, by_group: Mapping[int, Floats], counts: Ints) -> Bools:

@@ -216,7 +216,8 @@ class SparsityPenalty:
             ]
             # Not further than AdamW's own longest step.
             return (strength / (size_of_squares(squares) + ADAM_EPSILON)).clamp(max=1.0)
-        return strength / (1 - optimizer.param_groups[SCALES]["momentum"])
+        momentum: float = optimizer.param_groups[SCALES]["momentum"]
+        return strength / (1 - momentum)
 
     def _shrink_shifts_(self, group: PenaltyGroup, sizes: Tensor, lr: float) -> None:
         """Shrink the shifts of dead units to zero, and whatever follows those at exactly zero.
@@ -331,7 +332,8 @@ def _mean_square(optimizer: torch.optim.AdamW, weight: Tensor) -> Tensor:
     if "exp_avg_sq" not in state:
         return torch.zeros_like(weight)
     beta = optimizer.param_groups[SCALES]["betas"][1]
-    return state["exp_avg_sq"] / (1 - beta ** state["step"])
+    mean: Tensor = state["exp_avg_sq"] / (1 - beta ** state["step"])
+    return mean
 
 
 def size_of_squares(squares: list[Tensor]) -> Tensor:

@@ -381,4 +381,5 @@ class _WithoutBranch(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         maps = [x * 0 if which == self.branch else x for which, x in enumerate(inputs)]
-        return self.shortcut(*maps)
+        total: Tensor = self.shortcut(*maps)
+        return total

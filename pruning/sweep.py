@@ -122,6 +122,5 @@ def sweep_table(points: Sequence[SweepPoint]) -> str:
         ]
         for point in points
     ]
-    return AsciiTable(
-        [["percent", "mAP as cut", "with new BN", "parameters", "operations"], *rows]
-    ).table
+    head = ["percent", "mAP as cut", "with new BN", "parameters", "operations"]
+    return str(AsciiTable([head, *rows]).table)

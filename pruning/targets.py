@@ -152,7 +152,7 @@ class GroupCosts:
             np.bincount(channels.group_of_unit[channels.outputs[n]], minlength=len(self.sizes) + 1)
             for n in layers
         ]
-        return np.array(rows) / np.append(self.sizes, 1)
+        return np.asarray(np.array(rows) / np.append(self.sizes, 1))
 
     def counts(self, keep: Bools) -> Ints:
         """[groups], how many of its units a mask over the units keeps."""

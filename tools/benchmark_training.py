@@ -201,7 +201,7 @@ def table(times: dict[str, list[float]], images: int) -> str:
         )
     drawn = AsciiTable(lines)
     drawn.justify_columns = dict.fromkeys((1, 2, 3), "right")
-    return drawn.table
+    return str(drawn.table)
 
 
 def method_text(settings: TrainingSpeedSettings, photos: PhotoSet) -> str:

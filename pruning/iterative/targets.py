@@ -301,7 +301,8 @@ class BudgetTarget:
 def _times(networks: Sequence[Darknet], meter: LatencyMeter) -> list[float]:
     """Milliseconds of networks that take turns."""
     size = networks[0].netdef.size
-    return meter.time_networks(networks, size, TIMING.timing_rounds).tolist()
+    times = meter.time_networks(networks, size, TIMING.timing_rounds)
+    return [float(time) for time in times]
 
 
 def _expect_slower(original: Darknet, budget: LatencyTarget, meter: LatencyMeter) -> None:

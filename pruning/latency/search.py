@@ -280,7 +280,8 @@ class MeasuredCuts:
 
     def _time(self, *runs: RunImage) -> list[float]:
         search = self._search
-        return search.meter.time_runs(runs, search.size, search.options.timing_rounds).tolist()
+        times = search.meter.time_runs(runs, search.size, search.options.timing_rounds)
+        return [float(time) for time in times]
 
     def result_of(self, plan: Plan) -> LatencyResult | None:
         """What a plan came to; None where it was not measured yet."""

@@ -195,7 +195,7 @@ class LatencyTable:
         widths = np.round(widths, 6)  # a tied width is a product, such as 48 · (1 / 3)
         stepped = np.ceil(widths / self.channel_step) * self.channel_step
         stepped = np.where(widths < self.channel_step, widths, stepped)
-        return np.minimum(stepped, np.maximum(widths, most))
+        return np.asarray(np.minimum(stepped, np.maximum(widths, most)))
 
     def _interpolator(self, spec: LayerSpec) -> RegularGridInterpolator:
         """Over inputs and outputs, or over inputs alone where these say the outputs."""

@@ -43,7 +43,9 @@ def head(scale_xy: float = 2.0, classes: int = 3, new_coords: bool = False) -> H
         (3.0, {(1, 1), (0, 1), (2, 1), (1, 0), (1, 2)}),
     ],
 )
-def test_neighbours_are_responsible_as_far_as_they_reach(scale_xy: float, cells: set) -> None:
+def test_neighbours_are_responsible_as_far_as_they_reach(
+    scale_xy: float, cells: set[tuple[int, int]]
+) -> None:
     """An object at (1.25, 1.75) cells: left and lower neighbours are nearest."""
     fit = torch.tensor([[True], [False]])
     positives = assign_cells(

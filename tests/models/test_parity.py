@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -72,7 +73,7 @@ def test_detections_are_darknets(folder: str, letterbox: bool, shared: Path) -> 
     assert sum(d <= 0.01 for d in differences) >= 0.9 * len(differences)
 
 
-def darknets(entry: dict, size: tuple[int, int]) -> Detections:
+def darknets(entry: dict[str, Any], size: tuple[int, int]) -> Detections:
     """Darknet's detections, in pixels of the photo and cut to it as ours are."""
     keys = ("center_x", "center_y", "width", "height")
     found = entry["objects"]

@@ -139,7 +139,8 @@ def forward_padding_constants(model: Darknet, images: Tensor, keep: Bools) -> li
             torch.where(live, zeros, x), layer.conv.weight, layer.conv.bias,
             layer.conv.stride, 0, layer.conv.dilation, layer.conv.groups,
         )  # fmt: skip
-        return layer.activation(layer.bn(plain) if layer.bn else plain)
+        activated: Tensor = layer.activation(layer.bn(plain) if layer.bn else plain)
+        return activated
 
     walk = propagate(
         netdef,

@@ -80,7 +80,8 @@ def network(seed: int = 0) -> Darknet:
 def scales(model: Darknet, layer: int, what: str = "weight") -> Tensor:
     convolution = model.layers[layer]
     assert isinstance(convolution, Convolution)
-    return getattr(convolution.bn, what)
+    parameter: Tensor = getattr(convolution.bn, what)
+    return parameter
 
 
 def penalty_of(

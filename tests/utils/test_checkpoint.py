@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -181,7 +182,7 @@ def test_a_foreign_state_dict_is_refused_as_a_checkpoint(tmp_path: Path) -> None
     ],
 )
 def test_arguments_that_do_not_fit(
-    arguments: dict, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("three.names").write_text("a\nb\nc\n")

@@ -49,7 +49,7 @@ def test_names_of_one_script_are_unique(kind: type) -> None:
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_help_explains_every_flag(kind: type, capsys: pytest.CaptureFixture) -> None:
+def test_help_explains_every_flag(kind: type, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         load(kind, ["--help"])
     assert stop.value.code == 0

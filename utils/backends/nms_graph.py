@@ -65,7 +65,8 @@ def with_nms(
         "boxes": (TensorProto.FLOAT, ["N", 4]),
         "scores": (TensorProto.FLOAT, ["N"]),
     }
-    return graph.model(image_shape(model, size), outputs).SerializeToString()
+    content: bytes = graph.model(image_shape(model, size), outputs).SerializeToString()
+    return content
 
 
 def _decoded(graph: Graph, maps: Sequence[str], heads: Sequence[Head]) -> tuple[str, str]:

@@ -49,7 +49,8 @@ def compile_graph(model: Darknet, images: Tensor) -> Callable[[Tensor], list[Ten
         return None
     finally:
         torch.jit.enable_onednn_fusion(before)
-    return compiled
+    run: Callable[[Tensor], list[Tensor]] = compiled
+    return run
 
 
 def sums_may_overwrite(netdef: NetDef) -> bool:

@@ -92,7 +92,8 @@ def to_onnx(model: Darknet, size: tuple[int, int] | None = None, batch: int = 1)
         channels, height, width = map_shapes[index]
         fixed: Shape = (batch, channels, height, width)
         outputs[name] = (TensorProto.FLOAT, fixed if size else ("batch", channels, None, None))
-    return graph.model(image_shape(model, size, batch), outputs).SerializeToString()
+    content: bytes = graph.model(image_shape(model, size, batch), outputs).SerializeToString()
+    return content
 
 
 def node_name(index: int) -> str:

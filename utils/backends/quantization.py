@@ -85,7 +85,7 @@ def quantized_onnx(graph: bytes, batches: CalibrationBatches, in_float: Sequence
 
     from utils.backends.onnx_graph import IMAGES
 
-    class Reader(CalibrationDataReader):
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
         def __init__(self) -> None:
             self._batches: Iterator[Any] = iter(batches)
 

@@ -50,7 +50,7 @@ def terminal_table(rows: Sequence[Row]) -> str:
     lines = cells(rows)
     table = AsciiTable(lines)
     table.justify_columns = dict.fromkeys(range(3, len(lines[0])), "right")
-    return table.table
+    return str(table.table)
 
 
 def markdown_table(rows: Sequence[Row], method: str) -> str:

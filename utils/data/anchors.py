@@ -74,7 +74,7 @@ def _iou(sizes: Sizes, anchors: Sizes) -> NDArray[np.float64]:
     """Of each object with each anchor, [N, count]."""
     common = np.minimum(sizes[:, None, 0], anchors[None, :, 0])
     common = common * np.minimum(sizes[:, None, 1], anchors[None, :, 1])
-    return common / (sizes.prod(axis=1)[:, None] + anchors.prod(axis=1)[None] - common)
+    return np.asarray(common / (sizes.prod(axis=1)[:, None] + anchors.prod(axis=1)[None] - common))
 
 
 def _k_means(sizes: Sizes, distinct: Sizes, count: int, rng: np.random.Generator) -> Sizes:

@@ -43,4 +43,4 @@ def sample_images(
 
 
 def _spread(length: int, count: int) -> list[int]:
-    return np.linspace(0, length - 1, min(length, count)).round().astype(int).tolist()
+    return [round(place) for place in np.linspace(0, length - 1, min(length, count)).tolist()]

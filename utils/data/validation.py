@@ -147,7 +147,8 @@ def _pixels(record: Record, size: tuple[int, int], orientation: int) -> NDArray[
     boxes = np.where(finite, record.boxes, 0.0).clip(-LARGEST_COORDINATE, LARGEST_COORDINATE)
     if record.normalized:
         centre, half = boxes[:, :2], boxes[:, 2:] / 2
-        return np.concatenate([centre - half, centre + half], axis=1) * np.array([*size, *size])
+        corners = np.concatenate([centre - half, centre + half], axis=1)
+        return np.asarray(corners * np.array([*size, *size]))
     if _drawn_unturned(record, size, orientation):
         return _turn(boxes, orientation, size)
     return boxes

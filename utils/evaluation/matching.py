@@ -206,11 +206,11 @@ def _overlap(a: Floats, b: Floats, ignored: Bools, rule: MatchingRule) -> Floats
     union = area_a + area_b - intersection
     if rule.crowds:
         union = np.where(ignored, area_a, union)
-    return intersection / np.where(union > 0, union, 1)
+    return np.asarray(intersection / np.where(union > 0, union, 1))
 
 
 def _first_of_each(ordered: Ints) -> Bools:
-    return np.diff(ordered, prepend=-1) != 0
+    return np.asarray(np.diff(ordered, prepend=-1) != 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -230,7 +230,7 @@ def connect(address: Address, env: str) -> Any:
                 url, data=data or {}, timeout=(CONNECT_TIMEOUT, REPLY_TIMEOUT)
             )
             reply.raise_for_status()
-            return reply.text
+            return str(reply.text)
 
     return Client(
         server=address.server,

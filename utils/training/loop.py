@@ -31,7 +31,7 @@ from utils.training.optimizer import make_optimizer
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether the device computes in bfloat16 natively, where it is faster than float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         return torch.cpu._is_avx512_bf16_supported()
     return False

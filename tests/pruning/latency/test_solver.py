@@ -1,7 +1,9 @@
 """Is what the programme chooses the best there is, and does it take as long as it is said to?"""
 
 import itertools
+import math
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,7 +71,9 @@ def few_options(space: SearchSpace, rng: random.Random) -> list[list[int]]:
     return found
 
 
-def importance_of(netdef: NetDef, space: SearchSpace, options: list[list[int]], seed: int) -> dict:
+def importance_of(
+    netdef: NetDef, space: SearchSpace, options: list[list[int]], seed: int
+) -> dict[Any, Any]:
     ranking = rank_units(space, random_importance(netdef, seed))
     return {
         layer: (group, sums[options[group]]) for layer, (group, sums) in ranking.cumulative.items()
@@ -77,7 +81,7 @@ def importance_of(netdef: NetDef, space: SearchSpace, options: list[list[int]], 
 
 
 def all_solutions(
-    space: SearchSpace, options: list[list[int]], values: dict, latency: LayerLatency
+    space: SearchSpace, options: list[list[int]], values: dict[Any, Any], latency: LayerLatency
 ) -> list[Solution]:
     found = []
     blocks = list(space.outer_blocks)
@@ -99,7 +103,7 @@ def all_solutions(
 
 
 def size_of_search(space: SearchSpace, options: list[list[int]]) -> int:
-    return 2 ** len(space.outer_blocks) * int(np.prod([len(found) for found in options]))
+    return int(2 ** len(space.outer_blocks) * math.prod(map(len, options)))
 
 
 def test_it_finds_what_a_search_of_everything_finds() -> None:

@@ -34,7 +34,8 @@ def run(graph: bytes, images: Tensor) -> list[Tensor]:
 
 @torch.inference_mode()
 def reference(model: Darknet, images: Tensor) -> list[Tensor]:
-    return model(images)
+    maps: list[Tensor] = model(images)
+    return maps
 
 
 def differs(netdef: NetDef, seed: int = 0) -> float:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from PIL import Image as Pillow
 
@@ -20,7 +21,7 @@ def photo(path: Path) -> None:
     Pillow.new("RGB", SIZE, (9, 90, 200)).save(path)
 
 
-def yolo_text(objects: list) -> str:
+def yolo_text(objects: list[Any]) -> str:
     width, height = SIZE
     return "".join(
         f"{c} {(x1 + x2) / 2 / width} {(y1 + y2) / 2 / height}"
@@ -29,7 +30,7 @@ def yolo_text(objects: list) -> str:
     )
 
 
-def voc_text(objects: list, extra: str = "") -> str:
+def voc_text(objects: list[Any], extra: str = "") -> str:
     inside = "".join(
         f"\n<object><name> {NAMES[c]} </name>{extra}<bndbox>"
         f"<xmin>{b[0]}.0</xmin><ymin>{b[1]}</ymin><xmax>{b[2]}</xmax><ymax>{b[3]}</ymax>"
@@ -40,8 +41,8 @@ def voc_text(objects: list, extra: str = "") -> str:
 
 
 def coco_text(names: tuple[str, ...] = ("cat", "dog", "motorcycle")) -> str:
-    images: list[dict] = []
-    annotations: list[dict] = []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number, (stem, objects) in enumerate(TRUTH.items()):
         images.append({"id": number + 7, "file_name": f"{stem}.png", "width": 80, "height": 40})
         for c, (x1, y1, x2, y2) in objects:

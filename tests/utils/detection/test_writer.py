@@ -105,9 +105,9 @@ def test_nothing_is_written_unless_asked_for_and_objects_are_counted(tmp_path: P
 def test_classes_are_chosen_by_name_or_number() -> None:
     names = ("dog", "cat", "dog", "0")
     assert class_indices([], names) is None
-    assert class_indices(["cat", "3"], names) == {1, 3}
-    assert class_indices(["dog"], names) == {0, 2}
-    assert class_indices(["0"], names) == {3}  # a name comes before a number
+    assert class_indices(["cat", "3"], names) == frozenset({1, 3})
+    assert class_indices(["dog"], names) == frozenset({0, 2})
+    assert class_indices(["0"], names) == frozenset({3})  # a name comes before a number
     for wrong in ("4", "-1", "Dog", ""):
         with pytest.raises(InputError, match=r"classes=.*0 to 3.*dog, cat") as error:
             class_indices([wrong], names)

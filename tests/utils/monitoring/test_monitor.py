@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -47,7 +48,7 @@ class FakeVisdom:
     """As much of Visdom's server as the client speaks to, and what it was sent."""
 
     def __init__(self, port: int = 0) -> None:
-        self.windows: dict[str, dict] = {}
+        self.windows: dict[str, dict[str, Any]] = {}
         self.envs: set[str] = {"main"}
         self.hang = threading.Event()
         self.saved = 0
@@ -84,7 +85,7 @@ class FakeVisdom:
         self.address = f"http://127.0.0.1:{self.port}"
         threading.Thread(target=self.http.serve_forever, args=[0.02], daemon=True).start()
 
-    def receive(self, path: str, message: dict) -> str:
+    def receive(self, path: str, message: dict[str, Any]) -> str:
         if path != "/env_state":  # all others make an environment that is not there
             self.envs.add(message.get("eid") or "main")
         if path == "/events":
@@ -97,7 +98,7 @@ class FakeVisdom:
             self.saved += 1
         return "ok"
 
-    def points(self, window: str) -> dict[str, list]:
+    def points(self, window: str) -> dict[str, list[Any]]:
         data = self.windows.get(window, {}).get("data", [])
         return {trace["name"]: list(zip(trace["x"], trace["y"], strict=True)) for trace in data}
 

@@ -124,7 +124,8 @@ def _load(path: Path) -> dict[str, Any]:
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise InputError(f"{path}: no list {key!r}: expected COCO's ground truth format")
-    return content
+    valid: dict[str, Any] = content
+    return valid
 
 
 def _photos(path: Path, images: list[Any]) -> dict[Id, dict[str, Any]]:
