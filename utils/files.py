@@ -73,8 +73,10 @@ def read_lines(path: str | Path) -> list[str]:
 
 
 def cache_folder() -> Path:
-    """The folder of what the project keeps for its user: `$XDG_CACHE_HOME/yolov3`, by default
-    below `~/.cache`. All of it may be deleted at any time."""
+    """The folder of what the project keeps for its user; all of it may be deleted at any time.
+
+    It is `$XDG_CACHE_HOME/yolov3`, by default below `~/.cache`.
+    """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolov3"
 
 

@@ -138,8 +138,10 @@ class ShareTarget:
         return ""
 
     def _beside_blocks(self, step: Pruning, last: PruningState) -> Pruning:
-        """No more channels than go beside the blocks that the last cut takes: what is gone does
-        not come back."""
+        """A step that takes no more channels than go beside the blocks that the last cut takes.
+
+        What is cut does not come back.
+        """
         if step == self.target or step.strategy == "layer":
             return step
         beside = PruningState(replace(last.plan, blocks=()))
