@@ -10,6 +10,7 @@ Where scores are equal, `utils.evaluation.ranking` says which goes first.
 
 import torch
 from torch import Tensor
+from torchvision.ops import batched_nms
 
 from import_param import Nms
 from utils.evaluation.ranking import top
@@ -78,8 +79,6 @@ def _survivors(
     """Candidates, best first → the indices that survive, best first."""
     if distance_power is not None:
         return _survivors_by_distance(boxes, labels, nms_thres, distance_power)
-    import torchvision  # takes two seconds to import
-
     if not len(boxes):
         return labels
     # batched_nms moves each class beyond the largest coordinate of the class before it. In float32
@@ -89,7 +88,7 @@ def _survivors(
     # The rank stands for the score: torchvision does not say which of equal scores it takes first.
     rank = torch.arange(len(boxes), 0, -1, dtype=torch.float64, device=boxes.device)
     threshold = _float32_threshold(nms_thres)
-    survivors: Tensor = torchvision.ops.batched_nms(from_zero, rank, labels, threshold)
+    survivors: Tensor = batched_nms(from_zero, rank, labels, threshold)
     return survivors
 
 
