@@ -75,3 +75,19 @@ def test_without_objects_there_is_nothing_to_fit() -> None:
             fit_anchors(sizes, 3)
     with pytest.raises(InputError, match="count=0"):
         fit_anchors(np.ones((1, 2)), 0)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (200, [[117.886, 27.397], [46.790, 110.042], [156.754, 70.747], [147.870, 141.050]]),
+        # More than are looked at: those that the seed draws.
+        (12_000, [[113.510, 25.036], [48.986, 112.039], [153.187, 69.330], [154.810, 138.844]]),
+    ],
+)
+def test_a_seed_fixes_the_anchors_that_published_figures_were_trained_with(
+    count: int, expected: list[list[float]]
+) -> None:
+    steps = np.arange(count)
+    sizes = np.stack([8 + (37 * steps) % 211, 6 + (53 * steps) % 173], axis=1).astype(float)
+    np.testing.assert_allclose(fit_anchors(sizes, 4, seed=3), expected, atol=1e-3)
