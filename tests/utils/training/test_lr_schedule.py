@@ -1,13 +1,9 @@
-"""Does the learning rate rise and fall as said, and does the running mean forget as said?"""
-
-from typing import Literal
+"""Does the learning rate rise and fall as said?"""
 
 import pytest
 import torch
-from torch import nn
 
 from import_param import Training
-from utils.training.ema import EMA_RAMP, running_mean
 from utils.training.lr_schedule import (
     MAX_SCALE_LR,
     SCALE_TRAVEL,
@@ -15,7 +11,6 @@ from utils.training.lr_schedule import (
     warmup_cosine,
     warmup_cosine_factor,
 )
-from utils.training.optimizer import make_optimizer, parameter_groups
 
 
 def rates(epochs: int, warmup: float, steps: int = 10) -> list[float]:
@@ -23,12 +18,12 @@ def rates(epochs: int, warmup: float, steps: int = 10) -> list[float]:
     schedule = warmup_cosine(
         optimizer, steps, Training(epochs=epochs, warmup_epochs=warmup, final_lr=0.05)
     )
-    found = []
+    rates = []
     for _ in range(epochs * steps):
-        found.append(optimizer.param_groups[0]["lr"])
+        rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
-    return found
+    return rates
 
 
 def test_the_rate_rises_to_its_highest_and_falls_to_its_last() -> None:
@@ -59,46 +54,3 @@ def test_scales_never_move_slower_than_the_rest() -> None:
 
 def test_scales_do_not_leap_in_a_very_short_training() -> None:
     assert scale_lr(Training(lr=1e-3), 4, 4) == MAX_SCALE_LR
-
-
-def test_only_kernels_decay() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    decayed, others = parameter_groups(model, 0.1)
-    assert [p.ndim for p in decayed["params"]] == [4] and decayed["weight_decay"] == 0.1
-    assert [p.ndim for p in others["params"]] == [1, 1, 1] and others["weight_decay"] == 0
-
-
-@pytest.mark.parametrize("kind", ["adamw", "sgd"])
-def test_optimizers_leave_frozen_parameters_alone(kind: Literal["adamw", "sgd"]) -> None:
-    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    model[0].requires_grad_(False)
-    optimizer = make_optimizer(model, Training(optimizer=kind))
-    trained = [p for group in optimizer.param_groups for p in group["params"]]
-    assert {id(p) for p in trained} == {id(p) for p in model[1].parameters()}
-
-
-def test_the_running_mean_follows_slowly_and_copies_counts() -> None:
-    model = nn.BatchNorm1d(1)
-    mean = running_mean(model, decay=0.9)
-    with torch.no_grad():
-        model.weight.fill_(5)
-        model.running_mean.fill_(5)
-        model.num_batches_tracked.fill_(7)
-    for _ in range(3 * EMA_RAMP):
-        before = mean.module.weight.item()
-        mean.update_parameters(model)
-        assert before <= mean.module.weight.item() <= 5
-    assert mean.module.weight.item() == pytest.approx(5, abs=1e-3)
-    assert mean.module.running_mean.item() == pytest.approx(5, abs=1e-3)
-    assert mean.module.num_batches_tracked.item() == 7
-
-
-def test_the_running_mean_keeps_the_share_that_it_is_told() -> None:
-    model = nn.Linear(1, 1, bias=False)
-    mean = running_mean(model, decay=0.5)
-    mean.n_averaged.fill_(100 * EMA_RAMP)
-    with torch.no_grad():
-        mean.module.weight.fill_(0)
-        model.weight.fill_(1)
-    mean.update_parameters(model)
-    assert mean.module.weight.item() == pytest.approx(0.5)
