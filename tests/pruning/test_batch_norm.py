@@ -7,6 +7,7 @@ from import_param import Loss
 from models.loss import DetectionLoss
 from pruning.batch_norm import mean_loss, reestimate_bn_, settle_bn_
 from tests.pruning.nets import as_batch, config, photos, trained
+from tests.pruning.test_channels import conv, net
 
 
 @torch.no_grad()
@@ -20,7 +21,9 @@ def test_a_mean_loss_is_that_of_the_first_batches() -> None:
     assert mean_loss(model, [], 2) == 0
 
 
-@pytest.mark.parametrize(("losses", "kept"), [((2.0, 1.0), "new"), ((1.0, 2.0), "old")])
+@pytest.mark.parametrize(
+    ("losses", "kept"), [((2.0, 1.0), "new"), ((1.0, 1.0), "new"), ((1.0, 2.0), "old")]
+)
 def test_the_statistics_that_lose_less_stay(
     losses: tuple[float, float], kept: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -41,3 +44,24 @@ def test_a_batch_of_one_photo_says_nothing_of_a_variance() -> None:
     batches = [as_batch(photos(model.netdef, count, 0)) for count in (1, 2, 1)]
     assert reestimate_bn_(model, batches, 3) == 1
     assert settle_bn_(model, batches[:1], 3, 1) == "that takes 2 photos to train on, or more"
+
+
+def test_statistics_are_those_of_the_batches_and_modes_are_kept() -> None:
+    netdef = net(conv(4), "[dropout]\nprobability=0.5\n", conv(5))
+    model = trained(netdef, 0).train()
+    weights = [p.clone() for p in model.parameters()]
+    batches = [as_batch(photos(netdef, 4, seed)) for seed in range(3)]
+    reestimate_bn_(model, batches, 2)
+    assert model.training and model.layers[1].training
+    assert all(torch.equal(a, b) for a, b in zip(weights, model.parameters(), strict=True))
+    norm = model.layers[0].bn
+    assert isinstance(norm, torch.nn.BatchNorm2d) and norm.num_batches_tracked is not None
+    assert norm.momentum == 0.1 and int(norm.num_batches_tracked) == 2
+    with torch.no_grad():
+        maps = [model.layers[0].conv(batch.images) for batch in batches[:2]]
+    means = torch.stack([m.mean((0, 2, 3)) for m in maps]).mean(0)
+    torch.testing.assert_close(norm.running_mean, means)
+    assert norm.running_mean is not None
+    before = norm.running_mean.clone()
+    assert reestimate_bn_(model, [], 2) == 0
+    assert torch.equal(norm.running_mean, before) and norm.momentum == 0.1

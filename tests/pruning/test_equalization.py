@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.darknet import Darknet
-from pruning.batch_norm import reestimate_bn_
 from pruning.equalization import equalising_factors, inverse, rescale_, typical_scales
-from tests.pruning.nets import as_batch, config, error, photos, random_net, trained
+from tests.pruning.nets import config, error, photos, random_net, trained
 from tests.pruning.test_channels import conv, net
 
 
@@ -56,6 +55,14 @@ def test_what_size_matters_to_keeps_its_scale() -> None:
     assert sorted(equalising_factors(trained(tied, 0))) == [3, 7]
 
 
+@pytest.mark.parametrize("activation", ["linear", "leaky", "relu", "relu6", "logistic", "swish"])
+def test_a_layer_is_equalised_if_its_activation_is_homogeneous(activation: str) -> None:
+    netdef = net(conv(4).replace("leaky", activation), conv(5))
+    assert (0 in equalising_factors(trained(netdef, 0))) == (
+        activation in ("linear", "leaky", "relu")
+    )
+
+
 def test_added_layers_have_one_factor() -> None:
     netdef = net(conv(4), conv(4), "[shortcut]\nfrom=-2\n", conv(4))
     factors = equalising_factors(trained(netdef, 1))
@@ -71,24 +78,3 @@ def test_a_typical_scale_hardly_sees_zeros() -> None:
     assert typical_scales(model)[0] == pytest.approx(3)
     gamma.zero_()
     assert typical_scales(model)[0] == 1
-
-
-def test_statistics_are_those_of_the_batches_and_modes_are_kept() -> None:
-    netdef = net(conv(4), "[dropout]\nprobability=0.5\n", conv(5))
-    model = trained(netdef, 0).train()
-    weights = [p.clone() for p in model.parameters()]
-    batches = [as_batch(photos(netdef, 4, seed)) for seed in range(3)]
-    reestimate_bn_(model, batches, 2)
-    assert model.training and model.layers[1].training
-    assert all(torch.equal(a, b) for a, b in zip(weights, model.parameters(), strict=True))
-    norm = model.layers[0].bn
-    assert isinstance(norm, torch.nn.BatchNorm2d) and norm.num_batches_tracked is not None
-    assert norm.momentum == 0.1 and int(norm.num_batches_tracked) == 2
-    with torch.no_grad():
-        maps = [model.layers[0].conv(batch.images) for batch in batches[:2]]
-    means = torch.stack([m.mean((0, 2, 3)) for m in maps]).mean(0)
-    torch.testing.assert_close(norm.running_mean, means)
-    assert norm.running_mean is not None
-    before = norm.running_mean.clone()
-    assert reestimate_bn_(model, [], 2) == 0
-    assert torch.equal(norm.running_mean, before) and norm.momentum == 0.1

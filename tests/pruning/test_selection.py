@@ -75,6 +75,15 @@ def test_what_the_last_step_left_of_the_budget_is_given_back_to_the_most_importa
     assert layers == [[1, 2, 3, 4, 5, 6, 7], [0, 1, 2, 3, 4, 5, 6, 7]]
 
 
+def test_where_every_last_unit_overshoots_the_cheapest_goes() -> None:
+    """A unit of layer 0 takes 47 of 119 parameters, one of layer 1 takes 27; 12 are asked for."""
+    importance = {0: [0.1, 0.9], 1: [0.2, 0.8]}
+    assert kept(net(conv(2), conv(2)), importance, percent=0.1, percent_of="parameters") == [
+        [0, 1],
+        [1],
+    ]
+
+
 def test_steps_make_multiples_in_every_layer() -> None:
     (one,) = [g for g in channel_groups(net(conv(64))).groups if not g.frozen]
     assert [group_step(one, n) for n in (1, 8, 12)] == [1, 8, 12]

@@ -14,7 +14,7 @@ from models.darknet import Darknet
 from models.loss import DetectionLoss
 from models.netdef import NetDef
 from pruning.channels import channel_groups
-from pruning.importance import IMPORTANCE, filter_l1, gamma, taylor
+from pruning.importance import IMPORTANCE, filter_l1, gamma, taylor, uniform
 from pruning.residual_blocks import residual_blocks
 from pruning.strategies import STRATEGIES
 from pruning.surgeon import cut
@@ -333,6 +333,26 @@ def test_gamma_and_l1_do_not_depend_on_a_layers_scale() -> None:
     after = gamma(model), filter_l1(model)
     for old, new in zip(before, after, strict=True):
         assert all(np.allclose(old[n], new[n], rtol=1e-5) for n in old)
+
+
+def test_importance_of_a_kernel_and_of_a_place_by_hand() -> None:
+    """Four filters whose kernels have the L1 norms 1, 1, 2 and 4, so 22 / 8 is typical of them."""
+    model = trained(net(conv(4)), 0)
+    kernel = model.layers[0].conv.weight.data
+    kernel /= kernel.abs().sum((1, 2, 3), keepdim=True)
+    kernel *= torch.tensor([1.0, 1, 2, 4])[:, None, None, None]
+    assert filter_l1(model)[0] == pytest.approx(np.array([1, 1, 2, 4]) * 8 / 22)
+    assert uniform(model)[0].tolist() == [1, 0.75, 0.5, 0.25]
+
+
+def test_taylor_is_a_mean_over_batches() -> None:
+    model = trained(config("yolov3-lite", thinner=8), 0)
+    loss, batches = DetectionLoss(model.heads, Loss()), [labelled(model.netdef, n) for n in (0, 1)]
+    first, second, both = (
+        taylor(model, loss, some) for some in (batches[:1], batches[1:], batches)
+    )
+    assert all(both[n] == pytest.approx((first[n] + second[n]) / 2, rel=1e-4) for n in both)
+    assert not any(values.any() for values in taylor(model, loss, []).values())
 
 
 def test_weights_that_are_no_numbers_are_refused() -> None:

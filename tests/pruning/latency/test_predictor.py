@@ -194,6 +194,15 @@ def test_random_cuts_are_measured_a_few_at_a_time_and_in_order(
     assert measured.tolist() == alone
 
 
+def test_random_cuts_go_down_to_about_a_tenth_of_a_layer() -> None:
+    space = find_search_space(config("yolov3-tiny"))
+    free = [n for n in range(len(space.groups)) if space.can_cut(n)]
+    shares = [
+        [cut.counts[n] / len(space.groups[n]) for n in free] for cut in sample_cuts(space, 4, 20, 0)
+    ]
+    assert 0.1 <= np.min(shares) < 0.15 and min(shares[0]) == 1
+
+
 def test_a_fit_under_the_same_conditions_is_not_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,3 +238,5 @@ def test_a_check_is_made_on_other_cuts_than_the_fit(
     measured = measure_cuts(model, model.netdef.size, space, fitted_to, METER)
     # The first ones are the whole network, the last ones nearly the narrowest.
     assert (check.measured != measured)[1:-1].all()
+    assert check.predicted[0] == predictor.network(space, space.uncut)
+    assert check.measured[0] == counted_latency(model.netdef)

@@ -273,6 +273,7 @@ def test_a_plan_that_was_measured_is_passed_on_the_way_to_the_time() -> None:
 
     assert found(8.5, {}) == 8
     assert found(8.5, {8: slow}) == 7 and found(8.95, {8: fast}) == 9
+    assert found(8.95, {8: slow}) == 7  # on from the 8 ms that were predicted
     assert found(8.9, {8: fast, 9: slow}) is None  # there is nothing between
     assert found(8.0, dict.fromkeys(range(8, 13), fast)) is None  # nor near
 
@@ -323,6 +324,18 @@ def test_the_budget_is_corrected_until_the_time_is_met() -> None:
     assert budgets == [10.0, 9.09]
     assert (result.before, result.asked, result.measured, result.attempts) == (20, 10, 9.9, 2)
     assert result.predicted == pytest.approx(100 / 11)
+
+
+def test_the_next_budget_is_in_proportion_to_what_was_predicted() -> None:
+    """Whichever budget led to that: steps of a layer's width may leave much of it unused."""
+    search, budgets = search_of(LatencyTarget(target_ms=10), {8: 11.0, 7: 10.0}), list[float]()
+
+    def plan_for(budget: float) -> tuple[Plan, float]:
+        budgets.append(budget)
+        return plan_of_width(search, 9 - len(budgets)), 9.0
+
+    search.correct_budget(plan_for)
+    assert budgets == pytest.approx([10, 9 * 10 / 11])
 
 
 def test_of_all_attempts_the_nearest_is_taken() -> None:
