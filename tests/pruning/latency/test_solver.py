@@ -14,6 +14,7 @@ from pruning.latency.options import DEFAULTS
 from pruning.latency.predictor import any_plan, input_shapes
 from pruning.latency.search_space import (
     Configuration,
+    Floats,
     LayerLatency,
     SearchSpace,
     find_search_space,
@@ -23,6 +24,7 @@ from pruning.latency.solver import Solution, _binned, solve
 from pruning.surgeon import cut
 from tests.pruning.fake_latency import counted_layer_latency
 from tests.pruning.nets import config, random_importance, random_net
+from tests.pruning.test_channels import conv, net
 
 RESIDUAL = """
 [net]
@@ -177,6 +179,21 @@ def test_a_block_is_removed_where_its_milliseconds_do_more_elsewhere() -> None:
     whole = space.latency(latency, space.uncut)
     assert solve(space, options, values, latency, whole + 1e-6).configuration.removed_blocks == ()
     assert solve(space, options, values, latency, 0.9 * whole).configuration.removed_blocks == (3,)
+
+
+def test_a_grouped_convolution_is_timed_with_what_it_reads_and_writes() -> None:
+    """Layer 1 writes two channels for each that it reads."""
+    netdef = net(conv(8), conv(16, groups=8))
+    space = find_search_space(netdef)
+    options = [[4, 8] if space.can_cut(n) else [len(g)] for n, g in enumerate(space.groups)]
+    timed: dict[int, tuple[list[float], list[float]]] = {}
+
+    def latency(layer: int, reads: Floats, writes: Floats) -> Floats:
+        timed.setdefault(layer, (reads.ravel().tolist(), writes.ravel().tolist()))
+        return 0.0 * reads
+
+    solve(space, options, importance_of(netdef, space, options, 0), latency, budget=1.0)
+    assert timed == {0: ([3, 3], [4, 8]), 1: ([4, 8], [8, 16]), 2: ([8, 16], [7, 7])}
 
 
 def test_near_widths_share_a_number_where_there_are_too_many() -> None:
