@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from import_param import Pruning
-from models.netdef import parse
-from pruning.importance import gamma
+from models.netdef import NetDef, parse
+from pruning.importance import Importance, gamma
 from pruning.latency.candidates import Candidate, LatencyCandidates, choose_candidate
 from pruning.latency.options import DEFAULTS, SearchOptions
 from pruning.latency.search import LatencyResult, LatencySearch, LatencyTarget
@@ -37,6 +37,7 @@ def test_the_cut_that_loses_least_is_taken(capsys: pytest.CaptureFixture[str]) -
     assert taken({0: 2.0, 1: 1.0, 2: 3.0}, {}) == 1
     assert "way 0 2.0000, way 1 1.0000, way 2 3.0000: way 1 taken" in capsys.readouterr().out
     assert taken({0: 1.0, 1: 1.0}, {}) == 0
+    assert taken({0: 2.0, 1: 1.0}, {1: ASKED * (1 + DEFAULTS.reported_miss / 2)}) == 1
 
 
 def test_a_cut_that_misses_the_time_is_taken_only_where_all_do(
@@ -98,10 +99,14 @@ def test_a_strategy_without_anything_to_judge_by_is_told_and_left_out(
 ) -> None:
     count_instead_of_timing(monkeypatch)
 
-    def refuse(*_: object) -> Plan:
+    asked: set[tuple[str, int]] = set()
+
+    def refuse(netdef: NetDef, importance: Importance, target: Pruning) -> Plan:
+        asked.add((target.percent_of, target.round_to))
         raise InputError("all are alike")
 
     monkeypatch.setitem(STRATEGIES, "slim", refuse)
     candidates = candidates_of("yolov3-lite", Pruning()).all(tmp_path / "table.csv")
     assert list(candidates) == ["shares of layers", "plain sums"]
     assert "not tried: slim: all are alike" in capsys.readouterr().out
+    assert asked == {("operations", 4)}, "in the table's steps, where no others are asked for"

@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -194,6 +195,24 @@ def test_a_grouped_convolution_is_timed_with_what_it_reads_and_writes() -> None:
 
     solve(space, options, importance_of(netdef, space, options, 0), latency, budget=1.0)
     assert timed == {0: ([3, 3], [4, 8]), 1: ([4, 8], [8, 16]), 2: ([8, 16], [7, 7])}
+
+
+def test_sums_that_are_not_told_apart_count_as_their_mean() -> None:
+    """Layer 3 reads layers 0 and 1 together: 8, 12 or 20 channels, in two widths."""
+    netdef = net(conv(4), conv(16), "[route]\nlayers=-1,-2\n", conv(5))
+    space = find_search_space(netdef)
+    widths = {0: [4], 1: [4, 8, 16]}
+    options = [widths.get(n, [len(group)]) for n, group in enumerate(space.groups)]
+    read: list[float] = []
+
+    def latency(layer: int, reads: Floats, writes: Floats) -> Floats:
+        if layer == 3 and not read:
+            read.extend(reads[:, 0].tolist())
+        return 0.0 * reads
+
+    values = importance_of(netdef, space, options, 0)
+    solve(space, options, values, latency, 1.0, replace(DEFAULTS, sums_per_concatenation=2))
+    assert read == [10, 20]
 
 
 def test_near_widths_share_a_number_where_there_are_too_many() -> None:
