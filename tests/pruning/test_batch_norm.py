@@ -16,6 +16,7 @@ def test_a_mean_loss_is_that_of_the_first_batches() -> None:
     batches = [as_batch(photos(model.netdef, 2, seed)) for seed in range(3)]
     loss = DetectionLoss(model.heads, Loss())
     each = [float(loss(model(batch.images), batch).total) for batch in batches]
+    assert mean_loss(model, batches, 1) == pytest.approx(each[0])
     assert mean_loss(model, batches, 2) == pytest.approx(sum(each[:2]) / 2)
     assert mean_loss(model, batches, 9) == pytest.approx(sum(each) / 3)
     assert mean_loss(model, [], 2) == 0

@@ -64,6 +64,11 @@ def test_a_layer_that_pads_more_than_it_reads_can_be_measured(padding: int, side
     assert shapes(small)[3] == (6, grown, grown) and shapes(small)[4][1:] == (1, 1)
 
 
+def test_of_a_wide_upsampling_one_pixel_is_read() -> None:
+    small = layer_net(LayerSpec("upsample stride=8", 0, 0, 4, 4), (6, 4, 4), 6)
+    assert shapes(small)[3] == (6, 32, 32) and shapes(small)[4] == (6, 1, 1)
+
+
 def test_what_is_measured_is_one_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     count_instead_of_timing(monkeypatch)
     table = LatencyTable(CONDITIONS)

@@ -41,6 +41,16 @@ def test_between_rows_it_is_linear_in_each_width() -> None:
         filled().query(PLAIN, np.array([65.0]), np.array([8.0]))
 
 
+def test_rows_may_be_measured_in_any_order() -> None:
+    table = filled()
+    for o in (8, 32):
+        table.add(PLAIN, 4, o, 1 + 4 * o + 2 * 4 + 3 * o)
+    table.add(DEPTHWISE, 8, 8, 20.0)
+    assert table.query(PLAIN, np.array([6.0]), np.array([9.0])) == pytest.approx(1 + 54 + 12 + 27)
+    widths = np.array([4.0, 6, 8, 12, 16])
+    assert table.query(DEPTHWISE, widths, widths) == pytest.approx([8, 14, 20, 26, 32])
+
+
 def test_a_width_costs_what_the_next_step_costs() -> None:
     table = filled(16)
     got = table.query(PLAIN, np.array([17.0, 32, 10]), np.array([17.0, 32, 10]))
