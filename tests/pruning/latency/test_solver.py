@@ -182,6 +182,18 @@ def test_a_block_is_removed_where_its_milliseconds_do_more_elsewhere() -> None:
     assert solve(space, options, values, latency, 0.9 * whole).configuration.removed_blocks == (3,)
 
 
+def test_a_block_of_fixed_widths_stays_where_there_is_time_for_it() -> None:
+    netdef = net(conv(4), conv(4), "[shortcut]\nfrom=0\n", "[reorg]\nstride=2\n")
+    space, latency = find_search_space(netdef), counted_layer_latency(netdef)
+    assert not space.can_cut_channels and list(space.outer_blocks) == [2]
+    options = [[len(group)] for group in space.groups]
+    values = importance_of(netdef, space, options, 0)
+    whole = space.latency(latency, space.uncut)
+    for budget, removed in [(whole + 1e-6, ()), (0.9 * whole, (2,))]:
+        found = solve(space, options, values, latency, budget)
+        assert found is not None and found.configuration.removed_blocks == removed
+
+
 def test_a_grouped_convolution_is_timed_with_what_it_reads_and_writes() -> None:
     """Layer 1 writes two channels for each that it reads."""
     netdef = net(conv(8), conv(16, groups=8))
