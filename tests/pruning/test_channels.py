@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from models.darknet import shapes
 from models.netdef import NetDef, parse
-from pruning.channels import Group, channel_groups
+from pruning.channels import Group, _told_apart, channel_groups
 from tests.pruning.nets import config, random_net
 
 NET = "[net]\nwidth=32\nheight=32\nchannels=3\n"
@@ -82,8 +82,18 @@ def test_pooling_upsampling_and_plain_routes_pass_channels_through() -> None:
 
 
 def test_reorg_freezes_what_it_rearranges() -> None:
-    (first, _) = channel_groups(net(conv(8), "[reorg]\nstride=2\n")).groups
-    assert first.frozen == "layer 1 rearranges channels"
+    found = channel_groups(net(conv(8), "[reorg]\nstride=2\n"))
+    assert found.groups[0].frozen == "layer 1 rearranges channels"
+    assert found.outputs[1].tolist() == found.outputs[0].tolist() * 4
+
+
+def test_units_are_told_apart_by_their_numbers_and_counts() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        alike, counts = rng.integers(0, 4, 8), rng.integers(0, 4, 8)
+        told = _told_apart(alike, counts)
+        same = np.equal.outer(alike, alike) & np.equal.outer(counts, counts)
+        assert np.array_equal(np.equal.outer(told, told), same)
 
 
 def test_the_image_is_never_cut() -> None:

@@ -84,6 +84,17 @@ def test_relu_after_relu_changes_nothing() -> None:
     assert not found(net(conv(4), conv(4), add(-2, "relu")))
 
 
+def test_what_read_a_block_reads_its_trunk_wherever_that_is() -> None:
+    """Layer 1 stays, between the trunk 0 and what reads the shortcut 4."""
+    netdef = net(
+        conv(4), conv(5), "[route]\nlayers=0\n", conv(4), add(0), conv(6), "[route]\nlayers=-1,1\n"
+    )
+    assert found(netdef) == [(4, 0, (2, 3), (3,))]
+    small, moved = without_blocks(netdef, [4])
+    assert moved == {0: 0, 1: 1, 5: 3, 6: 4, 7: 5, 8: 6}
+    assert [small.sources(n) for n in range(2, 5)] == [(0,), (2,), (3, 1)]
+
+
 def test_numbers_stay_as_they_were_written() -> None:
     """Relative ones relative, absolute ones absolute, and right."""
     netdef = net(

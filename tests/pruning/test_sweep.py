@@ -7,7 +7,15 @@ import pytest
 from models.costs import count_parameters
 from models.darknet import Darknet
 from pruning.plots import plot_scales, plot_sweep
-from pruning.sweep import SAFE_LOSS, SweepPoint, safe_point, safe_ratio_line, sweep, sweep_table
+from pruning.sweep import (
+    PERCENTS,
+    SAFE_LOSS,
+    SweepPoint,
+    safe_point,
+    safe_ratio_line,
+    sweep,
+    sweep_table,
+)
 from tests.pruning.nets import as_batch, config, photos, pruning_target, trained
 
 
@@ -25,6 +33,10 @@ def points(*values: float) -> list[SweepPoint]:
 )
 def test_the_last_before_it_falls(values: tuple[float, ...], percent: float) -> None:
     assert safe_point(points(*values)).percent == percent
+
+
+def test_the_shares_rise_to_below_the_whole() -> None:
+    assert list(PERCENTS) == sorted(set(PERCENTS)) and PERCENTS[0] > 0 and PERCENTS[-1] < 1
 
 
 def test_the_safe_ratio_is_told_unless_there_is_nothing_to_lose() -> None:
