@@ -338,7 +338,7 @@ def test_gamma_and_l1_do_not_depend_on_a_layers_scale() -> None:
 def test_importance_of_a_kernel_and_of_a_place_by_hand() -> None:
     """Four filters whose kernels have the L1 norms 1, 1, 2 and 4, so 22 / 8 is typical of them."""
     model = trained(net(conv(4)), 0)
-    kernel = model.layers[0].conv.weight.data
+    kernel = model.state_dict()["layers.0.conv.weight"]
     kernel /= kernel.abs().sum((1, 2, 3), keepdim=True)
     kernel *= torch.tensor([1.0, 1, 2, 4])[:, None, None, None]
     assert filter_l1(model)[0] == pytest.approx(np.array([1, 1, 2, 4]) * 8 / 22)
