@@ -309,6 +309,8 @@ def test_the_state_of_training_goes_along(kind: type) -> None:
     new = kind(small.parameters(), lr=1.0, **options)
     mover = transfer(plan)
     carry_optimizer_(new, small, old, model, mover)
+    trained_now = {id(p) for group in new.param_groups for p in group["params"]}
+    assert trained_now == {id(p) for p in small.parameters()}
     assert new.param_groups[0]["lr"] == 5e-4
     key = "momentum_buffer" if kind is torch.optim.SGD else "exp_avg"
     parameters, smaller = dict(model.named_parameters()), dict(small.named_parameters())
