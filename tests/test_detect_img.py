@@ -147,6 +147,7 @@ def test_without_photos_there_is_one_line(
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_real_network_finds_what_is_on_the_photos(
     tmp_path: Path, shared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
