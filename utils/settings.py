@@ -49,7 +49,7 @@ def load(settings: type[S], argv: Sequence[str] | None = None, default: S | None
     """
     start = settings() if default is None else default
     _check_kinds(start)
-    _refuse_renamed(given(argv))
+    _refuse_renamed(start, given(argv))
     message = io.StringIO()
     try:
         with contextlib.redirect_stderr(message):
@@ -226,9 +226,11 @@ def _wanted(limits: Sequence[Any]) -> str:
     )
 
 
-def _refuse_renamed(names: frozenset[str]) -> None:
-    for old in sorted(names & RENAMED.keys()):
-        raise InputError(f"--{old}: is called --{RENAMED[old]} now")
+def _refuse_renamed(settings: object, names: frozenset[str]) -> None:
+    own = {name for group in _groups(settings) for name, _, _ in _values(group)}
+    for old, new in RENAMED.items():
+        if old in names and new in own:  # other scripts never had it
+            raise InputError(f"--{old}: is called --{new} now")
 
 
 def _one_line(box: str) -> str:

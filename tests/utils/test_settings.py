@@ -90,6 +90,7 @@ def test_flags_change_values() -> None:
         (["stray"], "Unrecognized options: stray; --help lists"),
         (["--cost_table", "a.csv"], "--cost_table: is called --latency_table now"),
         (["--cost-table=a.csv"], "--cost_table: is called --latency_table now"),
+        (["--score", "l1"], "Unrecognized options: --score, l1"),  # train.py never had it
     ],
 )
 def test_a_mistyped_flag_is_one_line(
