@@ -1,6 +1,7 @@
 """How bad input is told: one line, exit code 2, no traceback."""
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -16,7 +17,11 @@ class InputError(Exception):
 
 
 def run(main: Callable[[], None]) -> int:
-    """Run a script's `main`; its exit code: 0, 2 for bad input, 130 for Ctrl-C or SIGTERM."""
+    """Run a script's `main`; its exit code.
+
+    0; 2 for bad input and for what the system refuses; 130 for Ctrl-C, SIGTERM and SIGHUP; 1 where
+    nobody reads what is printed any more.
+    """
     try:
         with stoppable():
             main()
@@ -26,6 +31,16 @@ def run(main: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # Python would print once more at its end: there is nowhere to print to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if error.errno is None:  # not the system's: a bug
+            raise
+        place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        print(f"error: {place}{error.strerror}", file=sys.stderr)
+        return 2
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
@@ -46,7 +61,11 @@ def _out_of_memory(error: Exception) -> bool:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Let SIGTERM (a service that is stopped, `timeout`) end the work as Ctrl-C does."""
+    """Let other signals end the work as Ctrl-C does.
+
+    SIGTERM comes from a service manager or `timeout`, SIGHUP from a terminal that is closed. One
+    that is ignored, as SIGHUP is below `nohup`, stays so.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals belong to the main thread
         return
@@ -54,8 +73,14 @@ def stoppable() -> Iterator[None]:
     def stop(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    names = ("SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+    signals = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in signals}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,6 +1,6 @@
 """Reading text files, and writing files whole or not at all."""
 
-import errno
+import contextlib
 import os
 import os.path
 import tempfile
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from utils.errors import InputError
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, one file
+PARTIAL = ".partial-"  # begins the names of files that are not whole yet
 
 
 @contextmanager
@@ -20,28 +20,81 @@ def atomic(path: str | Path) -> Iterator[Path]:
     The temporary name keeps the suffix, since image and plot writers choose their format by it.
 
     Raises:
-        InputError: the folder cannot be made or written to, or the disk is full.
+        InputError: the folder cannot be made or written to, the disk is full, or whatever else the
+            system says against it.
     """
-    target = Path(path)
+    with together(path) as (temporary,):
+        yield temporary
+
+
+@contextmanager
+def together(*paths: str | Path, durable: bool = False) -> Iterator[tuple[Path, ...]]:
+    """Write files that belong together; whenever the work is killed, those there are of one time.
+
+    Yields a temporary path beside each of `paths`. When the block succeeds, the second and later
+    files of before are removed, last one first; the first is replaced in one step; the others
+    follow. So the first is never missing once it was there, and the last is there only when all
+    are.
+
+    Args:
+        paths: the files, in an order in which the last is what others open (an .xml that reads a
+            .bin).
+        durable: wait until the disk has them, so that they survive a power failure.
+
+    Raises:
+        InputError: one of them cannot be written; those of before are then as they were.
+    """
+    targets = [Path(path) for path in paths]
+    temporaries: list[Path] = []
+    try:
+        temporaries.extend(_temporary(target) for target in targets)  # those made before one fails
+        yield tuple(temporaries)
+        for temporary in temporaries:
+            temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
+            if durable:
+                _wait_for_disk(temporary)
+        for target in reversed(targets[1:]):
+            target.unlink(missing_ok=True)
+        for temporary, target in zip(temporaries, targets, strict=True):
+            temporary.replace(target)
+    except OSError as error:
+        if error.filename is not None and Path(os.fsdecode(error.filename)) not in temporaries:
+            raise  # of another file, such as one that the block reads
+        raise cannot_be_written(targets[0], error) from error
+    finally:
+        for temporary in temporaries:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def cannot_be_written(path: str | Path, error: OSError) -> InputError:
+    """What to raise where the system refuses a file or folder."""
+    return InputError(f"{path}: cannot be written: {error.strerror or error}")
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Remove what a kill left half-written in `folder`, which nobody else may be writing to."""
+    for path in folder.rglob(f"{PARTIAL}*"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _temporary(target: Path) -> Path:
+    """A new empty file beside `target`."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
-            dir=target.parent, prefix=f".{target.stem}-", suffix=target.suffix
+            dir=target.parent, prefix=f"{PARTIAL}{target.stem[:100]}-", suffix=target.suffix
         )
     except OSError as error:
-        raise InputError(f"{target}: cannot be written: {error.strerror}") from error
+        raise cannot_be_written(target, error) from error
     os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
-        temporary.replace(target)
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        raise InputError(f"{target}: cannot be written: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    return Path(name)
+
+
+def _wait_for_disk(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def write_text(path: str | Path, text: str) -> None:

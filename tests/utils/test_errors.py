@@ -1,9 +1,15 @@
 """Does a script end with one line and its exit code, whatever went wrong?"""
 
+import errno
+import os
+import signal
+import subprocess
+import sys
+
 import pytest
 import torch
 
-from utils.errors import InputError, run
+from utils.errors import InputError, run, stoppable
 
 
 def raising(error: BaseException) -> None:
@@ -15,6 +21,8 @@ def raising(error: BaseException) -> None:
     [
         (InputError("x.cfg:1: no"), 2, "error: x.cfg:1: no\n"),
         (KeyboardInterrupt(), 130, "stopped\n"),
+        (OSError(errno.EIO, "Input/output error", "a.jpg"), 2, "error: a.jpg: Input/output error"),
+        (OSError(errno.ESTALE, "Stale file handle"), 2, "error: Stale file handle"),
         (MemoryError(), 2, "error: not enough memory here; smaller images (img_size)"),
         (RuntimeError("CUDA out of memory. Tried"), 2, "error: not enough memory here"),
     ],
@@ -38,3 +46,33 @@ def test_a_tensor_larger_than_memory_is_told_in_one_line(
 def test_faults_of_our_own_keep_their_traceback() -> None:
     with pytest.raises(RuntimeError, match="shapes"):
         run(lambda: raising(RuntimeError("shapes differ")))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_service_that_is_stopped_ends_as_by_ctrl_c(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), stoppable():
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` does
+    try:
+        with stoppable():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_reader_that_goes_away_ends_the_work_quietly() -> None:
+    script = (
+        "import sys; from utils.errors import run; sys.exit(run(lambda: print('x\\n' * 10**6)))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout and process.stderr
+        process.stdout.readline()
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == (b"", 1)

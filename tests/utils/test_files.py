@@ -1,8 +1,9 @@
-"""Is a file written whole or not at all, and bad input told in one line?"""
+"""Is a file written whole or not at all, and files that belong together at one time?"""
 
+import contextlib
+import errno
 import os
 import resource
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +13,18 @@ import torch
 
 from import_param import TrainSettings
 from models.netdef import parse
+from utils import files
 from utils.checkpoint import save_checkpoint
-from utils.errors import InputError, run, stoppable
-from utils.files import atomic, output_folder, same_file, write_bytes, write_text
+from utils.errors import InputError
+from utils.files import (
+    atomic,
+    output_folder,
+    remove_partial_files,
+    same_file,
+    together,
+    write_bytes,
+    write_text,
+)
 
 
 def test_what_is_written_is_there(tmp_path: Path) -> None:
@@ -36,6 +46,68 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
 def test_the_temporary_file_keeps_the_suffix(tmp_path: Path) -> None:
     with atomic(tmp_path / "a.tar.png") as temporary:
         assert temporary.suffix == ".png" and temporary.parent == tmp_path
+
+
+class Killed(BaseException):
+    """The process ends here, as by `kill -9`."""
+
+
+@pytest.mark.parametrize("step", range(6))
+def test_files_of_a_kill_are_of_one_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Killed before each step of putting new files in place; the seventh would be after the end."""
+    paths = [tmp_path / name for name in ("best.pt", "best.names", "best.weights")]
+    for path in paths:
+        path.write_text("old")
+    steps = iter(range(6))
+
+    def may_be_killed(path: Path) -> None:
+        if not path.name.startswith(files.PARTIAL) and next(steps) == step:
+            raise Killed
+
+    unlink, replace = Path.unlink, Path.replace
+
+    def killed_unlink(path: Path, missing_ok: bool = False) -> None:
+        may_be_killed(path)
+        unlink(path, missing_ok)
+
+    def killed_replace(path: Path, target: Path) -> None:
+        may_be_killed(target)
+        replace(path, target)
+
+    monkeypatch.setattr(Path, "unlink", killed_unlink)
+    monkeypatch.setattr(Path, "replace", killed_replace)
+    killed = pytest.raises(Killed) if step < 5 else contextlib.nullcontext()
+    with killed, together(*paths) as temporaries:
+        for temporary in temporaries:
+            temporary.write_text("new")
+    there = [path for path in paths if path.exists()]
+    assert paths[0] in there and len({path.read_text() for path in there}) == 1
+    assert not paths[2].exists() or len(there) == 3
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.ESTALE, errno.ENOSPC])
+def test_whatever_the_system_refuses_is_told_in_one_line(tmp_path: Path, code: int) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(InputError, match=r"a.txt: cannot be written: "), atomic(path):
+        raise OSError(code, os.strerror(code))
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_of_another_file_is_not_blamed_on_the_one_written(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), atomic(tmp_path / "a.txt"):
+        (tmp_path / "missing").read_bytes()
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
+    write_text(tmp_path / "below/a.txt", "whole")
+    (tmp_path / f"below/{files.PARTIAL}a-x1.txt").write_text("ha")
+    (tmp_path / f"{files.PARTIAL}last-x2.pt").write_text("ha")
+    remove_partial_files(tmp_path)
+    left = [path.name for path in tmp_path.rglob("*") if path.is_file()]
+    assert left == ["a.txt"]
 
 
 def test_a_folder_that_cannot_be_is_bad_input(tmp_path: Path) -> None:
@@ -70,37 +142,6 @@ def test_a_full_disk_is_told_of_checkpoints(tmp_path: Path) -> None:
             tmp_path / "a.pt", netdef, (), {"x": torch.zeros(20_000)}, TrainSettings(), {}
         )
     assert not list(tmp_path.iterdir())
-
-
-def fail(error: BaseException) -> None:
-    raise error
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "line"),
-    [
-        (InputError("x.cfg:1: no"), 2, "error: x.cfg:1: no\n"),
-        (KeyboardInterrupt(), 130, "stopped\n"),
-    ],
-)
-def test_bad_input_and_ctrl_c_have_their_codes(
-    error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(lambda: fail(error)) == code
-    assert capsys.readouterr().err == line
-
-
-def test_success_is_zero_and_a_bug_is_not_hidden() -> None:
-    assert run(lambda: None) == 0
-    with pytest.raises(ZeroDivisionError):
-        run(lambda: fail(ZeroDivisionError()))
-
-
-def test_a_service_that_is_stopped_ends_as_by_ctrl_c() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), stoppable():
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
