@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from utils.errors import InputError
-from utils.files import write_text
+from utils.files import read_bytes, write_text
+from utils.numbers import to_float, to_int
 
 # Short names that Darknet accepts → the name that this project uses.
 ALIASES = {"network": "net", "conv": "convolutional", "max": "maxpool", "avg": "avgpool"}
@@ -118,7 +119,7 @@ class Section:
         """The whole number of a key, `at_least` so large."""
         text = self._text(key, default)
         try:
-            value = int(text)
+            value = to_int(text)
         except ValueError:
             raise self.error("expected an integer", key) from None
         if at_least is not None and value < at_least:
@@ -129,7 +130,7 @@ class Section:
         """The finite number of a key."""
         text = self._text(key, default)
         try:
-            value = float(text)
+            value = to_float(text)
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
@@ -146,14 +147,14 @@ class Section:
     def integers(self, key: str) -> list[int]:
         """The whole numbers of a key, with commas between them."""
         try:
-            return [int(part) for part in self._parts(key)]
+            return [to_int(part) for part in self._parts(key)]
         except ValueError:
             raise self.error("expected integers with commas between them", key) from None
 
     def numbers(self, key: str) -> list[float]:
         """The finite numbers of a key, with commas between them."""
         try:
-            values = [float(part) for part in self._parts(key)]
+            values = [to_float(part) for part in self._parts(key)]
         except ValueError:
             values = [math.nan]
         if not all(map(math.isfinite, values)):
@@ -341,11 +342,7 @@ def load(path: str | Path) -> NetDef:
     Raises:
         InputError: it cannot be read, or is wrong; with file and line.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig", errors="replace")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    return parse(text, str(path))
+    return parse(read_bytes(path).decode("utf-8-sig", errors="replace"), str(path))
 
 
 def parse(text: str, path: str = "cfg") -> NetDef:

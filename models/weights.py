@@ -16,7 +16,7 @@ from models.blocks import Convolution, Shortcut
 from models.darknet import Darknet
 from models.netdef import NetDef
 from utils.errors import InputError
-from utils.files import write_bytes
+from utils.files import read_bytes, write_bytes
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -103,10 +103,7 @@ def read_weights(path: str | Path, netdef: NetDef) -> tuple[dict[str, Tensor], H
         InputError: the file ends inside a layer, is longer than the network, or holds values that
             no network has.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    data = read_bytes(path)
     header, offset = Header.of(data, path)
     if (len(data) - offset) % 4:
         raise InputError(f"{path}: {len(data)} bytes: expected whole 4-byte floats")

@@ -18,7 +18,7 @@ from models.netdef import NetDef
 from models.weights import fill_, read_weights, torchvision_trunk, write_weights
 from utils.data.definition import read_names
 from utils.errors import InputError
-from utils.files import atomic, write_text
+from utils.files import atomic, require_file, write_text
 from utils.version import VERSION
 
 FORMAT = 1
@@ -138,6 +138,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _torch_load(path: str | Path) -> Any:
+    require_file(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:

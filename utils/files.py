@@ -3,6 +3,7 @@
 import contextlib
 import os
 import os.path
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -109,20 +110,76 @@ def write_bytes(path: str | Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def read_lines(path: str | Path) -> list[str]:
-    """The lines of a text file, whatever its line ends, with or without a byte order mark.
+def read_bytes(path: str | Path, most: int = 2**40) -> bytes:
+    """What a file holds. A pipe that nobody writes is not waited for, nor a device read for ever.
+
+    Args:
+        path: the file.
+        most: the largest number of bytes that is read.
 
     Raises:
-        InputError: the file cannot be read, or is no text.
+        InputError: it is no ordinary file, has more bytes, or cannot be read.
     """
     try:
-        return Path(path).read_text(encoding="utf-8-sig").splitlines()
+        size = require_file(path)
+        if size > most:
+            raise InputError(f"{path}: {size} bytes: expected at most {most}")
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
+
+
+def require_file(path: str | Path) -> int:
+    """The size in bytes of an ordinary file, which can be opened without waiting for anything.
+
+    Raises:
+        InputError: it is a folder, a pipe, a device or nothing.
+    """
+    try:
+        state = Path(path).stat()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
+    except ValueError as error:  # a name with a zero byte
+        raise InputError(f"{str(path)!r}: not the name of a file ({error})") from error
+    if not stat.S_ISREG(state.st_mode):
+        raise InputError(f"{path}: is {_kind(state.st_mode)}: expected a file")
+    return state.st_size
+
+
+def read_text(path: str | Path, most: int = 2**30) -> str:
+    r"""The text of a file, with or without a byte order mark; line ends become `\n`.
+
+    Raises:
+        InputError: the file cannot be read, is too large, or is no text.
+    """
+    try:
+        text = read_bytes(path, most).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: not a text file ({error.reason} at byte {error.start})"
         ) from error
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_lines(path: str | Path, most: int = 2**30) -> list[str]:
+    """The lines of a text file, whatever its line ends, with or without a byte order mark.
+
+    Raises:
+        InputError: the file cannot be read, is too large, or is no text.
+    """
+    return read_text(path, most).splitlines()
+
+
+def _kind(mode: int) -> str:
+    """What a path leads to that is not an ordinary file."""
+    kinds = {
+        stat.S_IFDIR: "a folder",
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "something else")
 
 
 def cache_folder() -> Path:

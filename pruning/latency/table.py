@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from models.netdef import KEYS, NetDef
 from utils.errors import InputError
-from utils.files import atomic
+from utils.files import atomic, read_lines
+from utils.numbers import to_float, to_int
 from utils.version import VERSION
 
 if TYPE_CHECKING:
@@ -242,10 +243,7 @@ def read_table(path: Path, conditions: Conditions) -> LatencyTable:
     Raises:
         InputError: it was measured under other conditions than these, or is no table.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
+    lines = read_lines(path)
     notes = [line[2:].partition(": ") for line in lines if line.startswith("# ")]
     header = {key: value for key, _, value in notes}
     header.setdefault("format", "1")  # versions before 0.2 wrote none
@@ -269,7 +267,7 @@ def read_table(path: Path, conditions: Conditions) -> LatencyTable:
 
 def _number(path: Path, line: int, text: str, kind: type[N]) -> N:
     try:
-        value = kind(text)
+        value = kind(to_int(text) if kind is int else to_float(text))
     except ValueError:
         value = kind(-1)
     if not 0 <= value < 1e12:

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import resource
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +13,16 @@ import pytest
 import torch
 
 from import_param import TrainSettings
-from models.netdef import parse
+from models.netdef import load, parse
 from utils import files
-from utils.checkpoint import save_checkpoint
+from utils.checkpoint import read_checkpoint, save_checkpoint
 from utils.errors import InputError
 from utils.files import (
     atomic,
     output_folder,
+    read_bytes,
+    read_lines,
+    read_text,
     remove_partial_files,
     same_file,
     together,
@@ -158,3 +162,40 @@ def test_a_file_is_known_through_links(tmp_path: Path) -> None:
     assert same_file(tmp_path / "file", tmp_path / "link")
     assert not same_file(tmp_path / "file", tmp_path / "other")
     assert not same_file(tmp_path / "file", tmp_path / "missing")
+
+
+def test_only_ordinary_files_are_read_and_nothing_is_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "socket"))
+    (tmp_path / "link").symlink_to(tmp_path / "none")
+    for path, reason in [
+        (tmp_path / "pipe", "is a named pipe: expected a file"),
+        (tmp_path / "socket", "is a socket: expected a file"),
+        (Path("/dev/zero"), "is a device: expected a file"),
+        (tmp_path, "is a folder: expected a file"),
+        (tmp_path / "link", "No such file"),
+        (Path("a" * 5000), "File name too long"),
+        (Path("a\0b"), "not the name of a file"),
+    ]:
+        for read in (read_bytes, read_text, read_lines):
+            with pytest.raises(InputError, match=reason) as caught:
+                read(path)
+            assert "\n" not in str(caught.value)
+    listener.close()
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "sparse.txt").open("wb") as file:
+        file.truncate(2**43)
+    with pytest.raises(InputError, match=r"sparse\.txt: 8796093022208 bytes: expected at most"):
+        read_lines(tmp_path / "sparse.txt")
+
+
+def test_a_pipe_in_place_of_a_network_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.cfg")
+    os.mkfifo(tmp_path / "pipe.pt")
+    with pytest.raises(InputError, match="is a named pipe"):
+        load(tmp_path / "pipe.cfg")
+    with pytest.raises(InputError, match="is a named pipe"):
+        read_checkpoint(tmp_path / "pipe.pt")

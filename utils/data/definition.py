@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from utils.data.labels import FORMATS
 from utils.errors import InputError
 from utils.files import exists, expand, read_lines
+from utils.numbers import to_int
 
 KEYS = ("classes", "names", "train", "valid", "images", "format", "mirror")
 UNUSED_DARKNET_KEYS = ("backup", "eval", "results", "labels", "difficult", "map", "top", "test")
@@ -143,11 +145,11 @@ def _key_values(path: Path) -> dict[str, tuple[int, str]]:
             continue
         key, equals, value = (part.strip() for part in text.partition("="))
         if not equals or not value:
-            raise InputError(f"{path}:{number}: {text!r}: expected 'key = value'")
+            raise InputError(f"{path}:{number}: {reprlib.repr(text)}: expected 'key = value'")
         if key not in KEYS + UNUSED_DARKNET_KEYS:
             near = difflib.get_close_matches(key, KEYS, 1)
             hint = f"perhaps {near[0]!r}" if near else f"expected one of {', '.join(KEYS)}"
-            raise InputError(f"{path}:{number}: unknown key {key!r}: {hint}")
+            raise InputError(f"{path}:{number}: unknown key {reprlib.repr(key)}: {hint}")
         if key in values:
             raise InputError(f"{path}:{number}: {key!r} stands already on line {values[key][0]}")
         values[key] = (number, value)
@@ -156,9 +158,13 @@ def _key_values(path: Path) -> dict[str, tuple[int, str]]:
 
 def _check_count(path: Path, lines: dict[str, tuple[int, str]], names: tuple[str, ...]) -> None:
     line, value = lines.get("classes", (0, str(len(names))))
-    if not value.isdecimal() or int(value) != len(names):
+    try:
+        count = to_int(value)
+    except ValueError:
+        count = -1
+    if count != len(names):
         raise InputError(
-            f"{path}:{line}: classes={value}: expected {len(names)}, the number of names"
+            f"{path}:{line}: classes={value[:60]}: expected {len(names)}, the number of names"
             f" in {lines['names'][1]}"
         )
 

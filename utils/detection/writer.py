@@ -31,6 +31,7 @@ from import_param import Detection
 from utils.boxes import xyxy_to_cxcywh
 from utils.errors import InputError
 from utils.files import atomic, write_text
+from utils.numbers import to_int
 from utils.structures import Detections, Image
 from utils.visualization.draw import write_image
 
@@ -219,8 +220,8 @@ def class_indices(wanted: Sequence[str], names: Sequence[str]) -> frozenset[int]
     for text in wanted:
         if text in names:
             indices.update(label for label, name in enumerate(names) if name == text)
-        elif text.isdecimal() and int(text) < len(names):
-            indices.add(int(text))
+        elif (number := _class_number(text)) in range(len(names)):
+            indices.add(number)
         else:
             raise InputError(
                 f"classes={text!r}: expected a number from 0 to {len(names) - 1}, "
@@ -259,6 +260,13 @@ def output_keys(names: Sequence[Path]) -> list[str]:
     ]
     # `a.jpg`, `a.png` and `a.jpg.png` together: only whole names are all different.
     return keys if len(set(keys)) == len(keys) else [name.as_posix() for name in names]
+
+
+def _class_number(text: str) -> int:
+    try:
+        return to_int(text)
+    except ValueError:
+        return -1
 
 
 def _rounded(*values: float) -> list[float]:

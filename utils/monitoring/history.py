@@ -7,8 +7,9 @@ from collections.abc import Container
 from pathlib import Path
 
 from utils.errors import InputError
-from utils.files import write_text
+from utils.files import read_text, write_text
 from utils.monitoring.client import Curves, Sender
+from utils.numbers import to_float
 from utils.visualization.curves import curves_by_plot
 
 History = dict[float, dict[str, float]]  # epoch → {"plot/curve": value}
@@ -41,7 +42,7 @@ def read_history(path: str | Path, before: float = math.inf) -> History:
         return {}
     history: History = {}
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_text(path)
         rows = csv.reader(io.StringIO(text), strict=True)
         header = next(rows, [])
         if header[:1] != ["epoch"]:
@@ -55,7 +56,7 @@ def read_history(path: str | Path, before: float = math.inf) -> History:
                 raise InputError(f"{place}: {row[0]!r}: expected an epoch")
             pairs = zip(header[1:], values, strict=True)
             history[step] = {name: value for name, value in pairs if value is not None}
-    except (UnicodeDecodeError, csv.Error) as problem:
+    except csv.Error as problem:
         raise InputError(f"{path}: not a CSV file of ours: {problem}") from None
     return {step: row for step, row in history.items() if step < before}
 
@@ -79,6 +80,6 @@ def replay(history: History, sender: Sender, plots: Container[str] | None = None
 
 def _number(field: str, place: str) -> float | None:
     try:
-        return float(field) if field else None
+        return to_float(field) if field else None
     except ValueError:
         raise InputError(f"{place}: {field[:60]!r}: expected a number") from None

@@ -134,3 +134,22 @@ def test_the_shipped_definitions_are_sound(name: str) -> None:
 def test_coco_names_are_in_the_order_of_the_known_weights(shared: Path) -> None:
     theirs = read_names(shared / "weights" / "yolov3-tiny" / "coco.names")
     assert read_names(ROOT / "data" / "coco.names") == theirs
+
+
+@pytest.mark.parametrize("count", ["9" * 5000, "2_0", "٢", "-2", "2.0"])
+def test_class_counts_that_are_no_plain_numbers_are_refused_shortly(
+    tmp_path: Path, count: str
+) -> None:
+    (tmp_path / "a.names").write_text("cat\ndog\n")
+    (tmp_path / "a.data").write_text(f"names=a.names\nclasses={count}\n")
+    with pytest.raises(InputError, match=r"a\.data:2: classes=.*: expected 2, the num") as caught:
+        read_data(tmp_path / "a.data")
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("text", ["x" * 10**6, "x" * 10**6 + "=1"])
+def test_huge_lines_are_told_shortly(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.data").write_text(text)
+    with pytest.raises(InputError) as caught:
+        read_data(tmp_path / "a.data")
+    assert len(str(caught.value)) < 300

@@ -172,7 +172,7 @@ def test_a_new_run_starts_an_empty_record(tmp_path: Path) -> None:
         ("epoch,lr\nnan,1\n", ":2: 'nan': expected an epoch"),
         ("epoch,lr\n,1\n", ":2: '': expected an epoch"),
         ('epoch,lr\n1,"0.1', "not a CSV file of ours"),
-        (b"\xff\xfe\x00", "not a CSV file of ours"),
+        (b"\xff\xfe\x00", "not a text file"),
     ],
 )
 def test_a_damaged_table_is_one_clear_line(tmp_path: Path, text: str | bytes, message: str) -> None:
