@@ -126,7 +126,7 @@ def read_bytes(path: str | Path, most: int = 2**40) -> bytes:
             raise InputError(f"{path}: {size} bytes: expected at most {most}")
         return Path(path).read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from error
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def require_file(path: str | Path) -> int:
@@ -138,7 +138,7 @@ def require_file(path: str | Path) -> int:
     try:
         state = Path(path).stat()
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from error
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:  # a name with a zero byte
         raise InputError(f"{str(path)!r}: not the name of a file ({error})") from error
     if not stat.S_ISREG(state.st_mode):

@@ -158,7 +158,7 @@ def test_comments_spaces_and_a_byte_order_mark_do_not_matter(tmp_path: Path) -> 
 
 
 def test_a_missing_file_is_named() -> None:
-    with pytest.raises(InputError, match=r"no\.cfg: No such file"):
+    with pytest.raises(InputError, match=r"no\.cfg: cannot be read: No such file"):
         netdef.load("no.cfg")
 
 

@@ -93,7 +93,7 @@ def test_the_newest_weights_are_found(tmp_path: Path, monkeypatch: pytest.Monkey
     [
         (b"", "damaged, or not a file of tensors"),
         (b"no torch file at all", "damaged, or not a file of tensors"),
-        (None, "No such file"),
+        (None, "cannot be read"),
     ],
 )
 def test_a_file_that_is_no_checkpoint(content: bytes | None, message: str, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
         put(tmp_path / "a.txt", "\n")
         with pytest.raises(InputError, match=reason):
             read_source(tmp_path / name, NAMES, progress=False)
-    with pytest.raises(InputError, match=r"none\.txt: No such file"):
+    with pytest.raises(InputError, match=r"none\.txt: cannot be read: No such file"):
         read_source(tmp_path / "none.txt", NAMES, progress=False)
 
 
