@@ -38,7 +38,7 @@ def read_photo(path: str | Path) -> tuple[Image, str, int]:
             file.load()
             mode, orientation = file.mode, file.getexif().get(ORIENTATION, 1)
             ImageOps.exif_transpose(file, in_place=True)  # else it copies upright photos, too
-            return _as_rgb(file), mode, orientation
+            return as_rgb(file), mode, orientation
     except Exception as error:
         raise InputError(f"{path}: {_reason(path, error)}") from error
 
@@ -74,7 +74,12 @@ def find_images(pattern: str | Path) -> list[Path]:
     return pictures
 
 
-def _as_rgb(picture: Pillow.Image) -> Image:
+def as_rgb(picture: Pillow.Image) -> Image:
+    """A picture of any mode as uint8 [H, W, 3], RGB; an alpha channel is dropped.
+
+    Raises:
+        InputError: its pixels are floating-point numbers.
+    """
     if picture.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips at 255
         deep = np.asarray(picture).astype(np.int64).clip(0, 65535)
         return np.repeat((deep // 257).astype(np.uint8)[..., None], 3, axis=2)

@@ -88,7 +88,7 @@ def open_engine(
 
 
 def _open(name: str, model: Darknet, options: EngineOptions) -> Engine:
-    module = importlib.import_module(f"utils.backends.{ENGINES[name].module}")
+    module = importlib.import_module(f"{__package__}.{ENGINES[name].module}")
     engine: Engine = getattr(module, ENGINES[name].class_name)(model, options)
     return engine
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from import_param import DataSet, Runtime
 from utils.backends.base import Engine, EngineOptions
 from utils.backends.registry import open_engine
@@ -11,8 +13,10 @@ from utils.data.calibration import sample_images
 CALIBRATION_BATCH = 8  # photos that go through the network at once while int8's ranges are taken
 
 
-def open_runtime(network: Network, batch: int, runtime: Runtime) -> Engine:
-    """Open a network on an engine, to run `batch` images at once.
+def open_runtime(
+    network: Network, batch: int, runtime: Runtime, report: Callable[[str], None] = print
+) -> Engine:
+    """Open a network on an engine, to run `batch` images at once; `report` gets a line of `auto`.
 
     Raises:
         InputError: the library is not installed or cannot compute in that precision, or there are
@@ -30,4 +34,4 @@ def open_runtime(network: Network, batch: int, runtime: Runtime) -> Engine:
     options = EngineOptions(
         network.size, runtime.precision, batch, runtime.threads, calibration=calibration
     )
-    return open_engine(runtime.backend, network.model, options)
+    return open_engine(runtime.backend, network.model, options, report)
