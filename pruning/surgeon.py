@@ -154,6 +154,15 @@ def _resolve(plan: Plan) -> _Cut:
     return _Cut(trimmed.netdef, trimmed.groups.layer_masks(keep), old)
 
 
+def cut_netdef(plan: Plan) -> NetDef:
+    """The definition of the network without what `plan` leaves out.
+
+    Raises:
+        ValueError: the plan's mask is not one of this network, or takes all channels of a layer.
+    """
+    return _narrowed(_resolve(plan))
+
+
 def cut(model: Darknet, plan: Plan) -> Darknet:
     """The network without what `plan` leaves out, in tensors of its own.
 
@@ -265,8 +274,11 @@ def carry_optimizer_(
         target = parameters[mover.names[name]]
         for key, value in old.state.get(parameter, {}).items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
-                value = mover({name: value})[mover.names[name]]
-            new.state[target][key] = copy.deepcopy(value)
+                moved = mover({name: value})[mover.names[name]]
+                # Fused optimizers walk through memory, so that must be laid out as the parameter's.
+                new.state[target][key] = torch.empty_like(target).copy_(moved)
+            else:
+                new.state[target][key] = copy.deepcopy(value)
 
 
 def _parts(kind: str) -> tuple[str, ...]:

@@ -69,11 +69,11 @@ def expect_same_run(names: tuple[str, str]) -> None:
     assert one.netdef == other.netdef
     for first, second in (
         (one.model, other.model),
-        (one.training["model"], other.training["model"]),
+        (one.training.model, other.training.model),
     ):
         for name, tensor in first.items():
             assert torch.equal(tensor, second[name]), name
-    states = [c.training["optimizer"]["state"] for c in (one, other)]
+    states = [c.training.optimizer["state"] for c in (one, other)]
     for number, state in states[0].items():
         for key, value in state.items():
             assert torch.equal(torch.as_tensor(value), torch.as_tensor(states[1][number][key]))
@@ -106,7 +106,7 @@ def test_a_sparse_run_ends_with_zeros_pictures_and_a_percent(
     zeros = float((sizes == 0).float().mean())
     assert zeros > 0 and zeros <= float(rows[-1]["sparsity/below 0.01"]) + 1e-6
     last, best = (read_checkpoint(f"weights/sparse/{name}.pt") for name in ("last", "best"))
-    assert last.training["epoch"] == best.training["epoch"] == 4  # the sparsest, not mAP's
+    assert last.training.epoch == best.training.epoch == 4  # the sparsest, not mAP's
 
 
 @pytest.mark.parametrize("step", ["proximal", "subgradient"])

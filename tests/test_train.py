@@ -166,8 +166,8 @@ def test_best_is_an_epoch_that_was_measured(project: Path) -> None:
     train.main(flags("--name", "rare", "--eval_every", "2", epochs=3))
     measured = [float(row["mAP/mAP@.5"]) for row in figures("runs/rare/metrics.csv")[1:]]
     best = read_checkpoint("weights/rare/best.pt").training
-    assert best["epoch"] == 2 + measured.index(max(measured))
-    assert best["best"] == pytest.approx(max(measured))
+    assert best and best.epoch == 2 + measured.index(max(measured))
+    assert best.best == pytest.approx(max(measured))
 
 
 def test_boxes_thinner_than_a_tenth_of_a_pixel_make_no_anchor_of_width_0(project: Path) -> None:
@@ -212,9 +212,9 @@ def test_early_stop_freezing_and_accumulation(
     first = read_checkpoint("weights/calm/best.pt").netdef
     assert len(first.layers) == 7
     last = read_checkpoint("weights/calm/last.pt")
-    assert last.training["epoch"] < 9
+    assert last.training.epoch < 9
     bn = "layers.1.bn.num_batches_tracked"
-    assert last.training["model"][bn] == 0  # frozen layers take no statistics
+    assert last.training.model[bn] == 0  # frozen layers take no statistics
 
 
 @pytest.mark.parametrize(

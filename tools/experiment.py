@@ -92,7 +92,10 @@ class Step:
 
         if not self.result.is_file():
             return False
-        return not self.epochs or read_checkpoint(self.result).training["epoch"] == self.epochs
+        if not self.epochs:
+            return True
+        training = read_checkpoint(self.result).training
+        return training is not None and training.epoch == self.epochs
 
     def command(self) -> list[str]:
         """What to run: from the start, or where a training was stopped, on from there."""

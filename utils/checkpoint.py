@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Interval, MaxLen, MinLen, Predicate
 from torch import Tensor
 
-from import_param import PruneSettings, TrainedNetwork, TrainSettings
+from import_param import PruneSettings, RunName, TrainedNetwork, TrainSettings
 from models import netdef as cfg_files
 from models.darknet import Darknet, shapes, stride
 from models.netdef import NetDef
 from models.weights import fill_, read_weights, torchvision_trunk, write_weights
 from utils.data.definition import read_names
 from utils.errors import InputError
-from utils.files import atomic, require_file, write_text
+from utils.files import atomic, write_text
+from utils.schema import structured
+from utils.tensor_files import PlainTensor, read_tensors
 from utils.version import VERSION
 
 FORMAT = 1
 CHECKPOINT_SUFFIXES = (".pt", ".pth")  # of what torch.save wrote
-PARTS = {"cfg": str, "names": list, "model": dict, "settings": dict, "training": dict}
+
+Step = Annotated[int, Interval(ge=0, le=2**53)]  # of a training: a count
+
+
+def _is_class_name(name: str) -> bool:
+    """Whether it may stand in a .names file."""
+    lone_halves = any("\ud800" <= character <= "\udfff" for character in name)
+    return name.splitlines() == [name.strip()] and not lone_halves
+
+
+ClassName = Annotated[str, Predicate(_is_class_name), "a line of text"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +58,55 @@ class Network:
 
 
 @dataclass(frozen=True, eq=False)
+class TrainingState:
+    """What going on with a training needs beside the network to use.
+
+    Attributes:
+        epoch: epochs done.
+        best: the highest mAP@.5 so far; -1 before the first evaluation.
+        stale: evaluations since then.
+        run: its name.
+        model: the weights as they train; those to use are their running mean.
+        optimizer: its state dict.
+        schedule: of the learning rate, its state dict.
+        averaged: steps that the running mean has followed.
+        pruning: the state of pruning while training.
+    """
+
+    epoch: Step
+    best: Annotated[float, Ge(-1)]
+    stale: Step
+    run: Annotated[RunName, MinLen(1)]
+    model: dict[str, PlainTensor]
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any]
+    averaged: Step
+    pruning: dict[str, Any] | None = None
+
+    def values(self) -> dict[str, Any]:
+        """What a checkpoint holds of it."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @staticmethod
+    def read(values: Mapping[str, Any], path: str) -> TrainingState | None:
+        """Of what a checkpoint holds; None where that is not of a training.
+
+        Raises:
+            InputError: an entry is missing, not of its kind or out of range.
+        """
+        if "optimizer" not in values:
+            return None
+        values = dict(values)
+        if "gradual" in values:  # before 0.2.0
+            values["pruning"] = values.pop("gradual")
+        if isinstance(best := values.get("best"), float) and math.isnan(
+            best
+        ):  # nothing to validate on
+            values["best"] = -1.0
+        return structured(TrainingState, values, f"{path}: training")
+
+
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
     """What `save_checkpoint` wrote, on the CPU.
 
@@ -53,16 +116,38 @@ class Checkpoint:
         model: the weights to use, a state dict.
         settings: what the run was started with, by group; `utils.settings.restore` makes settings
             of them, also of those that older versions wrote.
-        training: what going on with the training needs: tensors and plain values.
+        training: what going on with the training needs; None for what is not of a training.
         version: of the project that wrote it; empty before 0.2.0.
+        path: the file, for messages.
     """
 
     netdef: NetDef
     names: tuple[str, ...]
     model: Mapping[str, Tensor]
     settings: Mapping[str, Any]
-    training: Mapping[str, Any]
+    training: TrainingState | None
     version: str
+    path: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class _Content:
+    """What the file of a checkpoint is to hold."""
+
+    format: Annotated[int, Interval(ge=FORMAT, le=FORMAT)]
+    cfg: str
+    names: Annotated[tuple[ClassName, ...], MaxLen(100_000)]
+    model: dict[str, PlainTensor]
+    settings: Annotated[dict[str, Any], MaxLen(100)]
+    training: dict[str, Any]
+    version: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class _StateDict:
+    """What the file of a state dict is to hold."""
+
+    tensors: dict[str, PlainTensor]
 
 
 def choose_device(name: str) -> torch.device:
@@ -88,9 +173,11 @@ def save_checkpoint(
     names: Sequence[str],
     model: Mapping[str, Tensor],
     settings: TrainSettings | PruneSettings,
-    training: Mapping[str, Any],
+    training: TrainingState | Mapping[str, Any],
 ) -> None:
     """Write a checkpoint that opens alone; `Checkpoint` tells its parts.
+
+    training: of a network that does not train, what people may want to know.
 
     Raises:
         InputError: it cannot be written.
@@ -102,7 +189,7 @@ def save_checkpoint(
         "names": list(names),
         "model": dict(model),
         "settings": asdict(settings),
-        "training": dict(training),
+        "training": training.values() if isinstance(training, TrainingState) else dict(training),
     }
     with atomic(path) as temporary:
         try:
@@ -119,34 +206,25 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     Raises:
         InputError: the file cannot be read, or is any other file.
     """
-    content = _torch_load(path)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    return _checkpoint(read_tensors(path), str(path))
+
+
+def _checkpoint(content: Any, path: str) -> Checkpoint:
+    """What a file holds, checked."""
+    number = content.get("format") if isinstance(content, dict) else None
+    if not isinstance(number, int) or number != FORMAT:
         raise InputError(f"{path}: expected a checkpoint of this project (format {FORMAT})")
-    for name, kind in PARTS.items():
-        if not isinstance(content.get(name), kind):
-            raise InputError(f"{path}: expected {name!r} to be a {kind.__name__}")
-    if not all(isinstance(value, Tensor) for value in content["model"].values()):
-        raise InputError(f"{path}: expected 'model' to hold tensors")
+    checked = structured(_Content, content, path)
+    netdef = cfg_files.parse(checked.cfg, f"{path} (its cfg)")
     return Checkpoint(
-        cfg_files.parse(content["cfg"], f"{path} (its cfg)"),
-        tuple(content["names"]),
-        content["model"],
-        content["settings"],
-        content["training"],
-        content.get("version", ""),
+        netdef,
+        checked.names,
+        checked.model,
+        checked.settings,
+        TrainingState.read(checked.training, path),
+        checked.version,
+        path,
     )
-
-
-def _torch_load(path: str | Path) -> Any:
-    require_file(path)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except Exception as error:  # of any kind, where bytes are damaged
-        raise InputError(
-            f"{path}: damaged, or not a file of tensors that torch.save wrote"
-        ) from error
 
 
 def read_pretrained(path: str | Path, netdef: NetDef) -> tuple[dict[str, Tensor], NetDef]:
@@ -166,12 +244,13 @@ def read_pretrained(path: str | Path, netdef: NetDef) -> tuple[dict[str, Tensor]
     """
     if Path(path).suffix not in CHECKPOINT_SUFFIXES:
         return read_weights(path, netdef)[0], netdef
-    content = _torch_load(path)
+    content = read_tensors(path)
     if isinstance(content, dict) and "format" in content:
-        checkpoint = read_checkpoint(path)
+        checkpoint = _checkpoint(content, str(path))
         return dict(checkpoint.model), _with_heads_of(netdef, checkpoint.netdef)
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         raise InputError(f"{path}: expected a checkpoint, or a state dict of names with tensors")
+    structured(_StateDict, {"tensors": dict(content)}, str(path))
     with torch.device("meta"):
         skeleton = Darknet(netdef)
     return torchvision_trunk(content, skeleton, path), netdef

@@ -10,20 +10,18 @@ import contextlib
 import dataclasses
 import io
 import json
-import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, cast
 
 import tyro
-from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt, Predicate
-from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from import_param import PruneSettings, Pruning
 from utils.errors import InputError
 from utils.files import write_text
+from utils.schema import check_fields, check_kinds, fields
 from utils.version import VERSION
 
 S = TypeVar("S")
@@ -97,8 +95,7 @@ def check(settings: object) -> None:
     """
     _check_kinds(settings)
     for group in _groups(settings):
-        for name, value, kind in _values(group):
-            _check_range(name, value, kind)
+        check_fields(group)
         if hasattr(group, "check"):
             try:
                 group.check()
@@ -144,90 +141,13 @@ def _groups(settings: Any) -> list[Any]:
     return [getattr(settings, field.name) for field in dataclasses.fields(settings)]
 
 
-def _values(group: Any) -> Iterator[tuple[str, Any, Any]]:
-    """The name, value and type of each setting of a group."""
-    kinds = get_type_hints(type(group), include_extras=True)
-    for field in dataclasses.fields(group):
-        yield field.name, getattr(group, field.name), kinds[field.name]
-
-
 def _check_kinds(settings: object) -> None:
     for group in _groups(settings):
-        for name, value, kind in _values(group):
-            try:
-                check_type(value, kind, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
-            except TypeCheckError:
-                raise InputError(f"{name}={value!r}: expected {_kind_name(kind)}") from None
-
-
-def _kind_name(kind: Any) -> str:
-    if get_origin(kind) is Annotated:
-        kind = get_args(kind)[0]
-    return kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
-
-
-def _check_range(name: str, value: Any, kind: Any) -> None:
-    if isinstance(value, tuple):
-        for item in value:
-            _check_range(name, item, get_args(kind)[0])
-        return
-    if isinstance(value, float) and not math.isfinite(value):
-        raise InputError(f"{name}={value!r}: expected a finite number")
-    limits = _limits(kind)
-    if not all(_holds(limit, value) for limit in limits):
-        raise InputError(f"{name}={value!r}: expected {_wanted(limits)}")
-
-
-def _limits(kind: Any) -> list[Any]:
-    """The limits in an annotated type, and where they need words, these as a string."""
-    metadata = get_args(kind)[1:] if get_origin(kind) is Annotated else ()
-    return [
-        limit
-        for item in metadata
-        for limit in (item if isinstance(item, GroupedMetadata) else [item])
-    ]
-
-
-def _holds(limit: Any, value: Any) -> bool:
-    match limit:
-        case Ge(ge=least):
-            return bool(value >= least)
-        case Gt(gt=below):
-            return bool(value > below)
-        case Le(le=most):
-            return bool(value <= most)
-        case Lt(lt=above):
-            return bool(value < above)
-        case Predicate(func=holds):
-            return bool(holds(value))
-    return True
-
-
-def _wanted(limits: Sequence[Any]) -> str:
-    """The limits in words: `from 0 to below 1`."""
-    words = [limit for limit in limits if isinstance(limit, str)]
-    if words:
-        return str(words[0])
-    low, high = "", ""
-    for limit in limits:
-        match limit:
-            case Ge(ge=least):
-                low = f"from {least:g}"
-            case Gt(gt=below):
-                low = f"above {below:g}"
-            case Le(le=most):
-                high = f"to {most:g}"
-            case Lt(lt=above):
-                high = f"to below {above:g}"
-    if low and high:
-        return f"{low} {high}"
-    return low.replace("from", "at least").replace("above", "more than") + high.replace(
-        "to", "at most"
-    )
+        check_kinds(group)
 
 
 def _refuse_renamed(settings: object, names: frozenset[str]) -> None:
-    own = {name for group in _groups(settings) for name, _, _ in _values(group)}
+    own = {name for group in _groups(settings) for name, _, _ in fields(group)}
     for old, new in RENAMED.items():
         if old in names and new in own:  # other scripts never had it
             raise InputError(f"--{old}: is called --{new} now")

@@ -9,12 +9,17 @@ from typing import Any
 
 import torch
 
+from import_param import Share, Whole
 from models import netdef as cfg_files
 from models.darknet import Darknet
+from models.netdef import NetDef
 from pruning.iterative.state import PruningState
 from pruning.iterative.targets import PruningTarget
-from pruning.surgeon import Plan, carry_optimizer_, cut, transfer
+from pruning.residual_blocks import residual_blocks
+from pruning.surgeon import Plan, carry_optimizer_, cut, cut_netdef, transfer
 from utils.errors import InputError
+from utils.schema import structured
+from utils.tensor_files import PlainTensor
 from utils.training.loop import Trainer
 
 
@@ -120,15 +125,56 @@ class CutSchedule:
         self.dead, self.reached = state["dead"], state["reached"]
 
 
-def read_state(training: Mapping[str, Any]) -> dict[str, Any]:
-    """The state of iterative pruning in a checkpoint, which before 0.2.0 had other keys."""
-    state = training.get("pruning") or _with_new_keys(training.get("gradual") or {})
-    return dict(state)
+@dataclass(frozen=True, eq=False)
+class _StoredCuts:
+    """What `CutSchedule.as_state` is to hold."""
+
+    original_cfg: str
+    keep: PlainTensor
+    blocks: tuple[Whole, ...]
+    dead: Share
+    reached: bool
+    target: dict[str, Any]
+
+
+def read_state(stored: Mapping[str, Any] | None, present: NetDef, place: str) -> dict[str, Any]:
+    """The state of iterative pruning in a checkpoint, which before 0.2.0 had other keys.
+
+    Args:
+        stored: what the checkpoint has of it.
+        present: the checkpoint's network, which the cuts so far have come to.
+        place: of the checkpoint, for messages.
+
+    Raises:
+        InputError: it is of no such pruning, or of that of another network.
+    """
+    if stored is None:
+        raise InputError(f"{place}: expected the state of pruning while training")
+    state = _with_new_keys(stored)
+    cuts = structured(_StoredCuts, state, place)
+    original = cfg_files.parse(cuts.original_cfg, f"{place}.original_cfg")
+    blocks = {block.shortcut for block in residual_blocks(original)}
+    is_mask = cuts.keep.dtype == torch.bool and cuts.keep.ndim == 1
+    try:
+        if not is_mask or not blocks >= set(cuts.blocks):
+            raise ValueError("expected a mask of channels, and blocks that may go")
+        left = cut_netdef(Plan(original, cuts.keep.numpy(), cuts.blocks))
+    except ValueError as error:
+        raise InputError(f"{place}: {error}") from None
+    if _widths(left) != _widths(present):
+        raise InputError(f"{place}: expected the cuts that make the checkpoint's network")
+    return state
+
+
+def _widths(netdef: NetDef) -> list[str | None]:
+    """Of convolutions and shortcuts, which cuts take or keep."""
+    kinds = ("convolutional", "shortcut")
+    return [layer.options.get("filters") for layer in netdef.layers if layer.kind in kinds]
 
 
 def _with_new_keys(old: Mapping[str, Any]) -> dict[str, Any]:
     state = {OLD_KEYS.get(key, key): value for key, value in old.items()}
-    if "target" in state:
+    if isinstance(state.get("target"), Mapping):
         state["target"] = {OLD_KEYS.get(key, key): v for key, v in state["target"].items()}
     return state
 

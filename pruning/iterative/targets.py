@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
+
+from annotated_types import Len
 
 from import_param import Pruning
 from models.darknet import Darknet
@@ -16,7 +18,12 @@ from pruning.importance import Importance, gamma
 from pruning.iterative.state import PruningState
 from pruning.latency.meter import LatencyMeter
 from pruning.latency.options import SearchOptions
-from pruning.latency.predictor import Coefficients, LatencyPredictor, fit_predictor
+from pruning.latency.predictor import (
+    UNFITTED,
+    Coefficients,
+    LatencyPredictor,
+    fit_predictor,
+)
 from pruning.latency.search import (
     LatencyResult,
     LatencySearch,
@@ -31,6 +38,7 @@ from pruning.strategies import STRATEGIES
 from pruning.surgeon import Plan, cut
 from pruning.targets import Measure, cut_shares, deviation_note, target_measure
 from utils.errors import InputError
+from utils.schema import shown, structured
 
 TIMING = SearchOptions(timing_rounds=20)  # rounds in which it is timed beside the original one
 MAX_SHARE = 0.999  # a share to cut is below 1, even if all channels are dead
@@ -200,21 +208,20 @@ class BudgetTarget:
                 take so little.
         """
         budget = LatencyTarget(settings.target_ms, settings.target_speedup)
+        stored = _StoredTimes.read(state) if state else None
         conditions, coefficients = meter.conditions.as_text(), None
         original = Darknet(netdef).eval()
-        if not state:
+        if not stored:
             _expect_slower(original, budget, meter)
-        elif state["conditions"] == conditions:
-            coefficients = Coefficients.of(state["coefficients"])
+        elif stored.conditions == conditions:
+            coefficients = Coefficients.of(stored.coefficients)
         else:
-            tell(
-                f"note: cuts were timed with {state['conditions']}; now they are with {conditions}"
-            )
+            tell(f"note: cuts were timed with {stored.conditions}; now they are with {conditions}")
         path = Path(settings.latency_table or meter.table_path)
         predictor = fit_predictor(
             original, netdef.size, meter, path, tell, settings.round_to, coefficients
         )
-        results = [LatencyResult(**result) for result in state["results"]] if state else []
+        results = list(stored.results) if stored else []
         target = BudgetTarget(budget, settings, original, meter, predictor, results)
         if not state:
             target._expect_possible()
@@ -298,6 +305,27 @@ class BudgetTarget:
         asked = self.budget.ms(before)
         if least > asked:
             raise too_fast(self.original.netdef, asked, least)
+
+
+@dataclass(frozen=True)
+class _StoredTimes:
+    """What `BudgetTarget.as_state` is to hold."""
+
+    conditions: dict[str, str]
+    coefficients: Annotated[tuple[float, ...], Len(len(UNFITTED.vector), len(UNFITTED.vector))]
+    results: tuple[LatencyResult, ...]
+
+    @staticmethod
+    def read(state: Mapping[str, Any]) -> _StoredTimes:
+        """Of a checkpoint."""
+        place = "the checkpoint's latencies"
+        results = state.get("results")
+        if not isinstance(results, list) or not all(isinstance(r, dict) for r in results):
+            raise InputError(f"{place}: results={shown(results)}: expected a list of dicts")
+        read = [structured(LatencyResult, result, place) for result in results]
+        if not all(min(result.before, result.asked, result.measured) > 0 for result in read):
+            raise InputError(f"{place}: expected milliseconds above 0")
+        return structured(_StoredTimes, {**state, "results": read}, place)
 
 
 def _times(networks: Sequence[Darknet], meter: LatencyMeter) -> list[float]:

@@ -198,13 +198,19 @@ def _schedule(
         )
     epochs, cut_epochs = settings.training.epochs, settings.sparsity.cut_epochs
     check_cut_epochs(cut_epochs, epochs)
-    state = read_state(checkpoint.training) if checkpoint else None
+    state = _stored(checkpoint) if checkpoint else None
     original = cfg_files.parse(state["original_cfg"], netdef.net.path) if state else netdef
     target = _target(settings, original, state["target"] if state else None)
     schedule = CutSchedule(target, epochs, cut_epochs, PruningState.uncut(original))
     if state:
         schedule.load_state_(state)
     return schedule
+
+
+def _stored(checkpoint: Checkpoint) -> dict[str, Any]:
+    assert checkpoint.training
+    place = f"{checkpoint.path}: training.pruning"
+    return read_state(checkpoint.training.pruning, checkpoint.netdef, place)
 
 
 def _target(

@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from import_param import TrainSettings
 from models.netdef import NetDef
 from tests.pruning.nets import config
 from tools.experiment import MAIN_CUT, Reproduce, Step, in_order, plan_rows, run_steps
-from utils.checkpoint import save_checkpoint
+from utils.checkpoint import TrainingState, save_checkpoint
 from utils.errors import InputError
 
 # Stands for train.py: notes its flags, and leaves the checkpoint that it was told to copy.
@@ -36,9 +35,8 @@ def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def checkpoint(path: Path, epoch: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_checkpoint(
-        path, config("yolov3-lite"), ("a",), {}, TrainSettings(), {"epoch": torch.tensor(epoch)}
-    )
+    training = TrainingState(epoch, 0.0, 0, "x", {}, {}, {}, 0)
+    save_checkpoint(path, config("yolov3-lite"), ("a",), {}, TrainSettings(), training)
 
 
 def settings(seeds: int = 2, dense_epochs: int = 0) -> Reproduce:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from import_param import Training
@@ -32,7 +33,8 @@ class Progress:
         less of them is gone.
         """
         better = shrinking or mean_ap > self.best
-        self.best = mean_ap if better else self.best
+        if better and not math.isnan(mean_ap):  # of validation photos without objects
+            self.best = mean_ap
         self.stale = 0 if better else self.stale + 1
         return better
 

@@ -10,9 +10,16 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from import_param import TrainSettings
-from utils.checkpoint import Checkpoint, read_checkpoint, save_checkpoint, write_pair
+from utils.checkpoint import (
+    Checkpoint,
+    TrainingState,
+    read_checkpoint,
+    save_checkpoint,
+    write_pair,
+)
 from utils.errors import InputError
 from utils.settings import restore as restore_settings
+from utils.training.fit import load_
 from utils.training.loop import Trainer
 from utils.training.progress import Progress
 from utils.training.runs import Run
@@ -33,12 +40,12 @@ def resume(settings: TrainSettings, flags: Set[str]) -> tuple[TrainSettings, Che
     if not path:
         return settings, None
     checkpoint = read_checkpoint(path)
-    if "optimizer" not in checkpoint.training:
+    if not checkpoint.training:
         raise InputError(f"resume={path!r}: expected a last.pt or best.pt of a training")
     stored = restore_settings(TrainSettings, checkpoint.settings)
     used = _on_this_machine(stored, settings)
     _expect_used(settings, used, flags)
-    print(f"resume {path} after epoch {checkpoint.training['epoch']}, its settings used")
+    print(f"resume {path} after epoch {checkpoint.training.epoch}, its settings used")
     return used, checkpoint
 
 
@@ -89,15 +96,15 @@ def save(
         better: whether this epoch is the best so far.
     """
     netdef = trainer.model.netdef
-    training = {
+    training = TrainingState(
         **asdict(progress),
-        "run": run.name,
-        "model": trainer.model.state_dict(),
-        "optimizer": trainer.optimizer.state_dict(),
-        "schedule": trainer.schedule.state_dict(),
-        "averaged": int(trainer.mean.n_averaged),
-        "pruning": pruning,
-    }
+        run=run.name,
+        model=trainer.model.state_dict(),
+        optimizer=trainer.optimizer.state_dict(),
+        schedule=trainer.schedule.state_dict(),
+        averaged=int(trainer.mean.n_averaged),
+        pruning=None if pruning is None else dict(pruning),
+    )
     paths = [run.weights / "last.pt"]
     if better:
         paths.append(run.weights / "best.pt")
@@ -107,13 +114,14 @@ def save(
 
 
 def restore_(trainer: Trainer, checkpoint: Checkpoint | None) -> Progress:
-    """Put a checkpoint's state into the trainer; how far it had come."""
+    """Put a checkpoint's state into the trainer; how far it had come.
+
+    Raises:
+        InputError: it is not of this network and these settings.
+    """
     if not checkpoint:
         return Progress()
     training = checkpoint.training
-    trainer.model.load_state_dict(training["model"])
-    trainer.averaged.load_state_dict(checkpoint.model)
-    trainer.mean.n_averaged.fill_(training["averaged"])
-    trainer.optimizer.load_state_dict(training["optimizer"])
-    trainer.schedule.load_state_dict(training["schedule"])
-    return Progress(training["epoch"], training["best"], training["stale"])
+    assert training
+    load_(trainer, checkpoint.model, training, checkpoint.path)
+    return Progress(training.epoch, training.best, training.stale)

@@ -41,7 +41,8 @@ def open_run(settings: TrainSettings, checkpoint: Checkpoint | None) -> Run:
         InputError: see `new_run`.
     """
     if checkpoint:
-        return Run(checkpoint.training["run"])
+        assert checkpoint.training
+        return Run(checkpoint.training.run)
     stems = (Path(path).stem for path in (settings.model.cfg, settings.data.data))
     run = new_run(settings.training.name, "-".join(stems))
     save_settings(settings, run.folder / "settings.json")

@@ -193,7 +193,9 @@ def test_the_state_comes_back() -> None:
 
 def test_a_state_of_before_0_2_is_read_under_its_old_keys() -> None:
     cuts = schedule(0.6, cuts=(2, 5, 9))
-    assert cuts.plan(2, model(), dead=0.3)
+    plan = cuts.plan(2, model(), dead=0.3)
+    assert plan
+    present = cut(model(), plan).netdef
     new = cuts.as_state()
     old = {
         "cfg": new["original_cfg"],
@@ -203,13 +205,49 @@ def test_a_state_of_before_0_2_is_read_under_its_old_keys() -> None:
         "met": new["reached"],
         "aim": {"about": {}, "calibration": [1.0], "timings": []},
     }
-    read = read_state({"gradual": old})
+    read = read_state(old, present, "a.pt")
     assert read.keys() == new.keys()
     assert read["target"] == {"conditions": {}, "coefficients": [1.0], "results": []}
     again = schedule(0.6, cuts=(2, 5, 9))
     again.load_state_(read)
     assert again.state.plan.equals(cuts.state.plan)
-    assert read_state({"pruning": new}) == new and read_state({"gradual": None}) == {}
+    assert read_state(new, present, "a.pt") == new
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "message"),
+    [
+        ("keep", torch.ones(3), "expected a mask of channels"),
+        ("keep", torch.ones(3, dtype=torch.bool), "expected a mask of .* units, found .3,."),
+        ("keep", torch.ones(2, 3, dtype=torch.bool), "expected a mask of channels"),
+        ("keep", [True], "keep=.*: expected Tensor"),
+        ("blocks", [2**70], "blocks=.*: expected an integer of at most 64 bits"),
+        ("blocks", [0], "blocks that may go"),
+        ("blocks", "all", "blocks='all': expected tuple"),
+        ("dead", float("nan"), "dead=nan: expected a finite number"),
+        ("reached", 5, "reached=5: expected bool"),
+        ("target", None, "target=None: expected dict"),
+        ("original_cfg", "[net]", "original_cfg"),
+        ("original_cfg", b"[net]", "original_cfg=.*: expected str"),
+    ],
+)
+def test_a_state_that_cannot_be_is_refused(entry: str, value: object, message: str) -> None:
+    state = schedule(0.6, cuts=(2, 5, 9)).as_state()
+    with pytest.raises(InputError, match=rf"^a\.pt: .*{message}|^a\.pt.{message}"):
+        read_state(state | {entry: value}, model().netdef, "a.pt")
+    del state[entry]
+    with pytest.raises(InputError, match=rf"a\.pt: '{entry}' is missing"):
+        read_state(state, model().netdef, "a.pt")
+
+
+def test_a_state_is_of_the_network_that_it_came_to() -> None:
+    cuts, network = schedule(0.6, cuts=(2, 5, 9)), model()
+    plan = cuts.plan(2, network, dead=0.3)
+    assert plan
+    with pytest.raises(InputError, match="expected the cuts that make the checkpoint's network"):
+        read_state(cuts.as_state(), network.netdef, "a.pt")
+    with pytest.raises(InputError, match="expected the state of pruning"):
+        read_state(None, network.netdef, "a.pt")
 
 
 @pytest.mark.parametrize("epochs", [(5, 2), (2, 2), (2, 30)])
