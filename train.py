@@ -28,6 +28,7 @@ def main(argv: list[str] | None = None) -> None:
 
     settings, checkpoint = resume(settings, given(argv))
     device = choose_device(settings.model.device)
+    report.check_address(settings.monitoring)
     torch.manual_seed(settings.training.seed)
 
     training_photos, validation_photos = open_splits(settings.data)

@@ -228,6 +228,7 @@ def test_early_stop_freezing_and_accumulation(
         (["--device", "gpu"], "device='gpu'"),
         (["--freeze", "99"], "freeze=99: expected at most 7"),
         (["--resume", "no.pt"], "no.pt: cannot be read"),
+        (["--visdom", "--visdom_url", "ftp://x"], "visdom address 'ftp://x': expected something"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(

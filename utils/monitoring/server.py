@@ -12,11 +12,12 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from utils.errors import InputError
@@ -208,11 +209,23 @@ def _free_port(first: int) -> int:
 def serve(port: int, data: Path, static: Path, owned: bool) -> None:
     """Run Visdom's server in this process until it is ended.
 
+    It answers this machine alone, and of what a browser asks for only what our own page does (see
+    `is_own`): Visdom's handlers, websockets' among them, take whatever any page sends.
+
     `visdom.server`'s own command first downloads the page's scripts, and crashes where it cannot;
     this one answers at once, while a thread completes the page.
     """
+    from tornado.httputil import HTTPServerRequest
+    from tornado.web import ErrorHandler
     from visdom.server import app, run_server
 
+    class Application(app.Application):
+        def find_handler(self, request: HTTPServerRequest, **options: Any) -> Any:
+            if is_own(request.headers.get_list("Host"), request.headers.get_list("Origin")):
+                return super().find_handler(request, **options)
+            return self.get_handler_delegate(request, ErrorHandler, {"status_code": 403})
+
+    vars(run_server)["Application"] = Application
     # Without autoreload=False it would restart at every change of a file that it has imported.
     app.tornado_settings.update(static_path=static, template_path=static, autoreload=False)
     if owned:
@@ -222,6 +235,30 @@ def serve(port: int, data: Path, static: Path, owned: bool) -> None:
     sys.argv = ["visdom", "-port", str(port), "-env_path", str(data), "-bind_local"]
     sys.argv += ["-logging_level", "WARNING"]
     run_server.main()
+
+
+def is_own(hosts: Sequence[str], origins: Sequence[str]) -> bool:
+    """Whether a request comes from our own page, or from a program on this machine.
+
+    A browser says in `Origin` which page sends; one of another server is refused. A page whose name
+    was made to mean 127.0.0.1 (DNS rebinding) has that name in `Host`, too. A tunnel may lead here
+    from another port, so ports do not count, but those of host and origin are the same.
+
+    >>> is_own(["localhost:8097"], ["http://localhost:8097"]), is_own(["127.0.0.1:8097"], [])
+    (True, True)
+    >>> is_own(["evil.com:8097"], []), is_own(["localhost:8097"], ["http://evil.com"])
+    (False, False)
+    """
+    if len(hosts) != 1 or len(origins) > 1:
+        return False
+    try:
+        local = urlsplit(f"http://{hosts[0]}").hostname in LOCAL
+    except ValueError:
+        return False
+    return local and all(
+        origin.lower() in (f"http://{hosts[0]}".lower(), f"https://{hosts[0]}".lower())
+        for origin in origins
+    )
 
 
 def _end_with_owner() -> None:

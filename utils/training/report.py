@@ -7,11 +7,12 @@ from pathlib import Path
 
 from terminaltables import AsciiTable
 
-from import_param import TrainedNetwork, TrainSettings
+from import_param import Monitoring, TrainedNetwork, TrainSettings
 from utils.checkpoint import load_network
 from utils.data.datasets import ValidationDataset
 from utils.evaluation.metrics import Metrics, format_metrics
 from utils.monitoring.monitor import Monitor
+from utils.monitoring.server import Address
 from utils.structures import Detections, Image
 from utils.training.batches import TrainingBatches, ValidationBatches
 from utils.training.progress import Progress
@@ -22,6 +23,12 @@ from utils.visualization.metrics_plots import plot_confusion, plot_precision_rec
 EXAMPLES = 8  # validation photos that are shown with their detections
 LOWEST_SCORE = 0.25  # of a detection that is drawn
 COLUMNS = 4  # of pictures beside each other
+
+
+def check_address(settings: Monitoring) -> None:
+    """Refuse an address that is none before any work, and before a name is taken."""
+    if settings.visdom:
+        Address.parse(settings.visdom_url)
 
 
 def open_monitor(run: Run, settings: TrainSettings, progress: Progress) -> Monitor:

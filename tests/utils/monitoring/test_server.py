@@ -1,13 +1,16 @@
 """Our own server: it starts where others are, without a network, and it ends."""
 
+import json
 import socket
 import sys
 import urllib.request
+from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
-from utils.monitoring.server import Address, answers, start
+from utils.monitoring.server import Address, answers, is_own, start
 
 
 def test_it_starts_beside_another_program_without_a_network_and_ends(
@@ -34,6 +37,79 @@ def test_it_starts_beside_another_program_without_a_network_and_ends(
         server.stop()
     assert server.process.poll() is not None
     assert not answers(server.address, timeout=0.5)
+
+
+WEBSOCKET = {
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version": "13",
+}
+
+
+def status(address: Address, method: str, path: str, body: str = "", **headers: str) -> int:
+    connection = HTTPConnection(address.host, address.port, timeout=5)
+    try:
+        connection.request(method, path, body, headers)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
+    server = start(Address("http", "127.0.0.1", 8097), tmp_path_factory.mktemp("data"), keep=False)
+    yield server.address
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "welcome"),
+    [
+        ("127.0.0.1:{port}", None, True),  # a program
+        ("localhost:{port}", "http://localhost:{port}", True),  # our own page
+        ("localhost:9000", "http://localhost:9000", True),  # through a tunnel
+        ("[::1]:{port}", "http://[::1]:{port}", True),
+        ("127.0.0.1:{port}", "http://evil.example", False),  # a page in the user's browser
+        ("127.0.0.1:{port}", "http://localhost:3000", False),  # one of another server here
+        ("127.0.0.1:{port}", "null", False),  # a sandboxed frame
+        ("127.0.0.1:{port}", "", False),
+        ("evil.example:{port}", None, False),  # a name that was made to mean 127.0.0.1
+        ("evil.example:{port}", "http://evil.example:{port}", False),
+        ("127.0.0.1.evil.example", None, False),
+        ("[::1", None, False),
+        ("", None, False),
+    ],
+)
+def test_only_our_page_and_programs_here_are_served(
+    host: str, origin: str | None, welcome: bool, served: Address
+) -> None:
+    headers = {"Host": host.format(port=served.port)}
+    if origin is not None:
+        headers["Origin"] = origin.format(port=served.port)
+    window = json.dumps({"eid": "main", "data": [{"type": "text", "content": "x"}]})
+    static = "/static/js/main.js"
+    assert status(served, "GET", static, **headers) == (200 if welcome else 403)
+    assert status(served, "POST", "/events", window, **headers) == (200 if welcome else 403)
+    for path in ("/socket", "/vis_socket"):
+        assert status(served, "GET", path, **headers, **WEBSOCKET) == (101 if welcome else 403)
+
+
+def test_a_second_host_or_origin_is_refused() -> None:
+    assert not is_own([], [])
+    assert not is_own(["localhost", "evil.example"], [])
+    assert not is_own(["localhost"], ["http://localhost", "http://evil.example"])
+
+
+def test_it_listens_on_this_machine_alone(served: Address) -> None:
+    table = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
+    listening = [row.split()[1] for row in table.splitlines() if " 0A " in row]
+    places = {
+        address
+        for address, port in (row.split(":") for row in listening)
+        if int(port, 16) == served.port
+    }
+    assert places == {"0100007F"}
 
 
 def test_a_server_that_cannot_start_says_why(
