@@ -176,18 +176,18 @@ def _openvino(source: _Source, stem: Path) -> Written:
     import openvino
 
     from utils.backends.onnx_graph import to_onnx
-    from utils.backends.openvino_engine import compiled
+    from utils.backends.openvino_engine import compiled, core
     from utils.backends.quantization import float_nodes, quantized_openvino
 
     model = source.network.model
     size = (source.images.shape[-1], source.images.shape[-2])
-    graph = openvino.Core().read_model(to_onnx(model, size))
+    graph = core().read_model(to_onnx(model, size))
     if source.in_int8():
         batches = source.calibration_batches()
         graph = quantized_openvino(graph, batches, float_nodes(model, batches))
     files = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".xml", ".bin")]
     openvino.save_model(graph, files[0], compress_to_fp16=False)
-    opened = compiled(openvino.Core().read_model(files[0]))
+    opened = compiled(core().read_model(files[0]))
 
     def run(batch: Tensor) -> list[Tensor]:
         maps = opened([batch.numpy()])

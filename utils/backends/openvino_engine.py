@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,9 +21,22 @@ from utils.backends.quantization import CalibrationBatches, quantized, quantized
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
+@cache
+def core() -> openvino.Core:
+    """OpenVINO, loaded once and kept until the process ends.
+
+    Every Core loads the CPU's plugin anew. That gives the calling thread a signal stack, and when
+    it is closed puts back the one from before, even where another Core has freed that: the next
+    signal, such as one of a loader process that ends, is then a segmentation fault.
+    """
+    loaded = openvino.Core()
+    loaded.get_property("CPU", "FULL_DEVICE_NAME")  # loads the plugin, before NNCF's own Cores do
+    return loaded
+
+
 def precisions() -> tuple[str, ...]:
     """What OpenVINO computes natively on this CPU."""
-    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    capabilities = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return ("fp32", *(["bf16"] if "BF16" in capabilities else []), "int8")
 
 
@@ -33,7 +47,7 @@ def compiled(
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": HINTS[precision]}
     if threads:
         hints["INFERENCE_NUM_THREADS"] = str(threads)
-    return openvino.Core().compile_model(graph, "CPU", hints)
+    return core().compile_model(graph, "CPU", hints)
 
 
 def packed(graph: openvino.Model) -> bytes:
@@ -48,11 +62,11 @@ def unpacked(content: bytes) -> openvino.Model:
     """The graph that `packed` made bytes of."""
     end = 8 + int.from_bytes(content[:8], "little")
     weights = np.frombuffer(content[end:], np.uint8)
-    return openvino.Core().read_model(content[8:end], openvino.Tensor(weights))
+    return core().read_model(content[8:end], openvino.Tensor(weights))
 
 
 def _quantized(graph: bytes, batches: CalibrationBatches, in_float: Sequence[str]) -> bytes:
-    return packed(quantized_openvino(openvino.Core().read_model(graph), batches, in_float))
+    return packed(quantized_openvino(core().read_model(graph), batches, in_float))
 
 
 class OpenVinoEngine(FixedBatch):
@@ -68,7 +82,7 @@ class OpenVinoEngine(FixedBatch):
         if options.precision == "int8":
             network = unpacked(quantized(graph, model, options, _quantized, ("openvino", "nncf")))
         else:
-            network = openvino.Core().read_model(graph)
+            network = core().read_model(graph)
         self._request = compiled(network, options.precision, options.threads).create_infer_request()
 
     def run(self, images: Tensor) -> list[Tensor]:
