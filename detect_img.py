@@ -40,7 +40,10 @@ def main(argv: list[str] | None = None) -> None:
     folder = output_folder(settings.detection.output)
     photos = plan_photos(settings.detection.source, folder)
     unreadable: list[Path] = []
-    pictures = Background(read_photos(photos, detector, timer, unreadable), depth=2 * batch_size)
+    pictures = Background(
+        read_photos(photos, detector, timer, unreadable, settings.detection.max_megapixels),
+        depth=2 * batch_size,
+    )
     detected = Background(detector.stream(pictures, batch_size))
     annotated = {photo.key: photo.annotated for photo in photos}
     results = Results(folder, detector.names, settings.detection)

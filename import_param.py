@@ -35,6 +35,7 @@ class DataSet:
     data: str = "data/demo.data"  # the data set, a .data file
     bad_labels: Literal["drop", "refuse"] = "drop"  # what to do with labels that cannot be right
     cache_mb: Whole = 2048  # memory for decoded photos, MB
+    max_megapixels: Positive = 120.0  # larger photos are not decoded, which takes about 10 MB of memory a megapixel
 
 
 @dataclass(frozen=True)
@@ -243,6 +244,7 @@ class Detection:
     output: str = "runs/detect"  # folder for the annotated pictures or video
     classes: tuple[str, ...] = ()  # names or numbers of the classes to keep; none = all
     batch_size: Count = 1  # photos or frames at once
+    max_megapixels: Positive = 120.0  # larger photos are not decoded, which takes about 10 MB of memory a megapixel
     show: bool = True  # a window for videos, where there is a display
     save_txt: bool = False  # a .txt a photo: class, centre and size as shares of the photo, score
     save_json: bool = False  # one detections.json: file, class, score, box in pixels

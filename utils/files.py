@@ -170,6 +170,35 @@ def read_lines(path: str | Path, most: int = 2**30) -> list[str]:
     return read_text(path, most).splitlines()
 
 
+def walk(folder: Path) -> tuple[list[Path], list[str]]:
+    """The files below a folder, sorted, with those behind links, and what cannot be looked into.
+
+    A folder to which several ways lead counts once, so links in a circle end; the way without links
+    is taken first. A link that leads nowhere counts as a file.
+    """
+    files: list[Path] = []
+    closed: list[str] = []
+    seen: set[tuple[int, int]] = set()
+    folders, links = [folder], list[Path]()
+    while folders or links:
+        current = folders.pop() if folders else links.pop(0)
+        try:
+            state = current.stat()
+            if (state.st_dev, state.st_ino) in seen:
+                continue
+            seen.add((state.st_dev, state.st_ino))
+            entries = sorted(os.scandir(current), key=lambda entry: entry.name)
+        except OSError as error:
+            closed.append(f"{current}: cannot be read: {error.strerror}")
+            continue
+        for entry in entries:
+            if not os.path.isdir(entry) if entry.is_symlink() else not entry.is_dir():  # noqa: PTH112
+                files.append(current / entry.name)
+            else:
+                (links if entry.is_symlink() else folders).append(current / entry.name)
+    return sorted(files), closed
+
+
 def _kind(mode: int) -> str:
     """What a path leads to that is not an ordinary file."""
     kinds = {

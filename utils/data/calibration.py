@@ -38,7 +38,9 @@ def sample_images(
         images = [photos.image(index) for index in _spread(len(photos), count)]
     else:
         paths = find_images(source.data)
-        images = [read_image(paths[index]) for index in _spread(len(paths), count)]
+        images = [
+            read_image(paths[index], source.max_megapixels) for index in _spread(len(paths), count)
+        ]
     return torch.stack([network_input(image, size, letterbox) for image in images])
 
 

@@ -3,7 +3,7 @@
 import difflib
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from utils.numbers import to_int
 KEYS = ("classes", "names", "train", "valid", "images", "format", "mirror")
 UNUSED_DARKNET_KEYS = ("backup", "eval", "results", "labels", "difficult", "map", "top", "test")
 YES_NO = {"yes": True, "no": False}
+DRIVE = re.compile(r"[A-Za-z]:(?=[\\/])")
 COMMENT = re.compile(r"(?:^|\s)[#;].*")  # a path may hold such a character within a word
 
 
@@ -129,11 +130,31 @@ def read_names(path: str | Path) -> tuple[str, ...]:
 def resolve(text: str, folder: Path) -> Path:
     """Find the path that `text` means in a file that lies in `folder`.
 
-    Beside the file first, then in the working directory; where neither exists, the first.
+    Beside the file first, then in the working directory; where neither exists, the first. A path
+    that was written on Windows is found by its end.
     """
     path = expand(text)
     beside = folder / path  # an absolute path stays itself
-    return path if not exists(beside) and exists(path) else beside
+    candidates = [beside, path]
+    if is_windows_path(text):
+        candidates += _from_windows(text, folder)
+    return next((path for path in candidates if exists(path)), beside)
+
+
+def is_windows_path(text: str) -> bool:
+    r"""Whether `text` is written as Windows writes paths, `a\b.jpg` or `C:/a/b.jpg`."""
+    return "\\" in text or DRIVE.match(text) is not None
+
+
+def _from_windows(text: str, folder: Path) -> Iterator[Path]:
+    """Where the file of a path of Windows may lie here: the more of its end agrees, the earlier.
+
+    Its end is looked for from `folder`, two folders above it, and the working directory.
+    """
+    parts = [part for part in DRIVE.sub("", text).replace("\\", "/").split("/") if part]
+    for first in range(len(parts)):
+        end = Path(*parts[first:])
+        yield from (base / end for base in (folder, *folder.resolve().parents[:2], Path()))
 
 
 def _key_values(path: Path) -> dict[str, tuple[int, str]]:

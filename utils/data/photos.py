@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from utils.boxes import InputTransform
 from utils.data.report import Report
-from utils.images import read_photo
+from utils.errors import InputError
+from utils.images import MAX_MEGAPIXELS, read_photo
 from utils.structures import Image, Targets
 
 
@@ -26,6 +27,7 @@ class Photo:
         area: float32 [N], pixels.
         image_id: that of COCO's file, see `utils.data.labels.record.Record`.
         category_ids: those of COCO's file.
+        file_bytes: the length of the file when the photo was checked.
     """
 
     path: Path
@@ -36,6 +38,7 @@ class Photo:
     area: NDArray[np.float32]
     image_id: int | None = None
     category_ids: tuple[int, ...] | None = None
+    file_bytes: int | None = None
 
     def targets(self) -> Targets:
         """What is to be found on the photo."""
@@ -52,6 +55,7 @@ class PhotoSet:
         cache: decoded photos, by their index.
         report: what the check of the photos says.
         mirror: whether a mirrored object is still the same object; not so for digits and signs.
+        max_megapixels: the size above which photos are not decoded.
     """
 
     names: tuple[str, ...]
@@ -59,14 +63,29 @@ class PhotoSet:
     cache: dict[int, Image]
     report: Report
     mirror: bool = True
+    max_megapixels: float = MAX_MEGAPIXELS
 
     def __len__(self) -> int:
         return len(self.photos)
 
     def image(self, index: int) -> Image:
-        """Decode a photo: uint8 [H, W, 3], RGB, upright. Not to be written to: it may be cached."""
-        cached = self.cache.get(index)
-        return read_photo(self.photos[index].path)[0] if cached is None else cached
+        """Decode a photo: uint8 [H, W, 3], RGB, upright. Not to be written to: it may be cached.
+
+        Raises:
+            InputError: it cannot be read any more, or is another one than was checked.
+        """
+        if (cached := self.cache.get(index)) is not None:
+            return cached
+        photo = self.photos[index]
+        decoded = read_photo(photo.path, self.max_megapixels)
+        height, width = decoded.image.shape[:2]
+        if (width, height) != photo.size or decoded.file_bytes != photo.file_bytes:
+            raise InputError(
+                f"{photo.path}: changed since the photos were checked: {width}×{height} pixels in"
+                f" {decoded.file_bytes} bytes, then {photo.size[0]}×{photo.size[1]} in"
+                f" {photo.file_bytes}"
+            )
+        return decoded.image
 
     def object_sizes(self, net: tuple[int, int], letterbox: bool) -> NDArray[np.float64]:
         """Measure all objects that are not ignored as the network will see them.

@@ -11,6 +11,7 @@ from utils.errors import InputError
 # with an error is left out, or with `bad_labels` = "refuse" the whole data set is refused.
 ERRORS = {
     "missing photo": "photos left out",
+    "unreadable folder": "left out",
     "unreadable photo": "photos left out",
     "unreadable label file": "photos left out",
     "malformed label": "labels left out",
@@ -21,8 +22,15 @@ ERRORS = {
     "duplicate": "labels left out",
 }
 WARNINGS = {
+    "no sound label": "photos left out, since none of their labels is right",
+    "photo without .xml": "photos left out",
+    "other files": "kinds of files left out",
     "partly outside": "boxes cut to the photo",
     "no label file": "taken as photos without objects",
+    "second label file": "left out, since one counts",
+    "scores": "label files read without them",
+    "path of Windows": "photos found by the end of the path",
+    "odd file": "photos read all the same",
     "other size than stated": "the photo's own size counts",
     "turned by EXIF": "photos set upright",
     "grey or palette": "photos read as RGB",
@@ -31,6 +39,7 @@ WARNINGS = {
     "listed again": "photos that count more than once",
 }
 KINDS = ERRORS | WARNINGS
+LABEL_ERRORS = tuple(kind for kind, result in ERRORS.items() if result == "labels left out")
 
 
 @dataclass(frozen=True)

@@ -6,24 +6,57 @@ A source is
   comment and a photo of such a name is written `./#1.jpg`: labels lie beside each photo or in the
   folder `labels` next to `images` or `JPEGImages`, as YOLO `.txt`; or as VOC `.xml`, beside it or
   in `Annotations`;
-- a folder of photos, with labels found in the same way (subfolders are searched);
+- a folder of photos, with labels found in the same way (subfolders and links are searched);
 - a VOC split, `…/ImageSets/Main/*.txt`, or a VOC root or `Annotations` folder;
 - a COCO `.json`.
+
+What a folder holds beside photos and their labels is counted and told.
 """
 
+import contextlib
+import os
+import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from utils.data.definition import resolve
-from utils.data.labels import DATA_SET_READERS, formats, read_labels
-from utils.data.labels.record import Record
+from utils.data.definition import is_windows_path, resolve
+from utils.data.labels import DATA_SET_READERS, LabelFormat, formats, read_labels
+from utils.data.labels.record import Problem, Record
+from utils.data.labels.yolo import looks_like_labels
 from utils.errors import InputError
-from utils.files import exists, is_file, read_lines
-from utils.images import SUFFIXES, is_image
+from utils.files import exists, read_lines, walk
+from utils.images import SUFFIXES, by_suffix, is_image
 
-Pair = tuple[Path, Path | None]  # a photo, and the file with its labels
+CLASS_LIST_MARK = re.compile(r"\s+(?:-1|0|1)$")  # of VOC's lists of one class: no, hard, yes
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A photo, the file with its labels, and what is to be told of the two."""
+
+    photo: Path
+    label_file: Path | None
+    problems: tuple[Problem, ...] = ()
+
+    @staticmethod
+    def of(photo: Path, candidates: Sequence[Path]) -> "Pair":
+        """The pair with the first label file that is there."""
+        # A link that leads nowhere is there: its labels are missing, not none.
+        there = [path for path in candidates if os.path.lexists(path)]
+        if not there:
+            detail = "looked for " + ", ".join(map(str, candidates))
+            return Pair(photo, None, (Problem("no label file", str(photo), detail),))
+        others = ", ".join(map(str, there[1:]))
+        problem = Problem("second label file", str(photo), f"{there[0]} counts, not {others}")
+        return Pair(photo, there[0], (problem,) if others else ())
+
+    def read(self, names: Sequence[str]) -> Record:
+        """The photo with its labels."""
+        record = read_labels(self.photo, self.label_file, names)
+        return replace(record, problems=(*record.problems, *self.problems))
 
 
 def read_source(
@@ -47,8 +80,9 @@ def read_source(
     """
     if reader := DATA_SET_READERS.get(source.suffix.lower()):
         return reader(source, names, images)
+    told: list[Record] = []
     if source.is_dir():
-        pairs = _of_folder(source, images, format)
+        pairs, told = _of_folder(source, images, format)
     elif source.suffix.lower() in (".txt", ".list"):
         pairs = _of_split(source, images) if _is_voc_split(source) else _of_list(source, format)
     else:
@@ -57,22 +91,38 @@ def read_source(
             " COCO .json"
         )
     if not pairs:
-        raise InputError(f"{source}: no photos in it (suffixes {', '.join(SUFFIXES)})")
+        problems = [problem for record in told for problem in record.problems]
+        others = "".join(f"; {each.kind}: {each.where}: {each.detail}" for each in problems[:5])
+        raise InputError(f"{source}: no photos in it (suffixes {', '.join(SUFFIXES)}){others}")
     bar = tqdm(pairs, f"labels of {source.name}", delay=1, leave=False, disable=not progress)
-    return [read_labels(image, label_file, names) for image, label_file in bar]
+    return [pair.read(names) for pair in bar] + told
 
 
 def label_file_of(photo: Path, format: str = "auto") -> Path | None:
     """The file with a photo's labels, or None: each format's own folder before beside the photo."""
+    return Pair.of(photo, _candidates(photo, format)).label_file
+
+
+def _candidates(photo: Path, format: str = "auto") -> list[Path]:
+    """Where a photo's labels may lie, the first place first."""
+    if not photo.name:  # such as `/`
+        return []
     candidates: list[Path] = []
     for form in formats(format):
         candidates += [*_swapped(photo, form.folder, form.suffix), photo.with_suffix(form.suffix)]
-    return next((path for path in candidates if is_file(path)), None)
+    return list(dict.fromkeys(candidates))
 
 
 def _of_list(source: Path, format: str) -> list[Pair]:
-    photos = [resolve(line, source.parent) for line in _entries(source)]
-    return [(photo, label_file_of(photo, format)) for photo in photos]
+    pairs = []
+    for line in _entries(source):
+        photo = resolve(line, source.parent)
+        pair = Pair.of(photo, _candidates(photo, format))
+        if is_windows_path(line):
+            problem = Problem("path of Windows", str(photo), f"listed as {line}")
+            pair = replace(pair, problems=(*pair.problems, problem))
+        pairs.append(pair)
+    return pairs
 
 
 def _entries(source: Path) -> list[str]:
@@ -88,32 +138,89 @@ def _is_voc_split(source: Path) -> bool:
 def _of_split(source: Path, images: Sequence[Path]) -> list[Pair]:
     """A VOC split: lines of `id`, or of `id 1` in the lists of one class."""
     root = next(p for p in source.parents if p.name == "ImageSets").parent
-    ids = [line.split()[0] for line in _entries(source)]
-    xmls = [root / "Annotations" / f"{_stem(name)}.xml" for name in ids]
-    folders = [*images, root / "JPEGImages", root / "images"]
-    return [
-        (_photo_named(_stem(name), folders), xml if exists(xml) else None)
-        for name, xml in zip(ids, xmls, strict=True)
-    ]
-
-
-def _of_folder(folder: Path, images: Sequence[Path], format: str) -> list[Pair]:
-    if (folder / "Annotations").is_dir():  # the root of a VOC data set
-        return _of_annotations(folder / "Annotations", images)
-    photos = sorted(path for path in folder.rglob("*") if is_image(path))
-    if not photos and any(folder.glob("*.xml")):
-        return _of_annotations(folder, images)
-    pairs: list[Pair] = [(photo, label_file_of(photo, format)) for photo in photos]
-    taken = {label_file for _, label_file in pairs}
-    for suffix in (form.suffix for form in formats(format) if form.exclusive):
-        lost = sorted(path for path in folder.rglob(f"*{suffix}") if path not in taken)
-        pairs += [(path.with_suffix(".jpg"), path) for path in lost]  # reported as missing
+    index = PhotoIndex([*images, root / "JPEGImages", root / "images"])
+    pairs = []
+    for line in _entries(source):
+        name = line.replace("\\", "/")
+        # An id may hold blanks: what looks like a mark belongs to it where there is such a photo.
+        ids = [_stem(name), _stem(CLASS_LIST_MARK.sub("", name))]
+        xmls = [root / "Annotations" / f"{each}.xml" for each in ids]
+        whole = exists(xmls[0]) or index.has(ids[0])
+        pairs.append(_voc_pair(index.photo(ids[not whole]), xmls[not whole]))
     return pairs
 
 
-def _of_annotations(folder: Path, images: Sequence[Path]) -> list[Pair]:
-    folders = [*images, folder.parent / "JPEGImages", folder.parent / "images", folder]
-    return [(_photo_named(xml.stem, folders), xml) for xml in sorted(folder.glob("*.xml"))]
+def _of_folder(
+    folder: Path, images: Sequence[Path], format: str
+) -> tuple[list[Pair], list[Record]]:
+    """The pairs of a folder, and what else is in it."""
+    if (folder / "Annotations").is_dir():  # the root of a VOC data set
+        return _of_annotations(folder / "Annotations", images)
+    files, closed = walk(folder)
+    photos = [path for path in files if is_image(path)]
+    if not photos and any(path.suffix == ".xml" and path.parent == folder for path in files):
+        return _of_annotations(folder, images)
+    pairs = [Pair.of(photo, _candidates(photo, format)) for photo in photos]
+    labels = {path for photo in photos for path in _candidates(photo, format)}
+    rest = [path for path in files if path not in labels and not is_image(path)]
+    lost: list[Path] = []
+    for form in formats(format):
+        apart = _swapped(folder / "photo", form.folder, form.suffix)
+        more = walk(apart[0].parent)[0] if apart and apart[0].parent.is_dir() else []
+        more = [path for path in more if path not in labels]
+        lost += [path for path in dict.fromkeys(rest + more) if _is_label_file(path, form)]
+    told = [_without_photo(path) for path in lost]
+    return pairs, told + _others(set(rest) - set(lost)) + _closed(closed)
+
+
+def _of_annotations(folder: Path, images: Sequence[Path]) -> tuple[list[Pair], list[Record]]:
+    """The pairs of a folder of `.xml` files, and what else is there."""
+    files, closed = walk(folder)
+    xmls = [path for path in files if path.suffix == ".xml"]
+    own = [folder.parent / "JPEGImages", folder.parent / "images"]
+    index = PhotoIndex([*images, *own, folder])
+    pairs = [
+        _voc_pair(index.photo(xml.relative_to(folder).with_suffix("").as_posix()), xml)
+        for xml in xmls
+    ]
+    taken = {pair.photo for pair in pairs}
+    unlabelled = [
+        Record.told(Problem("photo without .xml", str(path), f"none in {folder}"))
+        for place in own
+        if place.is_dir()
+        for path in walk(place)[0]
+        if is_image(path) and path not in taken
+    ]
+    others = {path for path in files if path not in taken} - set(xmls)
+    return pairs, unlabelled + _others(others) + _closed(closed)
+
+
+def _voc_pair(photo: Path, xml: Path) -> Pair:
+    """A photo with its `.xml`, or where that is missing with its labels in another format."""
+    others = [path for path in _candidates(photo) if path != xml and path.suffix != ".xml"]
+    return Pair.of(photo, [xml, *others])
+
+
+def _is_label_file(path: Path, form: LabelFormat) -> bool:
+    """Whether a file without a photo holds labels; a `.txt` may be anything."""
+    return path.suffix == form.suffix and (form.exclusive or looks_like_labels(path))
+
+
+def _without_photo(label_file: Path) -> Record:
+    detail = f"no photo for {label_file.name}"
+    return Record.told(Problem("missing photo", str(label_file), detail))
+
+
+def _others(files: Iterable[Path]) -> list[Record]:
+    """A word on the other files of a folder, by suffix."""
+    return [
+        Record.told(Problem("other files", str(paths[0]), f"one of {len(paths)}, {suffix}"))
+        for suffix, paths in by_suffix(files).items()
+    ]
+
+
+def _closed(reasons: Sequence[str]) -> list[Record]:
+    return [Record.told(Problem("unreadable folder", *reason.split(": ", 1))) for reason in reasons]
 
 
 def _swapped(photo: Path, folder: str, suffix: str) -> list[Path]:
@@ -126,10 +233,36 @@ def _swapped(photo: Path, folder: str, suffix: str) -> list[Path]:
     return []
 
 
-def _photo_named(stem: str, folders: Iterable[Path]) -> Path:
-    """The picture of that stem in the first folder that has one, else where it was expected."""
-    candidates = [folder / (stem + s) for folder in folders for s in (*SUFFIXES, ".JPG", ".PNG")]
-    return next((path for path in candidates if exists(path)), candidates[0])
+class PhotoIndex:
+    """The photos of some folders by their names without suffixes; each folder is listed once."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self._folders = folders
+        self._listed: dict[Path, dict[str, Path]] = {}
+
+    def photo(self, name: str) -> Path:
+        """The photo of that name in the first folder that has one, else where it was expected."""
+        return self._find(name) or self._folders[0] / f"{name}{SUFFIXES[0]}"
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a photo."""
+        return self._find(name) is not None
+
+    def _find(self, name: str) -> Path | None:
+        paths = (
+            self._list((folder / name).parent).get(Path(name).name) for folder in self._folders
+        )
+        return next((path for path in paths if path), None)
+
+    def _list(self, folder: Path) -> dict[str, Path]:
+        """The photos in a folder, of those of one name the one whose suffix is listed first."""
+        if folder not in self._listed:
+            paths: list[Path] = []
+            with contextlib.suppress(OSError, ValueError):  # it does not exist, or never could
+                paths = [path for path in folder.iterdir() if is_image(path)]
+            paths.sort(key=lambda path: (SUFFIXES.index(path.suffix.lower()), path), reverse=True)
+            self._listed[folder] = {path.stem: path for path in paths}
+        return self._listed[folder]
 
 
 def _stem(name: str) -> str:

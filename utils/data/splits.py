@@ -12,6 +12,7 @@ from utils.data.photos import PhotoSet
 from utils.data.sources import read_source
 from utils.data.validation import check, shared_photos
 from utils.errors import InputError
+from utils.images import MAX_MEGAPIXELS
 
 Split = Literal["train", "valid"]
 
@@ -37,7 +38,9 @@ def open_split(
     definition = read_data(settings.data)
     for count in classes:
         check_classes(definition, count)
-    photos = load_split(definition, split, settings.cache_mb)
+    photos = load_split(
+        definition, split, settings.cache_mb, max_megapixels=settings.max_megapixels
+    )
     print(photos.report.text())
     photos.report.accept(settings.bad_labels)
     if expect_objects and not sum(photos.report.objects):
@@ -60,7 +63,11 @@ def open_splits(settings: DataSet) -> tuple[PhotoSet, PhotoSet]:
 
 
 def load_split(
-    definition: DataDefinition, split: Split, cache_mb: float = 0, progress: bool = True
+    definition: DataDefinition,
+    split: Split,
+    cache_mb: float = 0,
+    progress: bool = True,
+    max_megapixels: float = MAX_MEGAPIXELS,
 ) -> PhotoSet:
     """Read and check one split, without a word.
 
@@ -72,15 +79,16 @@ def load_split(
         records += read_source(
             source, definition.names, definition.images, definition.format, progress
         )
-    photos = check(records, definition.names, split, cache_mb, progress)
+    photos = check(records, definition.names, split, cache_mb, progress, max_megapixels)
+    listed = [record for record in records if record.is_photo]
     if split == "train" and not sum(photos.report.objects):
         raise InputError(
-            f"{definition.path}: no sound label in the {len(records)} photos to train on, of which"
-            f" the first is {records[0].image}" + photos.report.hint()
+            f"{definition.path}: no sound label in the {len(listed)} photos to train on, of which"
+            f" the first is {listed[0].image}" + photos.report.hint()
         )
     if not len(photos):
         raise InputError(
-            f"{definition.path}: {split}: none of {len(records)} photos can be used"
+            f"{definition.path}: {split}: none of {len(listed)} photos can be used"
             + photos.report.hint()
         )
     return replace(photos, mirror=definition.mirror)

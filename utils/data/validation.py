@@ -7,6 +7,7 @@ readers in `utils.data.labels`.
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,10 @@ from tqdm import tqdm
 
 from utils.data.labels.record import Problem, Record
 from utils.data.photos import Photo, PhotoSet
-from utils.data.report import Report
+from utils.data.report import LABEL_ERRORS, Report
 from utils.errors import InputError
-from utils.files import is_file
-from utils.images import SIDEWAYS, read_photo
+from utils.files import exists
+from utils.images import MAX_MEGAPIXELS, SIDEWAYS, DecodedPhoto, read_photo
 from utils.structures import Image
 
 Mask = NDArray[np.bool_]  # [N], of the labels of a photo
@@ -37,6 +38,7 @@ def check(
     title: str = "data",
     cache_mb: float = 0,
     progress: bool = True,
+    max_megapixels: float = MAX_MEGAPIXELS,
 ) -> PhotoSet:
     """Decode every photo once, in threads, and judge every label.
 
@@ -50,13 +52,14 @@ def check(
         cache_mb: decoded photos are kept, the first ones first, as long as they fit into so many
             MiB.
         progress: whether to show a bar.
+        max_megapixels: the size above which photos are not decoded, and left out.
     """
     photos: list[Photo] = []
     cache: dict[int, Image] = {}
     problems: list[Problem] = []
     free_bytes = cache_mb * 2**20
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(lambda record: _examine(record, len(names)), records)
+        results = pool.map(lambda record: _examine(record, len(names), max_megapixels), records)
         bar = tqdm(results, f"checking {title}", len(records), unit="photo", disable=not progress)
         for photo, image, own_problems in bar:
             problems += own_problems
@@ -68,7 +71,7 @@ def check(
             photos.append(photo)
     problems += _listed_again(records)
     report = _report(title, tuple(names), photos, cache, problems)
-    return PhotoSet(tuple(names), tuple(photos), cache, report)
+    return PhotoSet(tuple(names), tuple(photos), cache, report, max_megapixels=max_megapixels)
 
 
 def judge_labels(
@@ -103,27 +106,43 @@ def shared_photos(train: PhotoSet, valid: PhotoSet) -> list[Path]:
     return [photo.path for photo in valid.photos if photo.path.resolve() in trained]
 
 
-def _examine(record: Record, classes: int) -> tuple[Photo | None, Image, list[Problem]]:
+def _examine(
+    record: Record, classes: int, max_megapixels: float
+) -> tuple[Photo | None, Image, list[Problem]]:
     nothing = np.zeros((0, 0, 3), np.uint8)
     if record.broken:
         return None, nothing, list(record.problems)
-    if not is_file(record.image):
+    if not exists(record.image):
         by = f" (named by {record.label_file})" if record.label_file else ""
         return None, nothing, [Problem("missing photo", str(record.image), f"no such file{by}")]
     try:
-        image, mode, orientation = read_photo(record.image)
+        decoded = read_photo(record.image, max_megapixels)
     except InputError as error:
         reason = str(error).removeprefix(f"{record.image}: ")
         return None, nothing, [Problem("unreadable photo", str(record.image), reason)]
-    size = (image.shape[1], image.shape[0])
-    problems = list(record.problems) + _warnings(record, mode, orientation, size)
-    photo, label_problems = _sound(record, _pixels(record, size, orientation), size, classes)
-    return photo, image, problems + label_problems
+    size = (decoded.image.shape[1], decoded.image.shape[0])
+    boxes = _pixels(record, size, decoded.orientation)
+    photo, label_problems = _sound(record, boxes, size, classes)
+    problems = [*record.problems, *_warnings(record, decoded, size), *label_problems]
+    if wrong := _all_wrong(record, photo):
+        return None, nothing, [*problems, Problem("no sound label", str(record.image), wrong)]
+    return replace(photo, file_bytes=decoded.file_bytes), decoded.image, problems
 
 
-def _warnings(record: Record, mode: str, orientation: int, size: tuple[int, int]) -> list[Problem]:
+def _all_wrong(record: Record, photo: Photo) -> str:
+    """How many labels a photo has where none is sound; empty for all others.
+
+    Such a photo shows objects. Without its labels it would teach that it shows none, and what is
+    detected there would count as wrong.
+    """
+    count = len(record.labels) + sum(each.kind in LABEL_ERRORS for each in record.problems)
+    return f"{count} labels, each of them wrong" if count and not len(photo.labels) else ""
+
+
+def _warnings(record: Record, decoded: DecodedPhoto, size: tuple[int, int]) -> list[Problem]:
     """What a person should know of a photo that is used."""
-    warnings = []
+    mode, orientation = decoded.mode, decoded.orientation
+    warnings = [("odd file", note) for note in decoded.notes[:1]]
     if mode in GREY_MODES:
         warnings.append(("grey or palette", f"mode {mode}"))
     if mode in TRANSPARENT_MODES:
@@ -132,8 +151,6 @@ def _warnings(record: Record, mode: str, orientation: int, size: tuple[int, int]
         warnings.append(("deeper than 8 bits", f"mode {mode}"))
     if orientation != 1:
         warnings.append(("turned by EXIF", f"orientation {orientation}"))
-    if record.label_file is None:
-        warnings.append(("no label file", "neither .txt nor .xml"))
     if record.stated_size not in (None, size) and not _drawn_unturned(record, size, orientation):
         detail = f"{size} pixels, labels state {record.stated_size}"
         warnings.append(("other size than stated", detail))
@@ -240,9 +257,10 @@ def _listed_again(records: Sequence[Record]) -> list[Problem]:
     seen: set[Path] = set()
     problems = []
     for record in records:
-        if record.image in seen:
+        path = record.image.resolve() if os.path.islink(record.image) else record.image  # noqa: PTH114
+        if path in seen and record.is_photo:
             problems.append(Problem("listed again", str(record.image), "stands in the list before"))
-        seen.add(record.image)
+        seen.add(path)
     return problems
 
 

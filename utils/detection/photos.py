@@ -12,7 +12,7 @@ from utils.detection.detector import Detector
 from utils.detection.writer import Picture, output_keys, output_names
 from utils.errors import InputError
 from utils.files import same_file
-from utils.images import find_images, read_image
+from utils.images import find_images, read_photo
 
 WRITABLE = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # others become .png
 
@@ -55,15 +55,21 @@ def plan_photos(source: str, folder: Path) -> list[PlannedPhoto]:
 
 
 def read_photos(
-    photos: list[PlannedPhoto], detector: Detector, timer: StageTimer, unreadable: list[Path]
+    photos: list[PlannedPhoto],
+    detector: Detector,
+    timer: StageTimer,
+    unreadable: list[Path],
+    max_megapixels: float,
 ) -> Iterator[Picture]:
     """Read photo after photo; one that cannot be read costs a line and is added to `unreadable`."""
     for photo in photos:
         try:
             with timer.stage("read"):
-                image = read_image(photo.source)
+                decoded = read_photo(photo.source, max_megapixels)
         except InputError as error:
             tqdm.write(f"left out: {error}", file=sys.stderr)
             unreadable.append(photo.source)
             continue
-        yield detector.picture(image, photo.key, str(photo.source))
+        for note in decoded.notes[:1]:
+            tqdm.write(f"note: {photo.source}: {note}", file=sys.stderr)
+        yield detector.picture(decoded.image, photo.key, str(photo.source))

@@ -1,22 +1,29 @@
 """Every kind of bad photo and label is found, told with its place, and left out."""
 
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image as Pillow
 
+from import_param import DataSet
+from tests.utils.data.label_files import SIZE, put, voc_text, yolo_text
 from utils.data.definition import read_data
 from utils.data.labels import read_labels
 from utils.data.labels.record import Label, Record
 from utils.data.photos import PhotoSet
 from utils.data.report import ERRORS
 from utils.data.sources import read_source
-from utils.data.splits import load_split
+from utils.data.splits import load_split, open_split
 from utils.data.validation import check, shared_photos
+from utils.detection.writer import label_lines
 from utils.errors import InputError
 from utils.images import ORIENTATION
+from utils.structures import Detections
 
 NAMES = ("cat", "dog")
 
@@ -75,7 +82,7 @@ def test_huge_corners_are_outside_without_a_warning(tmp_path: Path) -> None:
         "<annotation><size><width>1e400</width><height>9</height></size>"
         f"<object><name>cat</name><bndbox>{corners}</bndbox></object></annotation>"
     )
-    assert kinds(checked(tmp_path)) == ["outside the photo"]
+    assert kinds(checked(tmp_path)) == ["outside the photo", "no sound label"]
 
 
 def test_boxes_partly_outside_are_cut_and_told(tmp_path: Path) -> None:
@@ -290,3 +297,108 @@ def test_bccd_is_sound_but_for_two_boxes(shared: Path, tmp_path: Path) -> None:
     assert set(kinds(photos)) <= set(ERRORS)
     assert len(photos) == 292
     assert sum(photos.report.objects) == 3941
+
+
+@pytest.mark.parametrize("form", ["txt", "xml", "json"])
+def test_an_unknown_class_is_left_out_or_refused_in_every_format(tmp_path: Path, form: str) -> None:
+    """One label of two is of a third class; a photo where all are is no photo without objects."""
+    for name, classes in [("a", (0, 2)), ("b", (2, 2))]:
+        photo(tmp_path / f"{name}.png", size=SIZE)
+        objects = [(number, (8, 4 + 9 * n, 40, 12 + 9 * n)) for n, number in enumerate(classes)]
+        if form != "json":
+            text = yolo_text(objects) if form == "txt" else voc_text(objects)
+            (tmp_path / f"{name}.{form}").write_text(text)
+    source = tmp_path
+    if form == "json":
+        source = tmp_path / "a.json"
+        annotations = [
+            {"image_id": i, "category_id": c, "bbox": [8, 4 + 9 * n, 32, 8]}
+            for i, classes in enumerate([(0, 2), (2, 2)])
+            for n, c in enumerate(classes)
+        ]
+        categories = [{"id": i, "name": name} for i, name in enumerate((*NAMES, "motorbike"))]
+        images = [{"id": i, "file_name": f"{name}.png"} for i, name in enumerate("ab")]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        source.write_text(json.dumps(content))
+    photos = checked(source)
+    assert kinds(photos) == ["class out of range"] * 3 + ["no sound label"]
+    assert [(each.path.name, each.labels.tolist()) for each in photos.photos] == [("a.png", [0])]
+    assert photos.report.empty == 0
+    photos.report.accept("drop")
+    with pytest.raises(InputError, match="class out of range"):
+        photos.report.accept("refuse")
+
+
+def test_our_own_detections_can_be_trained_on(tmp_path: Path) -> None:
+    boxes = torch.tensor([[8.0, 4, 40, 20], [10, 10, 30, 30]])
+    detections = Detections(boxes, torch.tensor([0.9, 0.5]), torch.tensor([1, 0]))
+    for name in "ab":
+        photo(tmp_path / f"{name}.png", size=SIZE)
+        lines = "".join(label_lines(detections, SIZE))
+        (tmp_path / f"{name}.txt").write_text(lines)
+    photos = checked(tmp_path)
+    assert kinds(photos) == ["scores"] * 2
+    assert "2 × scores: label files read without them" in photos.report.text()
+    np.testing.assert_allclose(photos.photos[0].boxes, boxes.numpy(), atol=1e-3)
+    photos.report.accept("refuse")
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 255])
+def test_an_orientation_that_there_is_not_turns_nothing(tmp_path: Path, orientation: int) -> None:
+    exif = Pillow.Exif()
+    exif[ORIENTATION] = orientation
+    Pillow.new("RGB", SIZE).save(tmp_path / "a.jpg", exif=exif)
+    (tmp_path / "a.txt").write_text("0 .5 .5 .1 .1")
+    assert not kinds(checked(tmp_path))
+
+
+def test_a_photo_that_changes_after_the_check_is_told(tmp_path: Path) -> None:
+    for name in "abc":
+        photo(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text("0 .5 .5 .1 .1")
+    photos = checked(tmp_path)
+    photo(tmp_path / "a.png", size=(100, 51))
+    Pillow.new("RGB", (100, 50), (1, 2, 3)).save(tmp_path / "b.png", compress_level=0)
+    (tmp_path / "c.png").unlink()
+    for index, reason in enumerate(["a.png: changed since", "b.png: changed since", "c.png: cann"]):
+        with pytest.raises(InputError, match=reason) as caught:
+            photos.image(index)
+        assert "\n" not in str(caught.value)
+
+
+def test_photos_above_the_limit_are_left_out_until_a_setting_raises_it(tmp_path: Path) -> None:
+    for width in (1000, 1001):
+        Pillow.new("L", (width, 1000)).save(tmp_path / f"{width}.png")
+        (tmp_path / f"{width}.txt").write_text("0 .5 .5 .1 .1")
+    put(tmp_path / "a.names", "cat\ndog\n")
+    put(tmp_path / "a.data", "names=a.names\ntrain=.\n")
+    settings = DataSet(str(tmp_path / "a.data"), max_megapixels=1)
+    photos = open_split(settings, "train")
+    assert [each.path.name for each in photos.photos] == ["1000.png"]
+    assert "expected at most 1 million (max_megapixels)" in photos.report.errors[0].detail
+    assert photos.image(0).shape == (1000, 1000, 3)
+    assert len(open_split(replace(settings, max_megapixels=1.1), "train")) == 2
+
+
+def test_a_pipe_among_the_photos_or_labels_is_told_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    photo(tmp_path / "b.jpg")
+    os.mkfifo(tmp_path / "b.txt")
+    photo(tmp_path / "c.jpg")
+    os.mkfifo(tmp_path / "c.xml")
+    photos = checked(tmp_path)
+    assert not len(photos)
+    told = {Path(each.where).name: each.kind for each in photos.report.errors}
+    assert told == {
+        "a.jpg": "unreadable photo",
+        "b.txt": "unreadable label file",
+        "c.xml": "unreadable label file",
+    }
+    assert all("is a named pipe" in each.detail for each in photos.report.errors)
+
+
+def test_a_label_file_that_is_a_link_to_nothing_is_not_none(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg")
+    (tmp_path / "a.txt").symlink_to(tmp_path / "gone.txt")
+    photos = checked(tmp_path)
+    assert (len(photos), kinds(photos)) == (0, ["unreadable label file"])

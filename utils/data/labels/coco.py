@@ -8,9 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from utils.data.labels.record import Label, MalformedLabel, Problem, Record, image_size
+from utils.data.labels.record import (
+    Label,
+    MalformedLabel,
+    Problem,
+    Record,
+    UnknownClass,
+    image_size,
+    some_names,
+)
 from utils.errors import InputError
-from utils.files import exists
+from utils.files import exists, read_text
 
 # COCO's present spelling → that of Darknet's coco.names, whose order the known weights have
 DARKNET_SPELLING = {
@@ -21,6 +29,7 @@ DARKNET_SPELLING = {
     "potted plant": "pottedplant",
     "tv": "tvmonitor",
 }
+LARGEST_FILE = 2**34  # bytes
 LARGEST_AREA = 1e18  # pixels; it still fits into a float32
 PLACE = "{file}: annotations[{line}]"  # ids are no help, they need be neither there nor unique
 
@@ -37,7 +46,7 @@ def read_coco(path: Path, names: Sequence[str], images: Sequence[Path] = ()) -> 
             folder `images` near it.
 
     Raises:
-        InputError: the file is not COCO's ground truth, or an entry names one that is missing.
+        InputError: the file is not COCO's ground truth, or a photo's or category's entry is wrong.
     """
     content = _load(path)
     photos = _photos(path, content["images"])
@@ -45,13 +54,21 @@ def read_coco(path: Path, names: Sequence[str], images: Sequence[Path] = ()) -> 
     category_ids = _category_ids(class_of, len(names))
     labels: dict[Id, list[Label]] = {number: [] for number in photos}
     problems: dict[Id, list[Problem]] = {number: [] for number in photos}
+    told: list[Record] = []
     for index, annotation in enumerate(content["annotations"]):
         where = PLACE.format(file=path, line=index)
-        photo, class_index = _links(annotation, where, photos, class_of)
+        photo = None
         try:
-            labels[photo].append(_label(annotation, index, class_index))
+            photo = _photo_of(annotation, photos)
+            labels[photo].append(_label(annotation, index, _class_of(annotation, class_of, names)))
         except MalformedLabel as error:
-            problems[photo].append(Problem("malformed label", where, str(error)))
+            problem = Problem(error.kind, where, str(error))
+            if photo is None:
+                told.append(Record.told(problem))
+            else:
+                problems[photo].append(problem)
+    if any(isinstance(each, dict) and "score" in each for each in content["annotations"]):
+        told.append(Record.told(Problem("scores", str(path), "a score in annotations")))
     folders = [*images, path.parent, path.parent / "images", path.parent.parent / "images"]
     return [
         replace(
@@ -67,7 +84,7 @@ def read_coco(path: Path, names: Sequence[str], images: Sequence[Path] = ()) -> 
             category_ids=category_ids,
         )
         for number, entry in photos.items()
-    ]
+    ] + told
 
 
 def _label(annotation: dict[str, Any], index: int, class_index: int) -> Label:
@@ -86,27 +103,29 @@ def _label(annotation: dict[str, Any], index: int, class_index: int) -> Label:
     return Label((left, top, left + width, top + height), class_index, index, ignore, own_area)
 
 
-def _links(
-    annotation: Any,
-    where: str,
-    photos: dict[Id, dict[str, Any]],
-    class_of: dict[Id, int | str],
-) -> tuple[Id, int]:
-    """The photo's id and the class of an annotation; an InputError where either is missing."""
+def _photo_of(annotation: Any, photos: dict[Id, dict[str, Any]]) -> Id:
+    """The id of an annotation's photo."""
     if not isinstance(annotation, dict):
-        raise InputError(f"{where}: {reprlib.repr(annotation)}: expected an object")
-    photo, category = _id(annotation.get("image_id")), _id(annotation.get("category_id"))
+        raise MalformedLabel(f"{reprlib.repr(annotation)}: expected an object")
+    photo = _id(annotation.get("image_id"))
     if photo is None or photo not in photos:
-        given = reprlib.repr(annotation.get("image_id"))
-        raise InputError(f"{where}: image_id={given}: no such image")
+        raise MalformedLabel(f"image_id={reprlib.repr(annotation.get('image_id'))}: no such image")
+    return photo
+
+
+def _class_of(
+    annotation: dict[str, Any], class_of: dict[Id, int | str], names: Sequence[str]
+) -> int:
+    """The class of an annotation."""
+    category = _id(annotation.get("category_id"))
     if category is None or category not in class_of:
         given = reprlib.repr(annotation.get("category_id"))
-        raise InputError(f"{where}: category_id={given}: no such category")
+        raise UnknownClass(f"category_id={given}: no such category")
     class_index = class_of[category]
     if isinstance(class_index, str):
         given = f"category_id={reprlib.repr(category)} ({reprlib.repr(class_index)})"
-        raise InputError(f"{where}: {given}: not among the names")
-    return photo, class_index
+        raise UnknownClass(f"{given}: expected one of {some_names(names)}")
+    return class_index
 
 
 def _locate(name: str, folders: Sequence[Path]) -> Path:
@@ -118,8 +137,8 @@ def _locate(name: str, folders: Sequence[Path]) -> Path:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = json.loads(read_text(path, LARGEST_FILE))
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: no readable JSON ({error})") from error
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):

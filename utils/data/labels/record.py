@@ -9,9 +9,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from utils.numbers import to_float
+
+LARGEST_LABEL_FILE = 2**24  # bytes; of one photo
+MOST_PROBLEMS = 1000  # in one photo's label file; with more it is something else
+
 
 class MalformedLabel(Exception):
     """A label cannot be read; the message says why."""
+
+    kind = "malformed label"
+
+
+class UnknownClass(MalformedLabel):
+    """A label is of a class that the data set has no name for."""
+
+    kind = "class out of range"
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,7 @@ class Record:
             say.
         problems: what could not be read as a label.
         broken: whether nothing of the label file could be read.
+        is_photo: whether this is a photo at all, not only something to tell of the source.
         image_id: the id that COCO's file gives the photo, None where that is no integer.
         category_ids: the ids that COCO's file gives the classes, None unless each has just one,
             which is an integer.
@@ -76,6 +90,7 @@ class Record:
     stated_size: tuple[int, int] | None = None
     problems: tuple[Problem, ...] = ()
     broken: bool = False
+    is_photo: bool = True
     image_id: int | None = None
     category_ids: tuple[int, ...] | None = None
 
@@ -108,6 +123,12 @@ class Record:
         problem = Problem("unreadable label file", str(label_file), reason)
         return replace(Record.of(image, label_file, [], [problem]), broken=True)
 
+    @staticmethod
+    def told(problem: Problem) -> "Record":
+        """What is to be told of a source where it belongs to none of its photos."""
+        record = Record.of(Path(problem.where), None, [], [problem])
+        return replace(record, broken=True, is_photo=False)
+
     def where(self, index: int) -> str:
         """The place of one label, such as `file:line`."""
         return self.place.format(file=self.label_file, line=self.lines[index])
@@ -116,10 +137,14 @@ class Record:
 def image_size(width: Any, height: Any) -> tuple[int, int] | None:
     """A (width, height) as labels state it; several tools leave it out or write 0."""
     try:
-        size = int(float(width)), int(float(height))
+        size = _side(width), _side(height)
     except (TypeError, ValueError, OverflowError):
         return None
-    return size if min(size) > 0 else None
+    return size if 0 < min(size) <= max(size) < 2**31 else None
+
+
+def _side(value: Any) -> int:
+    return int(to_float(value) if isinstance(value, str) else float(value))
 
 
 def some_names(names: Sequence[str], most: int = 25) -> str:

@@ -1,12 +1,23 @@
-"""YOLO's `.txt`: lines of `class centre_x centre_y width height`, four shares of the photo."""
+"""YOLO's `.txt`: lines of `class centre_x centre_y width height`, four shares of the photo.
+
+A sixth value, the score that `detect_img.py --save_txt` writes, is not used.
+"""
 
 import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.data.labels.record import Label, MalformedLabel, Problem, Record
+from utils.data.labels.record import (
+    LARGEST_LABEL_FILE,
+    MOST_PROBLEMS,
+    Label,
+    MalformedLabel,
+    Problem,
+    Record,
+)
 from utils.errors import InputError
 from utils.files import read_lines
+from utils.numbers import to_float
 
 LARGEST_CLASS = 10**9  # what is larger is a mistake, and might not fit into an int64
 
@@ -14,31 +25,50 @@ LARGEST_CLASS = 10**9  # what is larger is a mistake, and might not fit into an 
 def read_yolo(image: Path, label_file: Path, names: Sequence[str] = ()) -> Record:
     """Read the labels of one photo; classes are numbers, so `names` are not needed."""
     try:
-        lines = read_lines(label_file)
+        lines = read_lines(label_file, LARGEST_LABEL_FILE)
     except InputError as error:
         reason = str(error).removeprefix(f"{label_file}: ")
         return Record.unreadable(image, label_file, reason)
-    labels, problems = [], []
+    labels: list[Label] = []
+    problems: list[Problem] = []
+    scores = False
     for number, line in enumerate(lines, 1):
-        if not line.strip():
+        words = line.split(maxsplit=6)
+        if not words:
             continue
         try:
-            labels.append(_label(line, number))
+            labels.append(_label(words, number))
+            scores = scores or len(words) == 6
         except MalformedLabel as error:
-            problems.append(Problem("malformed label", f"{label_file}:{number}", str(error)))
+            problems.append(Problem(error.kind, f"{label_file}:{number}", str(error)))
+        if len(problems) > MOST_PROBLEMS:
+            reason = f"more than {MOST_PROBLEMS} lines that are no labels; {problems[0].detail}"
+            return Record.unreadable(image, label_file, reason)
+    if scores:
+        problems.append(Problem("scores", str(label_file), "a sixth value on each line"))
     return Record.of(image, label_file, labels, problems, normalized=True)
 
 
-def _label(line: str, number: int) -> Label:
-    words = line.split()
-    if len(words) != 5:
-        raise MalformedLabel(
-            f"{len(words)} values: expected 5, class centre_x centre_y width height"
-        )
+def looks_like_labels(path: Path) -> bool:
+    """Whether a `.txt` holds labels: none, or one on its first line."""
     try:
-        class_index, *box = (float(word) for word in words)
+        lines = (line.split() for line in read_lines(path, LARGEST_LABEL_FILE))
+        first = next(filter(None, lines), None)
+        return first is None or bool(_label(first, 1))
+    except (InputError, MalformedLabel):
+        return False
+
+
+def _label(words: Sequence[str], number: int) -> Label:
+    if len(words) not in (5, 6):
+        count = len(words) if len(words) < 7 else "more than 6"
+        raise MalformedLabel(f"{count} values: expected 5, class centre_x centre_y width height")
+    try:
+        class_index, *box = [to_float(word) for word in words][:5]
     except ValueError:
-        raise MalformedLabel(f"{reprlib.repr(line.strip())}: expected five numbers") from None
+        line = reprlib.repr(" ".join(words))
+        raise MalformedLabel(f"{line}: expected five numbers") from None
     if not class_index.is_integer() or abs(class_index) > LARGEST_CLASS:
-        raise MalformedLabel(f"class {words[0]}: expected an integer below {LARGEST_CLASS}")
+        given = words[0] if len(words[0]) < 30 else reprlib.repr(words[0])
+        raise MalformedLabel(f"class {given}: expected an integer below {LARGEST_CLASS}")
     return Label(tuple(box), int(class_index), number)

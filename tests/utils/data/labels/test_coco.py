@@ -26,10 +26,13 @@ def test_coco_crowds_are_ignored_and_areas_are_cocos(tmp_path: Path) -> None:
     assert record.area.tolist() == [5.5, 5.5]
 
 
-def test_unknown_classes_are_refused(tmp_path: Path) -> None:
+def test_unknown_classes_are_told_with_the_list(tmp_path: Path) -> None:
     path = put(tmp_path / "a.json", coco_text(("cat", "wolf", "motorcycle")))
-    with pytest.raises(InputError, match=r"a\.json: annotations\[2\]: category_id=4 \('wolf'\)"):
-        read_coco(path, NAMES)
+    records = read_coco(path, NAMES)
+    assert [len(record.labels) for record in records] == [2, 0, 0]
+    (problem,) = records[1].problems
+    assert (problem.kind, problem.where) == ("class out of range", f"{path}: annotations[2]")
+    assert problem.detail == "category_id=4 ('wolf'): expected one of cat, dog, motorbike"
 
 
 @pytest.mark.parametrize(
@@ -56,12 +59,6 @@ def test_what_is_no_coco_file_is_refused(tmp_path: Path, text: str, reason: str)
         ("images", "id", True, r"images\[1\]: id=True: expected an integer of 64 bits"),
         ("images", "id", 7, r"images\[1\]: id=7: an earlier entry has it already"),
         ("images", "file_name", 12, r"images\[1\]: file_name=12: expected a text"),
-        ("annotations", "", "x", r"annotations\[1\]: 'x': expected an object"),
-        ("annotations", "image_id", [7], r"annotations\[1\]: image_id=\[7\]: no such image"),
-        ("annotations", "image_id", 99, r"annotations\[1\]: image_id=99: no such image"),
-        ("annotations", "image_id", None, r"annotations\[1\]: image_id=None: no such image"),
-        ("annotations", "category_id", [1], r"annotations\[1\]: category_id=\[1\]: no such cat"),
-        ("annotations", "category_id", 99, r"annotations\[1\]: category_id=99: no such cat"),
         ("categories", "", 5, r"categories\[1\]: 5: expected an object"),
         ("categories", "id", {}, r"categories\[1\]: id=\{\}: expected an integer of 64 bits"),
         ("categories", "id", 1, r"categories\[1\]: id=1: an earlier entry has it already"),
@@ -74,6 +71,31 @@ def test_wrong_entries_of_coco_are_refused(
     with pytest.raises(InputError, match=r"a\.json: " + reason) as caught:
         read_coco(coco_with(tmp_path, part, 1, key, value), NAMES)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "kind", "reason"),
+    [
+        ("", "x", "malformed label", "'x': expected an object"),
+        ("image_id", [7], "malformed label", "image_id=[7]: no such image"),
+        ("image_id", 99, "malformed label", "image_id=99: no such image"),
+        ("image_id", None, "malformed label", "image_id=None: no such image"),
+        ("category_id", [1], "class out of range", "category_id=[1]: no such category"),
+        ("category_id", 99, "class out of range", "category_id=99: no such category"),
+    ],
+)
+def test_annotations_of_nothing_that_is_there_are_told_and_the_others_read(
+    tmp_path: Path, key: str, value: object, kind: str, reason: str
+) -> None:
+    path = coco_with(tmp_path, "annotations", 1, key, value)
+    records = read_coco(path, NAMES)
+    assert [len(record.labels) for record in records if record.is_photo] == [1, 1, 0]
+    (problem,) = [problem for record in records for problem in record.problems]
+    assert (problem.kind, problem.where, problem.detail) == (
+        kind,
+        f"{path}: annotations[1]",
+        reason,
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import pytest
 from tests.utils.data.label_files import NAMES, SIZE, TRUTH, put, voc_text
 from utils.data.labels.record import Record
 from utils.data.labels.voc import read_voc
-from utils.errors import InputError
 
 
 def read(folder: Path, text: str) -> Record:
@@ -62,6 +61,30 @@ def test_parts_are_no_objects(tmp_path: Path) -> None:
     assert record.boxes.tolist() == [[70, 30, 75, 36]]
 
 
-def test_unknown_classes_are_refused_with_the_list(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"a\.xml:2: class 'dgo': expected one of cat, dog, motor"):
-        read(tmp_path, voc_text(TRUTH["c"]).replace("dog", "dgo"))
+def test_unknown_classes_are_told_with_the_list(tmp_path: Path) -> None:
+    record = read(tmp_path, voc_text([*TRUTH["c"], *TRUTH["a.b"]]).replace("dog", "dgo"))
+    assert record.labels.tolist() == [0, 2]
+    assert [(each.kind, each.where, each.detail) for each in record.problems] == [
+        (
+            "class out of range",
+            f"{tmp_path}/a.xml:2",
+            "class 'dgo': expected one of cat, dog, motorbike",
+        )
+    ]
+
+
+def test_entities_that_stand_for_gigabytes_are_refused(tmp_path: Path) -> None:
+    lines = ['<!ENTITY a0 "ha">', *(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 12))]
+    text = f"<!DOCTYPE annotation [{''.join(lines)}]><annotation>&a11;</annotation>"
+    record = read(tmp_path, text)
+    assert record.broken
+    assert record.problems[0].detail == "no readable XML (entity 'a0': expected no entities)"
+
+
+def test_a_file_of_nothing_but_mistakes_costs_one_line(tmp_path: Path) -> None:
+    record = read(tmp_path, f"<annotation>{'<object/>' * 10_000}</annotation>")
+    assert record.broken
+    assert len(record.problems) == 1
+    assert "more than 1000 wrong objects" in record.problems[0].detail
+    deep = read(tmp_path, "<a>" * 100_000 + "</a>" * 100_000)
+    assert not deep.problems
