@@ -10,17 +10,18 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-import joblib
+from annotated_types import Ge
 
 from utils.backends.base import Engine, EngineOptions
-from utils.backends.cache import note
+from utils.backends.cache import fingerprint, note
 from utils.errors import InputError
-from utils.files import cache_folder, write_text
+from utils.files import cache_folder, exists, read_text, write_text
+from utils.schema import shown, structured
 from utils.timing import interleaved, spread, version
 
 Opener = Callable[[], Engine]
@@ -38,6 +39,21 @@ class AutoOptions:
 
 
 OPTIONS = AutoOptions()
+MAX_MEASUREMENTS = 500  # that are kept; of more, the oldest go
+MAX_BYTES = 2**20  # of the file that holds them
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Which engine was the fastest, and what that holds for; the latter for people who read it."""
+
+    chosen: str
+    milliseconds: dict[str, Annotated[float, Ge(0)]]  # by engine
+    size: tuple[int, ...]  # width and height of the input in pixels
+    precision: str
+    batch: int
+    machine: str
+    versions: dict[str, str]  # by package
 
 
 def open_fastest(
@@ -61,28 +77,28 @@ def open_fastest(
     """
     versions = {package: version(package) for package in sorted(packages)}
     run = (options.size, options.precision, options.batch, options.threads)
-    key = joblib.hash((cfg, run, machine, versions))
+    key = fingerprint((cfg, run, machine, list(versions.items())))
     path = cache_folder() / "engines.json"
-    if (known := read_measurements(path).get(key)) and known["chosen"] in openers:
-        name, milliseconds = known["chosen"], known["milliseconds"]
-        return openers[name](), f"engine: {_line(name, milliseconds)}, as measured before"
+    if (known := read_measurements(path).get(key)) and known.chosen in openers:
+        line = f"engine: {_line(known.chosen, known.milliseconds)}, as measured before"
+        return openers[known.chosen](), line
     engine, milliseconds, refused = fastest(openers, options)
     line = f"engine: {_line(engine.name, milliseconds)}"
     if refused:
         line += f"; cannot run it: {', '.join(refused)}"
     if not milliseconds:
         return engine, line
-    measurement = {
-        "chosen": engine.name,
-        "milliseconds": {name: round(value, 3) for name, value in milliseconds.items()},
-        "size": options.size,
-        "precision": options.precision,
-        "batch": options.batch,
-        "machine": machine,
-        "versions": versions,
-    }
+    measurement = Measurement(
+        engine.name,
+        {name: round(value, 3) for name, value in milliseconds.items()},
+        options.size,
+        options.precision,
+        options.batch,
+        machine,
+        versions,
+    )
     try:  # beside what other processes measured meanwhile
-        write_text(path, json.dumps(read_measurements(path) | {key: measurement}, indent=2) + "\n")
+        write_measurements(path, read_measurements(path) | {key: measurement})
     except (InputError, OSError) as error:
         note(f"not kept for the next time: {error}")
     return engine, line
@@ -144,21 +160,40 @@ def compare(
     return times if hopeless else measure(OPTIONS.rounds)
 
 
-def read_measurements(path: Path) -> dict[str, dict[str, Any]]:
+def read_measurements(path: Path) -> dict[str, Measurement]:
     """What was measured before, by key; a damaged file is told and counts as none."""
-    try:
-        measurements = json.loads(path.read_text(encoding="utf-8"))
-        if all(isinstance(m["chosen"], str) for m in measurements.values()):
-            return dict(measurements)
-        reason = "expected the name of an engine as `chosen`"
-    except FileNotFoundError:
+    if not exists(path):
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"{error!r}"
-    note(f"{path}: damaged and thrown away: {reason}")
+    try:
+        return _measurements(json.loads(read_text(path, MAX_BYTES)))
+    except (InputError, ValueError, RecursionError) as error:
+        note(f"{path}: damaged and thrown away: {error}")
     with contextlib.suppress(OSError):
         path.unlink()
     return {}
+
+
+def _measurements(content: object) -> dict[str, Measurement]:
+    """What a file holds, checked."""
+    if not isinstance(content, dict):
+        raise InputError("expected measurements by key")
+    measurements = {}
+    for key, values in content.items():
+        if not isinstance(values, dict):
+            raise InputError(f"{shown(key)}: expected a measurement")
+        measurements[key] = structured(Measurement, values, shown(key))
+        if measurements[key].chosen not in measurements[key].milliseconds:
+            raise InputError(
+                f"{shown(key)}: expected `milliseconds` of the engine that is `chosen`"
+            )
+    return measurements
+
+
+def write_measurements(path: Path, measurements: Mapping[str, Measurement]) -> None:
+    """Write what `read_measurements` reads, the newest last."""
+    newest = list(measurements.items())[-MAX_MEASUREMENTS:]
+    content = {key: asdict(measurement) for key, measurement in newest}
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def _line(chosen: str, milliseconds: Mapping[str, float]) -> str:

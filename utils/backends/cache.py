@@ -1,56 +1,88 @@
 """Results that took long, kept as files in the user's cache folder.
 
-All of it may be deleted at any time.
+All of it may be deleted at any time. A file holds bytes and a check sum of them, nothing that runs.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
-import joblib
+import numpy as np
 
 from utils.errors import InputError
-from utils.files import atomic, cache_folder
+from utils.files import cache_folder, exists, read_bytes, write_bytes
 
-T = TypeVar("T")
 MAX_FILES = 16  # in a folder; of more, those go that were not used for longest
+SUM_BYTES = 32  # of SHA-256, which every file begins with
 
 
-def cached(folder: str, key: object, compute: Callable[[], T]) -> T:
+def cached(folder: str, key: object, compute: Callable[[], bytes]) -> bytes:
     """What `compute` returns, from a file where it was computed for the same key before.
 
     A file that is damaged or cannot be written is told in one line, and the work goes on.
 
     Args:
         folder: of these results, below `utils.files.cache_folder`.
-        key: all that the result depends on; anything that pickle takes.
+        key: all that the result depends on; see `fingerprint`.
         compute: makes the result.
     """
-    path = cache_folder() / folder / f"{joblib.hash(key)}.joblib"
-    if path.exists():
+    path = cache_folder() / folder / f"{fingerprint(key)}.bin"
+    if exists(path):
         try:
-            result: T = joblib.load(path)
+            result = _read(path)
             os.utime(path)
             return result
-        except Exception as error:  # unpickling a damaged file raises almost anything
-            reason = str(error).partition("\n")[0]
-            note(f"{path}: damaged, computed anew: {reason}")
+        except (InputError, OSError) as error:
+            note(f"{path}: damaged, computed anew: {error}")
     result = compute()
     try:
-        _write(path, result)
+        write_bytes(path, hashlib.sha256(result).digest() + result)
+        _remove_longest_unused(path.parent)
     except (InputError, OSError) as error:
         note(f"not kept for the next time: {error}")
     return result
 
 
-def _write(path: Path, result: object) -> None:
-    with atomic(path) as temporary:
-        joblib.dump(result, temporary, compress=("zlib", 1))  # zlib, for its check sum
-    files = sorted(path.parent.iterdir(), key=lambda file: file.stat().st_mtime)
+def fingerprint(key: object) -> str:
+    """64 digits that are the same for equal keys alone.
+
+    Args:
+        key: what has a `repr` that tells it from others, bytes, an array, or tuples and lists of
+            these.
+    """
+    digest = hashlib.sha256()
+    if isinstance(key, list | tuple):
+        parts = [type(key).__name__, *(fingerprint(part) for part in key)]
+        digest.update(" ".join(parts).encode())
+    elif isinstance(key, np.ndarray):
+        digest.update(f"array {key.dtype.str} {key.shape} ".encode())
+        digest.update(key.tobytes())
+    elif isinstance(key, bytes):
+        digest.update(b"bytes " + key)
+    else:
+        digest.update(f"{type(key).__name__} {key!r}".encode())
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    """What `cached` has written.
+
+    Raises:
+        InputError: the file cannot be read, or is not as it was written.
+    """
+    content = read_bytes(path)
+    result = content[SUM_BYTES:]
+    if hashlib.sha256(result).digest() != content[:SUM_BYTES]:
+        raise InputError("its check sum is another")
+    return result
+
+
+def _remove_longest_unused(folder: Path) -> None:
+    files = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime)
     for old in files[:-MAX_FILES]:
         old.unlink(missing_ok=True)
 

@@ -1,14 +1,19 @@
 """Is the fastest engine found, and remembered for what it was measured for only?"""
 
 import json
+import math
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import permutations
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from weakref import WeakSet
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.utils.backends.test_backends import trained
@@ -128,8 +133,8 @@ def test_a_measurement_is_kept_for_its_network_and_machine(
         assert ask(options=options) and not ask(options=options)
     file = tmp_path / "yolov3" / "engines.json"
     assert len(json.loads(file.read_text())) == len(measured) == 7
-    for damage in ("{ damaged", "[]", '{"key": {"chosen": 1}}'):
-        file.write_text(damage)
+    for damage in (b"{ damaged", b"[]", b'{"key": {"chosen": 1}}', b"\xff", b"[" * 10**5):
+        file.write_bytes(damage)
         assert ask() and not ask()
         message = capsys.readouterr().err
         assert message.startswith(f"note: {file}: damaged") and message.count("\n") == 1
@@ -137,6 +142,54 @@ def test_a_measurement_is_kept_for_its_network_and_machine(
     file.mkdir()
     assert ask()
     assert "not kept for the next time" in capsys.readouterr().err
+
+
+MEASUREMENT = auto.Measurement("a", {"a": 1.0, "b": 2.0}, (64, 64), "fp32", 1, "here", {"a": "1"})
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner),
+    max_leaves=6,
+)
+
+
+def test_measurements_that_are_written_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "engines.json"
+    assert auto.read_measurements(path) == {}
+    measurements = {str(number): replace(MEASUREMENT, batch=number) for number in range(501)}
+    auto.write_measurements(path, measurements)
+    del measurements["0"]  # the oldest
+    assert auto.read_measurements(path) == measurements
+
+
+@given(st.sampled_from([*asdict(MEASUREMENT), "other"]), JSON_VALUES)
+def test_a_value_of_another_kind_costs_a_line_and_no_more(name: str, value: object) -> None:
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        path, notes = Path(folder) / "engines.json", list[str]()
+        patch.setattr(auto, "note", notes.append)
+        path.write_text(json.dumps({"key": {**asdict(MEASUREMENT), name: value}}))
+        known = auto.read_measurements(path)
+        if not known:
+            assert not path.exists() and len(notes) == 1 and "\n" not in notes[0]
+        for measurement in known.values():
+            assert measurement.chosen in auto._line(measurement.chosen, measurement.milliseconds)
+
+
+def test_the_crashers_of_the_fuzzer_are_damaged_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, whole = tmp_path / "engines.json", asdict(MEASUREMENT)
+    for damaged in (
+        {name: value for name, value in whole.items() if name != "milliseconds"},  # KeyError
+        whole | {"milliseconds": {"b": 1.0}},  # KeyError
+        whole | {"milliseconds": {"a": 10**400}},  # OverflowError
+        whole | {"milliseconds": {"a": math.nan}},
+        whole | {"milliseconds": {"a": "1"}},
+        whole | {"milliseconds": {"a": -1.0}},
+    ):
+        path.write_text(json.dumps({"key": damaged}))
+        assert auto.read_measurements(path) == {} and not path.exists()
+        message = capsys.readouterr().err
+        assert message.startswith(f"note: {path}: damaged") and message.count("\n") == 1
 
 
 def test_a_known_engine_that_is_not_installed_any_more_is_not_opened(

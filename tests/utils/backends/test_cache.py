@@ -1,9 +1,11 @@
 """Is what was computed kept, and computed anew where the file is not what was written?"""
 
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from utils.backends.cache import MAX_FILES, cached
@@ -35,7 +37,18 @@ def test_it_is_computed_once(calls: list[object]) -> None:
 
 
 def test_a_result_is_for_its_key_alone(calls: list[object]) -> None:
-    keys = [("ab", "c"), ("a", "bc"), ("abc",), ("c", "ab"), (1, 2), (1, 2.0)]
+    keys: list[object] = [
+        ("ab", "c"),
+        ("a", "bc"),
+        ("abc",),
+        ("c", "ab"),
+        (1, 2),
+        (1, 2.0),
+        "ab",
+        b"ab",
+        ["ab"],
+    ]
+    keys += [np.zeros((2, 3)), np.zeros((3, 2)), np.zeros((2, 3), "f4"), [np.zeros(2), np.zeros(3)]]
     for key in keys:
         ask(calls, key)
     assert len(calls) == len(keys)
@@ -57,6 +70,19 @@ def test_a_damaged_file_is_told_in_a_line_and_computed_anew(
     assert message.startswith(f"note: {path}: damaged") and message.count("\n") == 1
     assert ask(calls) == b"result" and len(calls) == 2
     assert not capsys.readouterr().err
+
+
+def test_nothing_of_a_file_is_run(calls: list[object], tmp_path: Path) -> None:
+    """Whoever can write there must not be able to give orders: the file of before was a pickle."""
+
+    class Order:
+        def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+            return Path.write_text, (tmp_path / "obeyed", "")
+
+    ask(calls)
+    (path,) = files()
+    path.write_bytes(pickle.dumps(Order()))
+    assert ask(calls) == b"result" and not (tmp_path / "obeyed").exists()
 
 
 def test_where_nothing_can_be_kept_it_is_told(
