@@ -7,8 +7,11 @@ of text.
 
 import os
 import re
+import stat
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +21,7 @@ import cv2
 import numpy as np
 
 from utils.errors import InputError
-from utils.files import atomic, same_file
+from utils.files import atomic, exists, expand, same_file
 from utils.structures import Image
 
 # Read once by OpenCV, at its first use of FFmpeg: what goes wrong is told by our own one line.
@@ -51,14 +54,14 @@ class Source:
     def __init__(self, address: str) -> None:
         self.read = 0
         self.name, self.stem = _names(address)
-        path = Path(address).expanduser()
+        path = expand(address)
         with quiet():
             self._capture = _open(address, path)
             opened = self._capture.isOpened()
         if not opened:
             raise InputError(_why_not(address, self.name, path))
         self.frames = _count(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        camera = _camera_number(address) is not None or path.is_char_device()
+        camera = _camera_number(address) is not None or _mode(path, stat.S_ISCHR)
         self.live = camera or ("://" in address and not self.frames)
         self.rate = believable_rate(self._capture.get(cv2.CAP_PROP_FPS))
 
@@ -222,18 +225,46 @@ def quiet() -> Iterator[None]:
 def _open(address: str, path: Path) -> cv2.VideoCapture:
     camera = _camera_number(address)
     if camera is not None:
-        return cv2.VideoCapture(camera)
+        return _interruptible(lambda: cv2.VideoCapture(camera))
     if "://" in address:
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, STREAM_TIMEOUT]
         limits += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, STREAM_TIMEOUT]
-        return cv2.VideoCapture(address, cv2.CAP_FFMPEG, limits)
-    return (
-        cv2.VideoCapture(str(path)) if path.exists() and not path.is_dir() else cv2.VideoCapture()
-    )
+        return _interruptible(lambda: cv2.VideoCapture(address, cv2.CAP_FFMPEG, limits))
+    if not exists(path) or _mode(path, stat.S_ISDIR) or _mode(path, stat.S_ISSOCK):
+        return cv2.VideoCapture()
+    if _mode(path, stat.S_ISFIFO):
+        print(f"{address}: a named pipe; waiting for what is written to it (Ctrl-C ends it)")
+    return _interruptible(lambda: cv2.VideoCapture(str(path)))
+
+
+def _interruptible(work: Callable[[], cv2.VideoCapture]) -> cv2.VideoCapture:
+    """Do work that may wait for ever inside a library, so that Ctrl-C ends the wait.
+
+    The main thread alone takes signals, and only between two steps of Python.
+    """
+    done: Future[cv2.VideoCapture] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return done.result()
+
+
+def _mode(path: Path, of_kind: Callable[[int], bool]) -> bool:
+    """Whether there is a file of a kind, such as `stat.S_ISFIFO`."""
+    try:
+        return of_kind(path.stat().st_mode)
+    except (OSError, ValueError):  # there is none, or its name is none
+        return False
 
 
 def _camera_number(address: str) -> int | None:
-    return int(address) if address.isdecimal() and not Path(address).exists() else None
+    known = re.fullmatch("[0-9]{1,9}", address) and not exists(address)  # OpenCV's have 32 bits
+    return int(address) if known else None
 
 
 def _names(address: str) -> tuple[str, str]:
@@ -243,7 +274,11 @@ def _names(address: str) -> tuple[str, str]:
         return f"camera {camera}", f"camera{camera}"
     if "://" not in address:
         return address, Path(address).stem
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError as error:
+        name = address.rpartition("@")[2]  # without user and password
+        raise InputError(f"{name}: not the address of a stream ({error})") from error
     host = parts.netloc.rpartition("@")[2]  # without user and password
     stem = re.sub(r"[^\w.-]+", "_", host + parts.path).strip("_.") or "stream"
     return f"{parts.scheme}://{host}{parts.path}", stem
@@ -254,9 +289,9 @@ def _why_not(address: str, name: str, path: Path) -> str:
         return f"{name}: no such camera, or it is in use"
     if "://" in address:
         return f"{name}: cannot be opened as a stream"
-    if not path.exists():
+    if not exists(path):
         return f"{name}: no such file, camera number or stream address"
-    if path.is_dir():
+    if _mode(path, stat.S_ISDIR):
         return f"{name}: is a folder: expected a video (detect_img.py takes folders of photos)"
     return f"{name}: not a video that OpenCV can read, or it is cut off"
 

@@ -1,6 +1,8 @@
 """Frames in and out."""
 
 import math
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,6 +112,10 @@ def test_the_next_codec_is_taken_with_a_line(
     [
         ("missing.mp4", "no such file"),
         ("9999", "no such camera"),
+        ("99999999999", "no such file, camera number or stream address"),
+        ("9" * 5000, "no such file, camera number or stream address"),
+        ("٣", "no such file, camera number or stream address"),
+        ("rtsp://user:secret@[::1/live", "not the address of a stream"),
         ("http://user:secret@127.0.0.1:9/live", "http://127.0.0.1:9/live: cannot be opened"),
     ],
 )
@@ -196,3 +202,16 @@ def test_opencv_is_only_silent_for_a_while() -> None:
     with video.quiet():
         assert level() == cv2.utils.logging.LOG_LEVEL_SILENT
     assert level() == before
+
+
+def test_ctrl_c_ends_the_wait_for_a_pipe_that_nobody_writes(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Source(str(pipe))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        os.close(os.open(pipe, os.O_WRONLY))  # lets the waiting thread end
