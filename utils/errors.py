@@ -42,6 +42,10 @@ def run(main: Callable[[], None]) -> int:
         print(f"error: {place}{error.strerror}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
+        if _worker_ended(error):
+            told = str(error).splitlines()[0]
+            print(f"error: {told} Too little memory? Fewer workers need less", file=sys.stderr)
+            return 2
         if not _out_of_memory(error):
             raise
         print(
@@ -57,6 +61,11 @@ def _out_of_memory(error: Exception) -> bool:
     """MemoryError, and what torch raises: on the CPU a RuntimeError like any other."""
     told = ("can't allocate memory", "out of memory")
     return isinstance(error, MemoryError) or any(words in str(error) for words in told)
+
+
+def _worker_ended(error: Exception) -> bool:
+    """Whether the system ended a process that loads photos, which torch may raise anywhere."""
+    return str(error).startswith("DataLoader worker (pid")
 
 
 @contextlib.contextmanager

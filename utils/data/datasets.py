@@ -17,6 +17,7 @@ from import_param import Augmentation, Data, Training
 from utils.boxes import InputTransform, network_input
 from utils.data.augment import augment, to_tensor, without_flips
 from utils.data.photos import PhotoSet
+from utils.errors import InputError
 from utils.structures import Batch, Sample, Targets
 
 SHUFFLE = 2**31  # in place of an index, so that an epoch's order has a generator of its own
@@ -141,11 +142,31 @@ def collate(samples: Sequence[Sample]) -> Batch:
     )
 
 
+class PhotoLoader(DataLoader[Batch]):
+    """Batches of photos, and one line where a photo cannot be read any more.
+
+    Nothing is skipped: a training on fewer photos than were checked would be another one. What was
+    trained until then can be resumed.
+
+    Raises:
+        InputError: a photo vanished, changed or cannot be read.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        try:
+            yield from super().__iter__()
+        except InputError as error:
+            # torch puts a worker's traceback, which ends with the message, in its place.
+            raise InputError(
+                str(error).rpartition(f"{InputError.__name__}: ")[2].strip()
+            ) from error
+
+
 def training_loader(
     dataset: DetectionDataset, sampler: EpochSampler, settings: Data
-) -> DataLoader[Batch]:
+) -> PhotoLoader:
     """Load the batches of an epoch; call `sampler.set_epoch(epoch)` before each."""
-    return DataLoader(
+    return PhotoLoader(
         dataset,  # type: ignore[arg-type]  # torch types samples and batches alike
         batch_size=settings.batch_size,
         sampler=sampler,
@@ -154,9 +175,9 @@ def training_loader(
     )
 
 
-def validation_loader(dataset: ValidationDataset, settings: Data) -> DataLoader[Batch]:
+def validation_loader(dataset: ValidationDataset, settings: Data) -> PhotoLoader:
     """Load each photo once, in the order of `dataset.targets`."""
-    return DataLoader(
+    return PhotoLoader(
         dataset,  # type: ignore[arg-type]
         batch_size=settings.batch_size,
         collate_fn=dataset.collate,

@@ -1,5 +1,7 @@
 """Training sees the same photos whatever the number of workers, validation sees all in order."""
 
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from utils.data.labels import read_labels
 from utils.data.labels.record import Record
 from utils.data.photos import PhotoSet
 from utils.data.validation import check
+from utils.errors import InputError, run
 from utils.structures import Batch
 
 NAMES = ("cat", "dog")
@@ -190,3 +193,46 @@ def test_ignored_objects_are_targets_but_not_trained_on(tmp_path: Path) -> None:
 )
 def test_small_machines_load_photos_without_workers(asked: int, cores: int, workers: int) -> None:
     assert choose_workers(asked, cores) == workers
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_photo_that_vanishes_or_changes_ends_the_epoch_in_one_line(
+    photos: PhotoSet, workers: int
+) -> None:
+    path = photos.photos[-1].path
+    data = path.read_bytes()
+    sampler = EpochSampler(len(photos), seed=3)
+    settings = Data(batch_size=2, workers=workers)
+    for damage, reason in [
+        (path.unlink, "cannot be read: No such file"),
+        (lambda: path.write_bytes(data[:-99]), "cut off"),
+        (lambda: Pillow.new("RGB", (9, 9)).save(path), "changed since the photos were checked"),
+    ]:
+        damage()
+        for loader in (
+            training_loader(training(photos), sampler, settings),
+            validation_loader(ValidationDataset(photos, NET, True), settings),
+        ):
+            with pytest.raises(InputError, match=reason) as caught:
+                list(loader)
+            assert str(caught.value).startswith(f"{path}: ")
+            assert "\n" not in str(caught.value)
+        path.write_bytes(data)
+    assert len(list(validation_loader(ValidationDataset(photos, NET, True), settings))) == 5
+
+
+def test_a_worker_that_the_system_ends_is_one_line(
+    photos: PhotoSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loader = validation_loader(ValidationDataset(photos, NET, True), Data(batch_size=1, workers=1))
+
+    def main() -> None:
+        for _ in loader:
+            iterator = loader._iterator
+            assert iterator is not None
+            os.kill(iterator._workers[0].pid, signal.SIGKILL)  # type: ignore[attr-defined]
+
+    assert run(main) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: DataLoader worker (pid")
+    assert told.count("\n") == 1
