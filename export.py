@@ -72,7 +72,9 @@ def int8_photos(
 
     if not settings.data.data:
         raise InputError("data='': expected a data set to calibrate int8 on, and to measure it")
-    validation = open_split(settings.data, "valid", [len(network.names)], expect_objects=True)
+    validation = open_split(
+        settings.data, "valid", {"the network": network.names}, expect_objects=True
+    )
     count = settings.export.calibration_photos
     return sample_images(settings.data, network.size, network.letterbox, count), validation
 

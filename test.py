@@ -34,8 +34,8 @@ def main(argv: list[str] | None = None) -> None:
 
     data = settings.data
     network = load_network(settings.network)
-    photos = open_split(data, settings.test.split, [len(network.names)], expect_objects=True)
-    tell_other_names(network.names, photos.names)
+    classes = {"the network": network.names}
+    photos = open_split(data, settings.test.split, classes, expect_objects=True)
 
     folder = output_folder(settings.test.output)
     validation = ValidationDataset(photos, network.size, network.letterbox)
@@ -55,15 +55,6 @@ def main(argv: list[str] | None = None) -> None:
     plot_precision_recall(metrics, photos.names, folder / "precision_recall.png")
     plot_confusion(metrics, photos.names, folder / "confusion.png")
     print(f"curves, confusions and detections are in {folder}")
-
-
-def tell_other_names(network_names: tuple[str, ...], data_names: tuple[str, ...]) -> None:
-    """Say so where the network calls its classes otherwise than the data set."""
-    numbers = tuple(str(number) for number in range(len(network_names)))
-    if network_names not in (numbers, data_names):
-        pairs = zip(network_names, data_names, strict=True)
-        ours, theirs = next(pair for pair in pairs if pair[0] != pair[1])
-        print(f"note: the network's {ours!r} is the data set's {theirs!r}; its names are used")
 
 
 if __name__ == "__main__":

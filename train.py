@@ -23,56 +23,64 @@ def main(argv: list[str] | None = None) -> None:
     from utils.training.batches import TrainingBatches, ValidationBatches
     from utils.training.build import build_network, describe, load_teacher
     from utils.training.loop import TrainerFactory, train_one_epoch
-    from utils.training.resume import restore_, resume, save
-    from utils.training.runs import open_run
+    from utils.training.resume import RunRecord, history_of, restore_, resume, save
+    from utils.training.runs import expect_free, open_run
 
     settings, checkpoint = resume(settings, given(argv))
+    if not checkpoint:
+        expect_free(settings.training.name)
     device = choose_device(settings.model.device)
     report.check_address(settings.monitoring)
     torch.manual_seed(settings.training.seed)
 
-    training_photos, validation_photos = open_splits(settings.data)
+    known = {checkpoint.path: checkpoint.names} if checkpoint else {}
+    training_photos, validation_photos = open_splits(settings.data, known)
     names = training_photos.names
     model = build_network(settings, training_photos, checkpoint)
-    teacher = load_teacher(settings, model.netdef)
+    teacher = load_teacher(settings, model.netdef, names)
     pruning = pruning_while_training(settings, model, checkpoint)
-    run = open_run(settings, checkpoint)
-    print(f"{run.name}: {describe(model)}, on {device}; see {run.folder}, {run.weights}")
-
     training = TrainingBatches(settings, training_photos, model.netdef)
     validation = ValidationBatches(settings, validation_photos, model.netdef)
-    make_trainer = TrainerFactory(settings, training.optimizer_steps, run.folder, teacher)
-    trainer = pruning.start(model.to(device), make_trainer)
-    progress = restore_(trainer, checkpoint)
 
-    report.write_augmented_batch(training, run.folder / "augmented_batch.jpg")
-    with report.open_monitor(run, settings, progress) as monitor:
-        for epoch in range(progress.epoch, settings.training.epochs):
-            torch.manual_seed(settings.training.seed + epoch)  # dropout, the same after a resume
-            title = f"epoch {epoch + 1}/{settings.training.epochs}"
-            means = train_one_epoch(trainer, training.epoch(epoch), len(training), title)
-            progress.epoch = epoch + 1
+    with open_run(settings, checkpoint) as run:
+        print(f"{run.name}: {describe(model)}, on {device}; see {run.folder}, {run.weights}")
+        make_trainer = TrainerFactory(settings, training.optimizer_steps, run.folder, teacher)
+        trainer = pruning.start(model.to(device), make_trainer)
+        record = RunRecord.of(run, settings, training, checkpoint)
+        progress = restore_(trainer, checkpoint, record)
 
-            previous = trainer
-            trainer, scales = pruning.after_epoch(previous, progress.epoch, make_trainer)
-            if trainer is not previous:
-                progress.forget_best()  # earlier networks were larger: another race
+        report.write_augmented_batch(training, run.folder / "augmented_batch.jpg")
+        history = history_of(checkpoint)
+        if progress.finished(settings.training):
+            print(f"{run.name}: nothing is left to train after epoch {progress.epoch}")
+        with report.open_monitor(run, settings, progress, history) as monitor:
+            while not progress.finished(settings.training):
+                epoch = progress.epoch
+                torch.manual_seed(settings.training.seed + epoch)  # dropout, as without a resume
+                title = f"epoch {epoch + 1}/{settings.training.epochs}"
+                means = train_one_epoch(trainer, training.epoch(epoch), len(training), title)
+                progress.epoch = epoch + 1
 
-            figures = report.training_figures(means) | scales
-            better = False
-            if progress.evaluation_due(settings.training):
-                metrics, detections = validation.evaluate(trainer.averaged)
-                better = progress.judge(metrics.mean_ap, shrinking=trainer.penalty is not None)
-                figures |= report.validation_figures(metrics, names)
+                previous = trainer
+                trainer, scales = pruning.after_epoch(previous, progress.epoch, make_trainer)
+                if trainer is not previous:
+                    progress.forget_best()  # earlier networks were larger: another race
+
+                figures = report.training_figures(means) | scales
+                better, detections = False, None
+                if progress.evaluation_due(settings.training):
+                    metrics, detections = validation.evaluate(trainer.averaged)
+                    better = progress.judge(metrics.mean_ap, shrinking=trainer.penalty is not None)
+                    figures |= report.validation_figures(metrics, names)
+                    print(report.epoch_report(title, figures, metrics, names))
+                monitor.add(progress.epoch, figures)
+                save(record, trainer, progress, pruning.state(), monitor.history, better)
+                monitor.show(figures)  # only now: what cannot be shown must not cost the epoch
                 report.show_examples(monitor, progress.epoch, validation, detections)
-                print(report.epoch_report(title, figures, metrics, names))
-            monitor.log(progress.epoch, figures)
-            save(run, settings, names, trainer, progress, pruning.state(), better)
             if progress.out_of_patience(settings.training):
                 print(f"stopped: no better mAP in {progress.stale} evaluations")
-                break
-    report.report_best(run, settings, validation)
-    pruning.report(run, training, validation)
+        report.report_best(run, settings, validation)
+        pruning.report(run, training, validation)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,7 @@ from utils.checkpoint import (
     Network,
     load_network,
     newest_weights,
-    save_checkpoint,
-    write_pair,
+    save_with_pair,
 )
 from utils.data.augment import NO_AUGMENTATION
 from utils.data.datasets import (
@@ -41,7 +40,7 @@ from utils.data.splits import open_split
 from utils.evaluation.evaluate import evaluate
 from utils.settings import save as save_settings
 from utils.structures import Batch
-from utils.training.runs import Run, new_run
+from utils.training.runs import Run, expect_free, new_run
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,7 @@ def prune(settings: PruneSettings) -> Report:
     Raises:
         InputError: the strategy finds nothing to cut, or no cut takes the time that is asked for.
     """
+    expect_free(settings.run.name)
     latency_target = _latency_target(settings.pruning)
     network = load_network(settings.network)
     photos = _photos(network, settings.data)
@@ -86,11 +86,11 @@ def prune(settings: PruneSettings) -> Report:
         strategy = STRATEGIES[settings.pruning.strategy]
         plan, timing = strategy(network.model.netdef, importance, settings.pruning), None
 
-    run = new_run(settings.run.name, _run_name(settings, latency_target))
-    small, quality = _cut(network, plan, photos, settings)
-    report = _report(network, small, plan, quality, meter, timing, settings)
-    _save(run, network, small, report, settings)
-    _tell(report, run, settings.pruning)
+    with new_run(settings.run.name, _run_name(settings, latency_target)) as run:
+        small, quality = _cut(network, plan, photos, settings)
+        report = _report(network, small, plan, quality, meter, timing, settings)
+        _save(run, network, small, report, settings)
+        _tell(report, run, settings.pruning)
     return report
 
 
@@ -152,9 +152,9 @@ def _name(weights: str) -> str:
 
 def _photos(network: Network, settings: Data) -> Photos:
     """The data set's two splits, checked; what is wrong with them is printed."""
-    half, classes = replace(settings, cache_mb=settings.cache_mb // 2), [len(network.names)]
-    train_photos = open_split(half, "train", classes)
-    valid_photos = open_split(half, "valid", classes, expect_objects=True)
+    half = replace(settings, cache_mb=settings.cache_mb // 2)
+    train_photos = open_split(half, "train", {"the network": network.names})
+    valid_photos = open_split(half, "valid", expect_objects=True)
     training = DetectionDataset(
         train_photos, network.size, network.letterbox, NO_AUGMENTATION, Training()
     )
@@ -229,14 +229,13 @@ def _save(
     netdef = small.netdef.with_net_options(
         width=width, height=height, letter_box=int(network.letterbox)
     )
-    write_pair(run.weights / "pruned", small, netdef, network.names)
-    save_checkpoint(
-        run.weights / "pruned.pt",
+    save_settings(settings, run.folder / "settings.json")
+    report.write(run.folder)
+    save_with_pair(  # last: with it the run is there, and its name taken
+        run.weights / "pruned",
         netdef,
         network.names,
-        small.state_dict(),
+        small,
         settings,
         {"pruned": {"strategy": report.strategy, "shares": asdict(report.shares)}},
     )
-    save_settings(settings, run.folder / "settings.json")
-    report.write(run.folder)

@@ -63,7 +63,7 @@ def test_map_needs_a_trained_network_with_the_classes_of_the_data(
     with pytest.raises(InputError, match="expected a trained network"):
         benchmark.main(["--weights", "config/yolov3-lite.cfg", "--data", squares])
     (tmp_path / "squares.names").write_text("red\nblue\n")
-    with pytest.raises(InputError, match="2 classes: expected the network's 3"):
+    with pytest.raises(InputError, match="2 classes: expected 3, as colours has"):
         benchmark.main(["--weights", colour_weights, "--data", squares])
 
 

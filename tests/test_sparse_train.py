@@ -198,6 +198,19 @@ def test_a_teacher_is_heard(project: Path, capsys: pytest.CaptureFixture[str]) -
     assert "loss/teacher" not in plain[0]
 
 
+def test_a_teacher_with_the_classes_in_another_order_is_refused(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = parse(NET).with_net_options(width=64, height=64)
+    names = tuple("0123456789")
+    write_pair(Path("large"), Darknet(network), network, names)
+    settings = load(TrainSettings, ["--teacher", "large.weights"])
+    with pytest.raises(InputError, match=r"class 1 is '0', in teacher='large\.weights' it is"):
+        load_teacher(settings, network, tuple("1023456789"))
+    load_teacher(settings, network, ("nought", *"123456789"))
+    assert "teacher='large.weights' calls the data set's 'nought' '0'" in capsys.readouterr().out
+
+
 def test_a_teacher_that_saw_other_photos_is_told(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -206,9 +219,9 @@ def test_a_teacher_that_saw_other_photos_is_told(
     write_pair(Path("large"), Darknet(network), network, names)
     network.with_net_options(letter_box=1).write("large.cfg")
     p = load(TrainSettings, ["--teacher", "large.weights"])
-    load_teacher(p, network.with_net_options(letter_box=1))
+    load_teacher(p, network.with_net_options(letter_box=1), names)
     assert "note" not in capsys.readouterr().out
-    load_teacher(p, network)
+    load_teacher(p, network, names)
     assert "not as it was trained: of 64x64, letterbox=False" in capsys.readouterr().out
 
 

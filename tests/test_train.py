@@ -1,7 +1,9 @@
 """train.py and test.py, from their flags to their files, on a handful of pictures."""
 
 import csv
+import itertools
 import json
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,7 +19,7 @@ from models import netdef
 from models.netdef import head_anchors
 from models.weights import read_weights
 from tests.models.test_darknet import RESIDUAL
-from utils.checkpoint import load_network, read_checkpoint
+from utils.checkpoint import Checkpoint, load_network, read_checkpoint
 from utils.data.demo_data import DemoSettings, make_demo
 from utils.errors import InputError, run
 from utils.structures import Batch
@@ -88,21 +90,10 @@ def test_a_resumed_run_is_the_uninterrupted_one(
 ) -> None:
     train.main(flags("--name", "whole", "--multi_scale", "0.5", epochs=3))
 
-    done: list[str] = []
-
-    def interrupted(
-        trainer: Trainer, batches: Iterable[Batch], steps: int, title: str
-    ) -> dict[str, float]:
-        if done:
-            raise KeyboardInterrupt
-        done.append(title)
-        return train_one_epoch(trainer, batches, steps, title)
-
-    monkeypatch.setattr("utils.training.loop.train_one_epoch", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(patch, 1)
         train.main(flags("--name", "cut", "--multi_scale", "0.5", epochs=3))
-    monkeypatch.setattr("utils.training.loop.train_one_epoch", train_one_epoch)
-    again = ["--resume", "weights/cut/last.pt", "--workers", "0", "--no-visdom"]
+    again = resume(name="cut")
     with pytest.raises(InputError, match=r"epochs=9: a run that goes on .* such as epochs=3"):
         train.main([*again, "--epochs", "9"])
     train.main([*again, "--epochs", "3"])
@@ -117,6 +108,198 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     assert rows[0] == rows[1]
 
 
+class Killed(BaseException):
+    """The process ends here, as by `kill -9`."""
+
+
+def renamed(folder: Path, *names: str) -> None:
+    """Call the data set's classes otherwise."""
+    (folder / "demo.names").write_text("".join(f"{name}\n" for name in names))
+
+
+def resume(*more: str, name: str = "first") -> list[str]:
+    return ["--resume", f"weights/{name}/last.pt", "--workers", "0", "--no-visdom", *more]
+
+
+def last(name: str) -> Checkpoint:
+    return read_checkpoint(f"weights/{name}/last.pt")
+
+
+@pytest.fixture
+def interrupted(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run of three epochs, stopped after the first."""
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            train.main(flags("--name", "first", epochs=3))
+    return project
+
+
+def stop_after(patch: pytest.MonkeyPatch, epochs: int) -> None:
+    done: list[str] = []
+
+    def stopping(
+        trainer: Trainer, batches: Iterable[Batch], steps: int, title: str
+    ) -> dict[str, float]:
+        if len(done) == epochs:
+            raise KeyboardInterrupt
+        done.append(title)
+        return train_one_epoch(trainer, batches, steps, title)
+
+    patch.setattr("utils.training.loop.train_one_epoch", stopping)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            "0123456789+",
+            "11 classes: expected 10, as weights/first/last.pt has; only the data set has",
+        ),
+        ("012345678", "9 classes: expected 10, as weights/first/last.pt has"),
+        ("1023456789", "class 1 is '0', in weights/first/last.pt it is class 0"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_classes(
+    interrupted: Path, names: str, message: str
+) -> None:
+    renamed(interrupted, *names)
+    before = Path("weights/first/last.pt").read_bytes()
+    with pytest.raises(InputError, match=re.escape(message)):
+        train.main(resume())
+    assert Path("weights/first/last.pt").read_bytes() == before
+
+
+def test_a_class_that_was_renamed_is_told(
+    interrupted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    renamed(interrupted, "nought", *"123456789")
+    train.main(resume())
+    assert "last.pt calls the data set's 'nought' '0'" in capsys.readouterr().out
+    assert last("first").names[0] == "nought"
+
+
+def test_the_learning_rate_comes_to_its_end_on_a_data_set_that_has_grown(
+    interrupted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = (interrupted / "demo/train.txt").read_text().splitlines()
+    for copy in range(3):
+        for name in photos:
+            photo = interrupted / "demo" / name
+            label = Path(str(photo).replace("images", "labels")).with_suffix(".txt")
+            for file in (photo, label):
+                shutil.copy(file, file.with_stem(f"{file.stem}-{copy}"))
+            photos = [*photos, str(Path(name).with_stem(f"{Path(name).stem}-{copy}"))]
+    (interrupted / "demo/train.txt").write_text("\n".join(photos))
+    train.main(resume())
+    assert f"{len(photos)} photos to train on, 6 before" in capsys.readouterr().out
+    rates = [float(row["lr/lr"]) for row in figures("runs/first/metrics.csv")]
+    settings = last("first").settings["training"]
+    assert rates[2] == pytest.approx(settings["lr"] * settings["final_lr"], rel=0.05)
+
+
+def test_a_finished_run_says_so_and_makes_what_its_end_left_unmade(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train.main(flags("--name", "first", epochs=1))
+    Path("runs/first/confusion.png").unlink()
+    before = Path("weights/first/last.pt").read_bytes()
+    capsys.readouterr()
+    train.main(resume())
+    assert "first: nothing is left to train after epoch 1" in capsys.readouterr().out
+    assert Path("runs/first/confusion.png").exists()
+    assert Path("weights/first/last.pt").read_bytes() == before
+
+
+def test_a_run_that_ran_out_of_patience_stays_finished(project: Path) -> None:
+    train.main(flags("--name", "first", "--patience", "1", "--lr", "1e-12", epochs=9))
+    epochs = last("first").training.epoch
+    train.main(resume())
+    assert last("first").training.epoch == epochs < 9
+
+
+def test_last_alone_is_enough_to_go_on(
+    interrupted: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = interrupted / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy("weights/first/last.pt", elsewhere)
+    history = Path("runs/first/metrics.csv").read_text()
+    for folder in ("runs", "weights"):
+        shutil.rmtree(folder)
+    train.main(["--resume", "elsewhere/last.pt", "--workers", "0", "--no-visdom"])
+    assert "no best.pt: the network after epoch 1 stands in" in capsys.readouterr().out
+    assert Path("runs/first/metrics.csv").read_text().startswith(history)
+    left = {path.name for path in Path("weights/first").iterdir()}
+    assert left == {"last.pt", "best.pt", "best.cfg", "best.weights", "best.names"}
+
+
+def test_another_run_of_the_same_name_is_not_written_over(interrupted: Path) -> None:
+    (interrupted / "elsewhere").mkdir()
+    shutil.copy("weights/first/last.pt", "elsewhere/last.pt")
+    for folder in ("runs", "weights"):
+        shutil.rmtree(folder)
+    train.main(flags("--name", "first", epochs=1))
+    with pytest.raises(InputError, match="holds another run of the name 'first'"):
+        train.main(["--resume", "elsewhere/last.pt", "--workers", "0", "--no-visdom"])
+    assert last("first").training.epoch == 1
+
+
+def test_curves_that_cannot_be_drawn_cost_no_epoch(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(history: object, folder: Path) -> None:
+        raise InputError(f"{folder}/curves_loss.png: cannot be written: No space left on device")
+
+    monkeypatch.setattr("utils.monitoring.monitor.plot_curves", full)
+    train.main(flags("--name", "first", epochs=2))
+    assert "warning: no curves: " in capsys.readouterr().out
+    assert last("first").training.epoch == 2
+
+
+@pytest.mark.parametrize("kill", range(0, 26, 3))
+def test_killed_at_any_renaming_a_run_goes_on_to_the_same_files(
+    project: Path, monkeypatch: pytest.MonkeyPatch, kill: int
+) -> None:
+    """Each file that is put in its place is a moment; the kill comes before one of them."""
+    train.main(flags("--name", "whole"))
+    replace = Path.replace
+    moments = itertools.count()
+
+    def killed(path: Path, target: Path) -> None:
+        if next(moments) >= kill:  # after its end a process writes nothing more
+            raise Killed
+        replace(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Path, "replace", killed)
+        train.main(flags("--name", "first"))
+    expect_one_network(project / "weights/first")
+    started = Path("weights/first/last.pt").exists()
+    train.main(resume() if started else flags("--name", "first"))
+    expect_one_network(project / "weights/first")
+    for name in ("last", "best"):
+        files = [read_checkpoint(f"weights/{run}/{name}.pt") for run in ("whole", "first")]
+        for key, tensor in files[0].model.items():
+            assert torch.equal(tensor, files[1].model[key]), key
+    weights = [Path(f"weights/{run}/best.weights").read_bytes() for run in ("whole", "first")]
+    assert weights[0] == weights[1]
+    rows = [figures(f"runs/{run}/metrics.csv") for run in ("whole", "first")]
+    for row in (*rows[0], *rows[1]):
+        row.pop("speed/images_per_second")
+    assert rows[0] == rows[1]
+
+
+def expect_one_network(folder: Path) -> None:
+    """Those of the best network's files that are there are of one epoch."""
+    if (folder / "best.weights").exists():
+        best = read_checkpoint(folder / "best.pt")
+        assert (folder / "best.cfg").read_text() == best.netdef.text()
+        state, _ = read_weights(folder / "best.weights", best.netdef)
+        for name, tensor in state.items():
+            assert torch.equal(tensor, best.model[name]), name
+
+
 def test_pretrained_starts_from_any_of_our_files(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -127,6 +310,11 @@ def test_pretrained_starts_from_any_of_our_files(
         train.main([*flags(epochs=1), "--pretrained", *source, "--lr", "1e-12"])
         said = capsys.readouterr().out
         assert "filled 3 of 3 layers" in said and "anchors:" not in said
+    renamed(project, *"1023456789")
+    train.main([*flags(epochs=1), "--pretrained", *source])
+    assert (
+        "its heads know 2 of the 10 classes by other names, '0' for '1'" in capsys.readouterr().out
+    )
     other = project / "two.data"
     (project / "two.names").write_text("a\nb\n")
     for listing in ("train", "valid"):
@@ -285,7 +473,7 @@ def test_coco_files_keep_their_ids(project: Path, colour_weights: str) -> None:
 
 
 def test_a_data_set_with_other_classes_is_refused(project: Path, colour_weights: str) -> None:
-    with pytest.raises(InputError, match=r"demo\.data: 10 classes: expected the network's 3"):
+    with pytest.raises(InputError, match=r"demo\.data: 10 classes: expected 3, as the network has"):
         measure.main(["--weights", colour_weights, "--data", "demo.data", "--workers", "0"])
 
 

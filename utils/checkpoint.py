@@ -20,7 +20,7 @@ from models.netdef import NetDef
 from models.weights import fill_, read_weights, torchvision_trunk, write_weights
 from utils.data.definition import read_names
 from utils.errors import InputError
-from utils.files import atomic, write_text
+from utils.files import together, write_text
 from utils.schema import structured
 from utils.tensor_files import PlainTensor, read_tensors
 from utils.version import VERSION
@@ -71,6 +71,11 @@ class TrainingState:
         schedule: of the learning rate, its state dict.
         averaged: steps that the running mean has followed.
         pruning: the state of pruning while training.
+        history: the figures of all epochs, as metrics.csv has them.
+        identity: of the run, other than that of any other run.
+        photos: to train on, a number.
+        epoch_steps: steps of the optimizer in an epoch.
+        threads: of torch, on whose number the last bits of sums depend.
     """
 
     epoch: Step
@@ -82,6 +87,11 @@ class TrainingState:
     schedule: dict[str, Any]
     averaged: Step
     pruning: dict[str, Any] | None = None
+    history: str = ""
+    identity: str = ""
+    photos: Step = 0  # 0 for all of these: of before 0.3.0, which did not say
+    epoch_steps: Step = 0
+    threads: Step = 0
 
     def values(self) -> dict[str, Any]:
         """What a checkpoint holds of it."""
@@ -182,7 +192,42 @@ def save_checkpoint(
     Raises:
         InputError: it cannot be written.
     """
-    content = {
+    content = _content(netdef, names, model, settings, training)
+    with together(path, durable=True) as (temporary,):
+        _write_tensors(temporary, path, content)
+
+
+def save_with_pair(
+    path: Path,
+    netdef: NetDef,
+    names: Sequence[str],
+    model: Darknet,
+    settings: TrainSettings | PruneSettings,
+    training: TrainingState | Mapping[str, Any],
+) -> None:
+    """Write `path`.pt as `save_checkpoint` does, and what `write_pair` writes, as one.
+
+    Whenever the work is killed, those of the four files that are there are of one network.
+
+    Raises:
+        InputError: one of them cannot be written.
+    """
+    content = _content(netdef, names, model.state_dict(), settings, training)
+    paths = _beside(path, "pt", "names", "cfg", "weights")
+    with together(*paths, durable=True) as (checkpoint, *pair):
+        _write_tensors(checkpoint, paths[0], content)
+        _write_pair(pair, model, netdef, names)
+
+
+def _content(
+    netdef: NetDef,
+    names: Sequence[str],
+    model: Mapping[str, Tensor],
+    settings: TrainSettings | PruneSettings,
+    training: TrainingState | Mapping[str, Any],
+) -> dict[str, Any]:
+    """What `_Content` is to hold."""
+    return {
         "format": FORMAT,
         "version": VERSION,
         "cfg": netdef.text(),
@@ -191,13 +236,16 @@ def save_checkpoint(
         "settings": asdict(settings),
         "training": training.values() if isinstance(training, TrainingState) else dict(training),
     }
-    with atomic(path) as temporary:
-        try:
-            torch.save(content, temporary)
-        except RuntimeError as error:
-            if "inline_container" not in str(error):  # torch's file writer
-                raise
-            raise InputError(f"{path}: cannot be written; is the disk full?") from error
+
+
+def _write_tensors(file: Path, path: Path, content: Mapping[str, Any]) -> None:
+    """path: what messages call the file."""
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:
+        if "inline_container" not in str(error):  # torch's file writer
+            raise
+        raise InputError(f"{path}: cannot be written; is the disk full?") from error
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -227,7 +275,23 @@ def _checkpoint(content: Any, path: str) -> Checkpoint:
     )
 
 
-def read_pretrained(path: str | Path, netdef: NetDef) -> tuple[dict[str, Tensor], NetDef]:
+@dataclass(frozen=True, eq=False)
+class Pretrained:
+    """Weights to start from.
+
+    Attributes:
+        state: a state dict.
+        netdef: the network to start; where a checkpoint's heads belong to the weights, with the
+            anchors and rules of those heads.
+        names: the classes of those heads; empty where the file does not say.
+    """
+
+    state: dict[str, Tensor]
+    netdef: NetDef
+    names: tuple[str, ...] = ()
+
+
+def read_pretrained(path: str | Path, netdef: NetDef) -> Pretrained:
     """Weights to start `netdef` from.
 
     Args:
@@ -235,25 +299,25 @@ def read_pretrained(path: str | Path, netdef: NetDef) -> tuple[dict[str, Tensor]
             told apart by the suffix.
         netdef: the network to start.
 
-    Returns:
-        A state dict, and `netdef`; where a checkpoint's heads belong to the weights, with the
-        anchors and rules of those heads.
-
     Raises:
         InputError: the file cannot be read, or nothing in it is of use to the network.
     """
     if Path(path).suffix not in CHECKPOINT_SUFFIXES:
-        return read_weights(path, netdef)[0], netdef
+        beside = Path(path).with_suffix(".names")
+        names = read_names(beside) if beside.is_file() else ()
+        return Pretrained(read_weights(path, netdef)[0], netdef, names)
     content = read_tensors(path)
     if isinstance(content, dict) and "format" in content:
         checkpoint = _checkpoint(content, str(path))
-        return dict(checkpoint.model), _with_heads_of(netdef, checkpoint.netdef)
+        return Pretrained(
+            dict(checkpoint.model), _with_heads_of(netdef, checkpoint.netdef), checkpoint.names
+        )
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         raise InputError(f"{path}: expected a checkpoint, or a state dict of names with tensors")
     structured(_StateDict, {"tensors": dict(content)}, str(path))
     with torch.device("meta"):
         skeleton = Darknet(netdef)
-    return torchvision_trunk(content, skeleton, path), netdef
+    return Pretrained(torchvision_trunk(content, skeleton, path), netdef)
 
 
 def _with_heads_of(netdef: NetDef, other: NetDef) -> NetDef:
@@ -278,12 +342,24 @@ def write_pair(
     path: Path, model: Darknet, netdef: NetDef, names: Sequence[str]
 ) -> tuple[Path, Path]:
     """Write `path`.cfg and `path`.weights, which Darknet and OpenCV read, and `path`.names."""
-    # A dot in the name, as in yolo-fastest-1.1, begins no suffix.
-    cfg, weights, listed = (Path(f"{path}.{suffix}") for suffix in ("cfg", "weights", "names"))
+    paths = _beside(path, "names", "cfg", "weights")
+    with together(*paths) as temporaries:
+        _write_pair(temporaries, model, netdef, names)
+    return paths[1], paths[2]
+
+
+def _write_pair(
+    files: Sequence[Path], model: Darknet, netdef: NetDef, names: Sequence[str]
+) -> None:
+    listed, cfg, weights = files
+    write_text(listed, "".join(f"{name}\n" for name in names))
     netdef.write(cfg)
     write_weights(weights, model)
-    write_text(listed, "".join(f"{name}\n" for name in names))
-    return cfg, weights
+
+
+def _beside(path: Path, *suffixes: str) -> list[Path]:
+    # A dot in the name, as in yolo-fastest-1.1, begins no suffix.
+    return [Path(f"{path}.{suffix}") for suffix in suffixes]
 
 
 def newest_weights(folder: Path = Path("weights")) -> Path:

@@ -27,8 +27,8 @@ def validation_photos(candidates: Sequence[Candidate], data: DataSet) -> PhotoSe
     trained = [candidate for candidate in candidates if candidate.trained]
     if not trained:
         raise InputError(f"data={data.data}: expected a trained network; a .cfg has random weights")
-    classes = [candidate.model.heads[0].classes for candidate in trained]
-    return open_split(data, "valid", classes, expect_objects=True)
+    names = {candidate.name: candidate.names for candidate in trained}
+    return open_split(data, "valid", names, expect_objects=True)
 
 
 def with_mean_ap(

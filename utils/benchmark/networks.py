@@ -35,6 +35,7 @@ class Candidate:
     calibration: Tensor | None = None  # photos [N, 3, H, W] to calibrate int8 on
     letterbox: bool = False  # whether photos keep their aspect
     trained: bool = True  # or else its weights are random
+    names: tuple[str, ...] = ()  # of its classes
 
 
 class Key(NamedTuple):
@@ -100,7 +101,13 @@ def open_candidate(path: str, name: str, img_size: int) -> Candidate:
         own, used = ("x".join(map(str, s)) for s in (network.model.netdef.size, network.size))
         if own != used:
             print(f"note: {name}: made for {own} px, measured at {used} (--img_size 0: at its own)")
-        return Candidate(name, network.model, network.size, letterbox=network.letterbox)
+        return Candidate(
+            name,
+            network.model,
+            network.size,
+            letterbox=network.letterbox,
+            names=network.names,
+        )
     netdef = cfg_files.load(path)
     check_for_photos(netdef)
     size = (img_size, img_size) if img_size else netdef.size

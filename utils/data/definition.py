@@ -58,18 +58,6 @@ class DataDefinition:
         return sources
 
 
-def check_classes(definition: DataDefinition, count: int) -> None:
-    """Refuse a data set that has not as many classes as a network.
-
-    Raises:
-        InputError: `count`, the network's, is another.
-    """
-    if len(definition.names) != count:
-        raise InputError(
-            f"{definition.path}: {len(definition.names)} classes: expected the network's {count}"
-        )
-
-
 def read_data(path: str | Path) -> DataDefinition:
     """Read a `.data` file: lines of `key = value`.
 

@@ -1,11 +1,12 @@
 """How does a data set become the photos of a split, checked and told about?"""
 
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
 from import_param import DataSet
-from utils.data.definition import DataDefinition, check_classes, read_data
+from utils.data.classes import match_classes
+from utils.data.definition import DataDefinition, read_data
 from utils.data.demo_data import make_if_demo
 from utils.data.labels.record import Record
 from utils.data.photos import PhotoSet
@@ -18,7 +19,10 @@ Split = Literal["train", "valid"]
 
 
 def open_split(
-    settings: DataSet, split: Split, classes: Collection[int] = (), expect_objects: bool = False
+    settings: DataSet,
+    split: Split,
+    networks: Mapping[str, Sequence[str]] | None = None,
+    expect_objects: bool = False,
 ) -> PhotoSet:
     """Read one split of a data set, check it, and print the report.
 
@@ -27,17 +31,18 @@ def open_split(
     Args:
         settings: the `.data` file, and whether bad labels are left out or refused.
         split: which of its photos.
-        classes: the numbers of classes of the networks that are to see the photos.
+        networks: that are to see the photos: what each is called in messages, and its class names.
         expect_objects: refuse photos that show no object, since there would be no mAP.
 
     Raises:
-        InputError: the data set has not as many classes as a network, no photo can be used, there
-            is nothing to train on or to measure, or labels are bad and to be refused.
+        InputError: the data set's classes cannot be a network's, no photo can be used, there is
+            nothing to train on or to measure, or labels are bad and to be refused.
     """
     make_if_demo(settings.data)
     definition = read_data(settings.data)
-    for count in classes:
-        check_classes(definition, count)
+    for place, names in (networks or {}).items():
+        if note := match_classes(names, definition.names, str(definition.path), place):
+            print(f"note: {note}; the data set's names are used")
     photos = load_split(
         definition, split, settings.cache_mb, max_megapixels=settings.max_megapixels
     )
@@ -48,13 +53,15 @@ def open_split(
     return photos
 
 
-def open_splits(settings: DataSet) -> tuple[PhotoSet, PhotoSet]:
+def open_splits(
+    settings: DataSet, networks: Mapping[str, Sequence[str]] | None = None
+) -> tuple[PhotoSet, PhotoSet]:
     """The photos to train and to validate on, as `open_split` gives them.
 
     They share the memory for decoded photos, which the first fill first; photos that are in both
     are told.
     """
-    train = open_split(settings, "train")
+    train = open_split(settings, "train", networks)
     left = settings.cache_mb - train.report.cached_bytes / 2**20
     valid = open_split(replace(settings, cache_mb=max(0, int(left))), "valid", expect_objects=True)
     if both := shared_photos(train, valid):

@@ -18,18 +18,23 @@ CSV_NAME = "metrics.csv"
 
 
 def write_history(path: str | Path, history: History) -> None:
-    """Write `history` as a CSV: the epoch, then a column for each name, empty where there is none.
+    """Write `history` as a CSV file, see `history_text`.
 
     The file is written whole each time, since a new name changes its header and since a row must
     never be there by half: some 20 ms for a thousand rows of twenty.
     """
+    write_text(path, history_text(history))
+
+
+def history_text(history: History) -> str:
+    """CSV: the epoch, then a column for each name, empty where there is no value."""
     names = list(dict.fromkeys(name for row in history.values() for name in row))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["epoch", *names])
     for step in sorted(history):
         writer.writerow([f"{step:.10g}", *(history[step].get(name, "") for name in names)])
-    write_text(path, text.getvalue())
+    return text.getvalue()
 
 
 def read_history(path: str | Path, before: float = math.inf) -> History:
@@ -40,25 +45,38 @@ def read_history(path: str | Path, before: float = math.inf) -> History:
     """
     if not Path(path).exists():
         return {}
+    history = parse_history(read_text(path), str(path))
+    return {step: row for step, row in history.items() if step < before}
+
+
+def parse_history(text: str, place: str) -> History:
+    """Read what `history_text` made.
+
+    Args:
+        text: the CSV.
+        place: where it stands, for messages.
+
+    Raises:
+        InputError: it is damaged; the message names the line.
+    """
     history: History = {}
     try:
-        text = read_text(path)
         rows = csv.reader(io.StringIO(text), strict=True)
         header = next(rows, [])
         if header[:1] != ["epoch"]:
-            raise InputError(f"{path}:1: {','.join(header)[:60]!r}: expected epoch,…")
+            raise InputError(f"{place}:1: {','.join(header)[:60]!r}: expected epoch,…")
         for row in rows:
-            place = f"{path}:{rows.line_num}"
+            line = f"{place}:{rows.line_num}"
             if len(row) != len(header):
-                raise InputError(f"{place}: {len(row)} fields: expected {len(header)}")
-            step, *values = (_number(field, place) for field in row)
+                raise InputError(f"{line}: {len(row)} fields: expected {len(header)}")
+            step, *values = (_number(field, line) for field in row)
             if step is None or not math.isfinite(step):
-                raise InputError(f"{place}: {row[0]!r}: expected an epoch")
+                raise InputError(f"{line}: {row[0]!r}: expected an epoch")
             pairs = zip(header[1:], values, strict=True)
             history[step] = {name: value for name, value in pairs if value is not None}
     except csv.Error as problem:
-        raise InputError(f"{path}: not a CSV file of ours: {problem}") from None
-    return {step: row for step, row in history.items() if step < before}
+        raise InputError(f"{place}: not a CSV file of ours: {problem}") from None
+    return history
 
 
 def replay(history: History, sender: Sender, plots: Container[str] | None = None) -> None:

@@ -3,12 +3,13 @@
 import atexit
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from tqdm import tqdm
 
+from utils.errors import InputError
 from utils.monitoring.client import Picture, Sender
 from utils.monitoring.history import CSV_NAME, History, read_history, replay, write_history
 from utils.monitoring.server import Address, Server, answers, start
@@ -40,6 +41,7 @@ class Monitor:
         name: of the environment on the page, one for each run; the run folder's name by default.
         resume_before: None starts a new record, in place of one that may be there. A number keeps
             the rows of earlier epochs and drops those from it on, which will be run again.
+        history: the rows of earlier epochs, instead of those in metrics.csv.
         keep: a server that we started stays when the run is over, so that its curves can be looked
             at, and the next run finds it; its process id is printed. False ends it in `close`, or
             with this process if that comes first: for tests and CI. A server that was running
@@ -62,6 +64,7 @@ class Monitor:
         server_data: str | Path = SERVER_DATA,
         say: Callable[[str], None] = tqdm.write,
         retry: float = 10.0,
+        history: History | None = None,
     ) -> None:
         self.folder = Path(run_folder)
         self._say = say
@@ -71,7 +74,9 @@ class Monitor:
         self._sender: Sender | None = None
         self.history: History = {}
         if resume_before is not None:
-            self.history = read_history(self.folder / CSV_NAME, resume_before)
+            if history is None:
+                history = read_history(self.folder / CSV_NAME, resume_before)
+            self.history = history
         write_history(self.folder / CSV_NAME, self.history)
         if visdom:
             address, answering = self._find_server(Address.parse(visdom), Path(server_data), keep)
@@ -96,12 +101,20 @@ class Monitor:
         return f"{self._sender.address}/env/{self._sender.env}" if self._sender else ""
 
     def log(self, step: float, values: Mapping[str, float]) -> None:
-        """Record figures at `step`, in epochs; a second call for a step adds to the first.
+        """Record figures at `step`, in epochs, and show them; see `add`."""
+        self.add(step, values)
+        self.show(values)
+
+    def add(self, step: float, values: Mapping[str, float]) -> None:
+        """Add figures at `step`, in epochs, to the history; a second call adds to the first.
 
         Names are "plot/curve", such as "loss/box" or "AP/cat".
         """
         row = self.history.setdefault(round(float(step), 6), {})
         row.update((name, float(value)) for name, value in values.items())
+
+    def show(self, values: Iterable[str]) -> None:
+        """Write the history to metrics.csv, and show the curves that `values` belong to."""
         write_history(self.folder / CSV_NAME, self.history)
         if self._sender:
             replay(self.history, self._sender, {name.partition("/")[0] for name in values})
@@ -129,8 +142,12 @@ class Monitor:
             self._close_page()
 
     def _plot(self) -> None:
+        """Draw the curves. They are no reason to end a training that goes well."""
         started = time.monotonic()
-        plot_curves(self.history, self.folder)
+        try:
+            plot_curves(self.history, self.folder)
+        except InputError as problem:
+            self._say(f"warning: no curves: {problem}")
         now = time.monotonic()
         self._plot_after = now + (now - started) / PLOT_SHARE
 

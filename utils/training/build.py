@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-import torch
 
 from import_param import TrainedNetwork, TrainSettings
 from models import netdef as cfg_files
@@ -14,6 +15,7 @@ from models.netdef import NetDef
 from models.weights import fill_
 from utils.checkpoint import (
     Checkpoint,
+    Pretrained,
     check_for_photos,
     check_size,
     load_network,
@@ -21,6 +23,7 @@ from utils.checkpoint import (
     untrained_heads,
 )
 from utils.data.anchors import fit_anchors, mean_best_iou, reachable_recall
+from utils.data.classes import match_classes, relation
 from utils.data.photos import PhotoSet
 from utils.errors import InputError
 
@@ -50,28 +53,42 @@ def _new_network(settings: TrainSettings, photos: PhotoSet) -> Darknet:
     for note in netdef.notes:
         print(f"note: {note}")
     check_for_photos(netdef)
-    state: dict[str, torch.Tensor] = {}
+    start = Pretrained({}, netdef)
     if files.pretrained:
-        state, netdef = read_pretrained(files.weights, netdef)
+        start = read_pretrained(files.weights, netdef)
     elif files.weights:
         print(f"note: {files.weights} is not read, since pretrained=False")
-    netdef = netdef.with_classes(len(photos.names))
+    netdef = start.netdef.with_classes(len(photos.names))
     if files.letterbox != "auto":
         netdef = netdef.with_net_options(letter_box=int(files.letterbox == "yes"))
     if files.img_size:
         netdef = netdef.with_net_options(width=files.img_size, height=files.img_size)
     check_size(netdef, netdef.size)
-    untrained = untrained_heads(netdef, state)
+    untrained = untrained_heads(netdef, start.state)
     if untrained:
         netdef = _with_new_heads(settings, netdef, photos)
+    elif note := _other_classes(start.names, photos.names):
+        print(f"note: {files.weights}: {note}")
     model = Darknet(netdef)
     model.init_heads_(untrained)
     if files.pretrained:
-        filled = fill_(model, state)
+        filled = fill_(model, start.state)
         if not filled.layers:
             raise InputError(f"{files.weights}: expected weights of {files.cfg}: {filled}")
         print(f"{files.weights}: {filled}")
     return model
+
+
+def _other_classes(pretrained: Sequence[str], names: Sequence[str]) -> str:
+    """What to say of heads that were trained on other classes, or on these in another order."""
+    if not pretrained or relation(pretrained, names) in ("equal", "unnamed"):
+        return ""
+    pairs = [(old, new) for old, new in zip(pretrained, names, strict=True) if old != new]
+    old, new = pairs[0]
+    return (
+        f"its heads know {len(pairs)} of the {len(names)} classes by other names, {old!r} for "
+        f"{new!r}: they are kept, and learn the new ones from there"
+    )
 
 
 def _with_new_heads(settings: TrainSettings, netdef: NetDef, photos: PhotoSet) -> NetDef:
@@ -113,11 +130,16 @@ def freeze_(model: Darknet, layers: int) -> None:
         layer.requires_grad_(False)
 
 
-def load_teacher(settings: TrainSettings, netdef: NetDef) -> Darknet | None:
+def load_teacher(settings: TrainSettings, netdef: NetDef, names: Sequence[str]) -> Darknet | None:
     """The network that `netdef`'s learns from, on the device to train on; None without one.
 
+    Args:
+        settings: the teacher's files.
+        netdef: of the network that learns.
+        names: of its classes.
+
     Raises:
-        InputError: a file cannot be read, or the teacher's heads are others.
+        InputError: a file cannot be read, or the teacher's heads or classes are others.
     """
     files = settings.distillation
     if not files.teacher:
@@ -127,6 +149,9 @@ def load_teacher(settings: TrainSettings, netdef: NetDef) -> Darknet | None:
         TrainedNetwork(cfg=files.teacher_cfg, weights=files.teacher, device=device)
     )
     check_teacher(network.model.netdef, netdef, files.teacher)
+    place = f"teacher={files.teacher!r}"
+    if note := match_classes(network.names, names, settings.data.data, place):
+        print(f"note: {note}")
     print(f"teacher {files.teacher}: {describe(network.model)}")
     if (network.size, network.letterbox) != (netdef.size, netdef.letterbox):
         print(

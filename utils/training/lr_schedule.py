@@ -42,6 +42,15 @@ def warmup_cosine_factor(epoch_steps: int, settings: Training) -> Callable[[int]
     return factor
 
 
+def set_step_(schedule: LambdaLR, step: int) -> None:
+    """Let a schedule go on at a step other than the one that it had come to."""
+    schedule.last_epoch = step
+    for group, base, factor in zip(
+        schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
+    ):
+        group["lr"] = base * factor(step)
+
+
 def scale_lr(settings: Training, epoch_steps: int, steps: int) -> float:
     """The learning rate for BN scales that a penalty shrinks during the first `steps` steps.
 

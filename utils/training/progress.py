@@ -45,3 +45,7 @@ class Progress:
     def out_of_patience(self, settings: Training) -> bool:
         """Whether to stop, since no evaluation was better for as many as `patience`."""
         return bool(settings.patience) and self.stale >= settings.patience
+
+    def finished(self, settings: Training) -> bool:
+        """Whether nothing is left to train."""
+        return self.epoch >= settings.epochs or self.out_of_patience(settings)

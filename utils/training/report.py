@@ -11,6 +11,7 @@ from import_param import Monitoring, TrainedNetwork, TrainSettings
 from utils.checkpoint import load_network
 from utils.data.datasets import ValidationDataset
 from utils.evaluation.metrics import Metrics, format_metrics
+from utils.monitoring.history import History
 from utils.monitoring.monitor import Monitor
 from utils.monitoring.server import Address
 from utils.structures import Detections, Image
@@ -31,14 +32,20 @@ def check_address(settings: Monitoring) -> None:
         Address.parse(settings.visdom_url)
 
 
-def open_monitor(run: Run, settings: TrainSettings, progress: Progress) -> Monitor:
-    """The record of the run; that of a run that goes on keeps the rows of the epochs done."""
+def open_monitor(
+    run: Run, settings: TrainSettings, progress: Progress, history: History | None
+) -> Monitor:
+    """The record of the run; that of a run that goes on keeps the rows of the epochs done.
+
+    history: those rows, as the checkpoint has them; None for those in metrics.csv.
+    """
     return Monitor(
         run.folder,
         visdom=settings.monitoring.visdom_url if settings.monitoring.visdom else "",
         name=run.name,
         resume_before=progress.epoch + 1 if settings.training.resume else None,
         keep=settings.monitoring.keep_visdom,
+        history=history,
     )
 
 
@@ -87,10 +94,13 @@ def write_augmented_batch(training: TrainingBatches, path: Path) -> None:
 
 
 def show_examples(
-    monitor: Monitor, epoch: int, validation: ValidationBatches, detections: Sequence[Detections]
+    monitor: Monitor,
+    epoch: int,
+    validation: ValidationBatches,
+    detections: Sequence[Detections] | None,
 ) -> None:
-    """Show example pictures in Visdom, where it is used."""
-    if monitor.address:
+    """Show example pictures in Visdom, where it is used and the epoch was evaluated."""
+    if monitor.address and detections is not None:
         names = validation.dataset.photos.names
         pictures = _example_pictures(validation.dataset, detections, names)
         monitor.images(epoch, "validation", pictures)

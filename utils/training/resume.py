@@ -6,8 +6,11 @@ A run that was interrupted ends as if it had not been: the same figures, to the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
+from uuid import uuid4
+
+import torch
 
 from import_param import TrainSettings
 from utils.checkpoint import (
@@ -15,12 +18,15 @@ from utils.checkpoint import (
     TrainingState,
     read_checkpoint,
     save_checkpoint,
-    write_pair,
+    save_with_pair,
 )
 from utils.errors import InputError
+from utils.monitoring.history import History, history_text, parse_history
 from utils.settings import restore as restore_settings
+from utils.training.batches import TrainingBatches
 from utils.training.fit import load_
 from utils.training.loop import Trainer
+from utils.training.lr_schedule import set_step_
 from utils.training.progress import Progress
 from utils.training.runs import Run
 
@@ -40,12 +46,19 @@ def resume(settings: TrainSettings, flags: Set[str]) -> tuple[TrainSettings, Che
     if not path:
         return settings, None
     checkpoint = read_checkpoint(path)
-    if not checkpoint.training:
+    training = checkpoint.training
+    if not training:
         raise InputError(f"resume={path!r}: expected a last.pt or best.pt of a training")
     stored = restore_settings(TrainSettings, checkpoint.settings)
     used = _on_this_machine(stored, settings)
     _expect_used(settings, used, flags)
-    print(f"resume {path} after epoch {checkpoint.training.epoch}, its settings used")
+    print(f"resume {path} after epoch {training.epoch}, its settings used")
+    threads = torch.get_num_threads()
+    if training.threads not in (0, threads):
+        print(
+            f"note: {threads} threads, {training.threads} before: sums may differ in their last "
+            "bits, and so will the weights"
+        )
     return used, checkpoint
 
 
@@ -75,46 +88,91 @@ def _expect_used(today: TrainSettings, used: TrainSettings, flags: Set[str]) -> 
                 )
 
 
-def save(
-    run: Run,
-    settings: TrainSettings,
-    names: Sequence[str],
-    trainer: Trainer,
-    progress: Progress,
-    pruning: Mapping[str, Any] | None,
-    better: bool,
-) -> None:
-    """Write last.pt, and where this epoch is the best so far best.pt and Darknet's pair.
+@dataclass(frozen=True)
+class RunRecord:
+    """What stays the same for all checkpoints that a process writes of a run.
 
-    Args:
+    Attributes:
         run: whose weights folder takes the files.
         settings: of the run.
         names: of the classes.
+        identity: other than that of any other run.
+        photos: to train on, a number.
+        epoch_steps: steps of the optimizer in an epoch.
+    """
+
+    run: Run
+    settings: TrainSettings
+    names: Sequence[str]
+    identity: str
+    photos: int
+    epoch_steps: int
+
+    @staticmethod
+    def of(
+        run: Run, settings: TrainSettings, training: TrainingBatches, checkpoint: Checkpoint | None
+    ) -> RunRecord:
+        """The record of a run that begins, or goes on from a checkpoint."""
+        state = checkpoint.training if checkpoint else None
+        return RunRecord(
+            run,
+            settings,
+            training.photos.names,
+            (state.identity if state else "") or uuid4().hex,
+            len(training.photos),
+            training.optimizer_steps,
+        )
+
+
+def save(
+    record: RunRecord,
+    trainer: Trainer,
+    progress: Progress,
+    pruning: Mapping[str, Any] | None,
+    history: History,
+    better: bool,
+) -> None:
+    """Write, where this epoch is the best so far, best.pt with Darknet's pair; then last.pt.
+
+    In this order: where the work is killed between them, the run goes on from the epoch before and
+    writes them all again.
+
+    Args:
+        record: of the run.
         trainer: whose averaged network is the one to use.
         progress: the epochs done.
         pruning: the state of pruning while training, plain values and tensors.
+        history: the figures of all epochs so far.
         better: whether this epoch is the best so far.
     """
     netdef = trainer.model.netdef
     training = TrainingState(
         **asdict(progress),
-        run=run.name,
+        run=record.run.name,
         model=trainer.model.state_dict(),
         optimizer=trainer.optimizer.state_dict(),
         schedule=trainer.schedule.state_dict(),
         averaged=int(trainer.mean.n_averaged),
         pruning=None if pruning is None else dict(pruning),
+        history=history_text(history),
+        identity=record.identity,
+        photos=record.photos,
+        epoch_steps=record.epoch_steps,
+        threads=torch.get_num_threads(),
     )
-    paths = [run.weights / "last.pt"]
+    folder, model = record.run.weights, trainer.averaged
+    names, settings = record.names, record.settings
     if better:
-        paths.append(run.weights / "best.pt")
-        write_pair(run.weights / "best", trainer.averaged, netdef, names)
-    for path in paths:
-        save_checkpoint(path, netdef, names, trainer.averaged.state_dict(), settings, training)
+        save_with_pair(folder / "best", netdef, names, model, settings, training)
+    save_checkpoint(folder / "last.pt", netdef, names, model.state_dict(), settings, training)
 
 
-def restore_(trainer: Trainer, checkpoint: Checkpoint | None) -> Progress:
+def restore_(trainer: Trainer, checkpoint: Checkpoint | None, record: RunRecord) -> Progress:
     """Put a checkpoint's state into the trainer; how far it had come.
+
+    Where the data set has grown or shrunk, the learning rate goes on at the same share of the
+    training, so that it comes to its end with the last epoch. Where best.pt is not beside the run's
+    other files, the network of the checkpoint stands in for it until an epoch is evaluated.
 
     Raises:
         InputError: it is not of this network and these settings.
@@ -124,4 +182,34 @@ def restore_(trainer: Trainer, checkpoint: Checkpoint | None) -> Progress:
     training = checkpoint.training
     assert training
     load_(trainer, checkpoint.model, training, checkpoint.path)
-    return Progress(training.epoch, training.best, training.stale)
+    if training.epoch_steps not in (0, record.epoch_steps):
+        print(
+            f"note: {record.photos} photos to train on, {training.photos} before: the learning "
+            f"rate goes on where epoch {training.epoch + 1} of {record.settings.training.epochs} is"
+        )
+        set_step_(trainer.schedule, training.epoch * record.epoch_steps)
+    elif training.photos not in (0, record.photos):
+        print(f"note: {record.photos} photos to train on, {training.photos} before")
+    progress = Progress(training.epoch, training.best, training.stale)
+    if progress.best >= 0 and not (record.run.weights / "best.pt").exists():
+        print(
+            f"note: {record.run.weights} has no best.pt: the network after epoch {training.epoch} "
+            "stands in for it, and the best of the epochs to come takes its place"
+        )
+        progress.forget_best()
+        save_with_pair(
+            record.run.weights / "best",
+            checkpoint.netdef,
+            record.names,
+            trainer.averaged,
+            record.settings,
+            training,
+        )
+    return progress
+
+
+def history_of(checkpoint: Checkpoint | None) -> History | None:
+    """The figures of the epochs that a checkpoint has done; None where it does not hold them."""
+    if not checkpoint or not checkpoint.training or not checkpoint.training.history:
+        return None
+    return parse_history(checkpoint.training.history, f"{checkpoint.path}: training.history")

@@ -28,7 +28,9 @@ def data(tmp_path: Path) -> DataSet:
 def test_a_split_is_reported_and_keeps_what_the_definition_says(
     data: DataSet, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    photos = open_split(data, "train", classes=[2, 2], expect_objects=True)
+    photos = open_split(
+        data, "train", networks={"the network": ("cat", "dog")}, expect_objects=True
+    )
     told = capsys.readouterr().out
     assert "train: 2 photos, 2 objects" in told
     assert "b.txt:2: class 9" in told
@@ -41,8 +43,8 @@ def test_bad_labels_are_refused_where_that_is_asked(data: DataSet) -> None:
 
 
 def test_networks_of_other_classes_are_refused(data: DataSet) -> None:
-    with pytest.raises(InputError, match="2 classes: expected the network's 3"):
-        open_split(data, "valid", classes=[2, 3])
+    with pytest.raises(InputError, match="2 classes: expected 3, as the network has"):
+        open_split(data, "valid", {"one": ("0", "1"), "the network": ("cat", "dog", "bird")})
 
 
 def test_photos_to_measure_must_show_an_object(data: DataSet, tmp_path: Path) -> None:
