@@ -20,6 +20,7 @@ from utils.files import read_bytes, write_bytes
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 
 
 @dataclass(frozen=True)
@@ -198,10 +199,11 @@ def torchvision_trunk(
         norm = following.get(name, "").rpartition(".")[0]  # its BN stands right after it
         if layer.bn is None or state[name].shape != layer.conv.weight.shape:
             break
-        if f"{norm}.running_var" not in state:
+        parts = [state.get(f"{norm}.{part}") for part in NORM_PARTS]
+        if any(part is None or part.shape != layer.bn.bias.shape for part in parts):
             break
         filled[f"layers.{index}.conv.weight"] = state[name].float()
-        for part in ("weight", "bias", "running_mean", "running_var"):
+        for part in NORM_PARTS:
             filled[f"layers.{index}.bn.{part}"] = state[f"{norm}.{part}"].float()
     if not filled:
         raise InputError(f"{path}: its first convolution is not the .cfg's: nothing can be filled")

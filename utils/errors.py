@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import unicodedata
 from collections.abc import Callable, Iterator
 
 
@@ -12,8 +13,26 @@ class InputError(Exception):
     """Something that a user gave is wrong: a file, a line of it, or a value.
 
     The message is one line that names the place, the value and what was wanted, such as
-    ``config/my.cfg:41: filters='x': expected an integer``.
+    ``config/my.cfg:41: filters='x': expected an integer``. Whatever a stranger's file put into it,
+    it stays one line of a length that can be read, and sends no control codes to a terminal.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_one_line(message))
+
+
+LONGEST_MESSAGE = 1000  # characters
+
+
+def _one_line(text: str) -> str:
+    """Its middle left out where it is long, and what cannot be printed written as Python does."""
+    if len(text) > LONGEST_MESSAGE:
+        text = f"{text[: LONGEST_MESSAGE * 3 // 4]} … {text[-LONGEST_MESSAGE // 5 :]}"
+    if text.isprintable():
+        return text
+    # Wide and unbreakable spaces, which Python counts as unprintable, do no harm.
+    fine = (c.isprintable() or unicodedata.category(c) == "Zs" for c in text)
+    return "".join(c if is_fine else repr(c)[1:-1] for c, is_fine in zip(text, fine, strict=True))
 
 
 def run(main: Callable[[], None]) -> int:

@@ -85,11 +85,28 @@ def is_text(value: str) -> bool:
 
 def shown(value: Any) -> str:
     """A value for a message: short, however much it holds."""
-    short = reprlib.Repr()
-    short.maxstring = short.maxother = LONGEST_SHOWN
-    if hasattr(value, "dtype") and hasattr(value, "shape"):
-        return f"<{value.dtype}, {tuple(value.shape)}>"  # the values of a tensor say nothing
-    return short.repr(value)
+    return _SHORT.repr(value)
+
+
+class _Short(reprlib.Repr):
+    """Of tensors their kind and shape, of very large integers their size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = LONGEST_SHOWN
+
+    def repr_int(self, value: int, level: int) -> str:
+        if value.bit_length() > 256:  # Python refuses to write those of thousands of digits
+            return f"<integer of {value.bit_length()} bits>"
+        return super().repr_int(value, level)
+
+    def repr_instance(self, value: Any, level: int) -> str:
+        if hasattr(value, "dtype") and hasattr(value, "shape"):
+            return f"<{value.dtype}, {tuple(value.shape)}>"
+        return super().repr_instance(value, level)
+
+
+_SHORT = _Short()
 
 
 def _prefix(place: str) -> str:
