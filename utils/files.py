@@ -1,11 +1,12 @@
 """Reading text files, and writing files whole or not at all."""
 
 import contextlib
+import glob
 import os
 import os.path
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,6 +69,41 @@ def together(*paths: str | Path, durable: bool = False) -> Iterator[tuple[Path, 
                 temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def alone(path: str | Path, wait: Callable[[], None]) -> Iterator[None]:
+    """Be the only process that works on `path`, of those that ask; others wait.
+
+    The system ends that with the process, however it ends. What stays is an empty file beside. What
+    a kill left half-written of the file is removed.
+
+    Args:
+        path: the file that is worked on.
+        wait: called once where another process is at it, to say so.
+
+    Raises:
+        InputError: nothing can be written beside the file.
+    """
+    from filelock import FileLock, Timeout
+
+    path = Path(path)
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            wait()
+            lock.acquire()
+    except OSError as error:
+        raise cannot_be_written(path, error) from error
+    try:
+        name = glob.escape(f"{PARTIAL}{path.stem[:100]}-")
+        _remove(path.parent.glob(f"{name}????????{glob.escape(path.suffix)}"))  # as mkstemp names
+        yield
+    finally:
+        lock.release()
+
+
 def cannot_be_written(path: str | Path, error: OSError) -> InputError:
     """What to raise where the system refuses a file or folder."""
     return InputError(f"{path}: cannot be written: {error.strerror or error}")
@@ -75,7 +111,11 @@ def cannot_be_written(path: str | Path, error: OSError) -> InputError:
 
 def remove_partial_files(folder: Path) -> None:
     """Remove what a kill left half-written in `folder`, which nobody else may be writing to."""
-    for path in folder.rglob(f"{PARTIAL}*"):
+    _remove(folder.rglob(f"{PARTIAL}*"))
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
         with contextlib.suppress(OSError):
             path.unlink()
 

@@ -207,6 +207,7 @@ def fill_table_(
     meter: LatencyMeter,
     tell: Callable[[str], None] = print,
     options: SearchOptions = DEFAULTS,
+    keep: Callable[[], None] = lambda: None,
 ) -> int:
     """Measure what a table lacks for these widths, and again what was disturbed.
 
@@ -216,23 +217,29 @@ def fill_table_(
         meter: what they are measured with.
         tell: gets a line every 15 seconds.
         options: its fields of layers alone.
+        keep: called after each layer, to write the table.
 
     Returns:
         How many layers were measured.
     """
     missing = table.missing(ranges)
+    if not missing and not table.unchecked:
+        return 0
+    earlier = table.keys() if table.unchecked else []
+    new, specs = {*earlier, *missing}, {spec for spec, *_ in (*earlier, *missing)}
+    table.unchecked = True
     waiting, layers = missing, LayerMeter(meter, options)
     told = time.monotonic()
     for attempt in range(options.layer_attempts):
         for count, (spec, inputs, outputs) in enumerate(waiting):
             table.add(spec, inputs, outputs, layers.layer(spec, inputs, outputs, attempt))
+            keep()
             if time.monotonic() > told + 15:
                 told = time.monotonic()
                 tell(f"{'again: ' if attempt else ''}{count + 1} of {len(waiting)} layers measured")
-        new = set(missing)
-        waiting = [
-            key for key in noisy(table, {spec for spec, *_ in missing}, options) if key in new
-        ]
+        waiting = [key for key in noisy(table, specs, options) if key in new]
+    table.unchecked = False
+    keep()
     return len(missing)
 
 

@@ -36,6 +36,8 @@ from pruning.latency.search_space import (
 )
 from pruning.latency.table import LatencyTable, WidthRange, layer_spec, read_table
 from pruning.surgeon import Plan, cut
+from utils.errors import InputError
+from utils.files import alone
 
 FAMILIES = ("1x1", "kxk", "grouped", "pooling")  # of layers in the table, see `LayerSpec.family`
 TRAFFIC = ("read", "shortcut", "route")  # values that layers in the table read, and others write
@@ -189,12 +191,12 @@ def fit_predictor(
         InputError: the file's table was measured under other conditions.
     """
     space = find_search_space(model.netdef)
-    table = open_table(path, meter, options)
-    predictor = LatencyPredictor(model.netdef, size, table)
-    count = fill_table_(table, width_ranges(space, predictor, round_to), meter, tell, options)
-    if count:
-        table.write(path)
-    step = table.channel_step
+
+    def ranges(table: LatencyTable) -> list[WidthRange]:
+        return width_ranges(space, LatencyPredictor(model.netdef, size, table), round_to)
+
+    table, count = measured_layers(path, ranges, meter, tell, options)
+    predictor, step = LatencyPredictor(model.netdef, size, table), table.channel_step
     tell(f"{path}: {count} layers measured, the others known; channels in steps of {step}")
     if coefficients:
         return LatencyPredictor(model.netdef, size, table, coefficients)
@@ -207,15 +209,63 @@ def fit_predictor(
     return LatencyPredictor(model.netdef, size, table, coefficients)
 
 
-def open_table(path: Path, meter: LatencyMeter, options: SearchOptions = DEFAULTS) -> LatencyTable:
-    """The table in a file, or a new one.
+def measured_layers(
+    path: Path,
+    ranges: Callable[[LatencyTable], list[WidthRange]],
+    meter: LatencyMeter,
+    tell: Callable[[str], None],
+    options: SearchOptions = DEFAULTS,
+) -> tuple[LatencyTable, int]:
+    """The table in a file or a new one, with all that it lacks; how many layers that were.
+
+    Each layer is in the file once it is measured, so work that is stopped goes on from there. Of
+    several processes one measures at a time: two would disturb each other, and the second one finds
+    what the first one measured.
+
+    Args:
+        path: the table's file, read and added to.
+        ranges: from the table, which knows the step, to the widths that layers may come to.
+        meter: what times are measured with.
+        tell: gets a line now and then.
+        options: how carefully.
 
     Raises:
-        InputError: the file's table was measured under other conditions, or is none.
+        InputError: the file's table was measured under other conditions, is none, or cannot be
+            written.
     """
     if path.exists():
-        return read_table(path, meter.conditions)
-    return LatencyTable(meter.conditions, measure_channel_step(meter, options))
+        table = read_table(path, meter.conditions)
+        if not table.unchecked and not table.missing(ranges(table)):
+            return table, 0
+    with alone(path, lambda: tell(f"{path}: another process measures into it: waiting for that")):
+        if path.exists():
+            table = read_table(path, meter.conditions)
+        else:
+            table = LatencyTable(meter.conditions, measure_channel_step(meter, options))
+        table.write(path)  # refused before the work, if it is
+        return table, fill_table_(
+            table, ranges(table), meter, tell, options, keep=_Keeper(table, path, tell)
+        )
+
+
+@dataclass
+class _Keeper:
+    """Writes a table whenever it is called; what cannot be written for a moment stays in memory."""
+
+    table: LatencyTable
+    path: Path
+    tell: Callable[[str], None]
+    refused: bool = False
+
+    def __call__(self) -> None:
+        try:
+            self.table.write(self.path)
+        except InputError as error:
+            if not self.refused:
+                self.tell(f"note: {error}; what is measured is kept in memory, and tried again")
+            self.refused = True
+        else:
+            self.refused = False
 
 
 def width_ranges(

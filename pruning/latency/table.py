@@ -24,6 +24,7 @@ Floats = NDArray[np.float64]
 N = TypeVar("N", int, float)
 
 FORMAT = 1  # of a table's file; another number where a row comes to mean something else
+UNCHECKED = "interrupted"  # the line of a table's file that says that it is unchecked
 MEASURED = (
     "convolutional",
     "maxpool",
@@ -31,6 +32,7 @@ MEASURED = (
     "upsample",
 )  # layers with rows of their own
 WIDTHS = tuple(2**n for n in range(2, 14))  # channels to measure at, beside a layer's own
+WIDEST = 2**16  # channels or pixels that a table's row may speak of
 COLUMNS = ("layer", "group_inputs", "group_outputs", "height", "width", "inputs", "outputs", "ms")
 
 
@@ -143,11 +145,14 @@ class LatencyTable:
     Attributes:
         conditions: what they were measured with; a table fits where all of it is the same.
         channel_step: the channels in which the latency of a convolution rises.
+        unchecked: whether layers were measured that were not yet compared with their neighbours,
+            as it is until a measurement comes to its end.
         points: by layer spec, (inputs, outputs) → milliseconds.
     """
 
     conditions: Conditions
     channel_step: int = 1
+    unchecked: bool = False
     points: dict[LayerSpec, dict[tuple[int, int], float]] = field(default_factory=dict)
     _interpolators: dict[LayerSpec, RegularGridInterpolator] = field(
         default_factory=dict, repr=False
@@ -184,6 +189,10 @@ class LatencyTable:
         for spec, (all_ins, all_outs) in grids.items():
             pairs |= {(spec, i, o): None for i in sorted(all_ins) for o in sorted(all_outs)}
         return [key for key in pairs if key[1:] not in self.points.get(key[0], {})]
+
+    def keys(self) -> list[tuple[LayerSpec, int, int]]:
+        """What was measured: (spec, inputs, outputs)."""
+        return [(spec, *widths) for spec, points in self.points.items() for widths in points]
 
     def add(self, spec: LayerSpec, inputs: int, outputs: int, ms: float) -> None:
         """Store a measurement, instead of an earlier one of the same layer."""
@@ -226,6 +235,7 @@ class LatencyTable:
             "step": self.channel_step,
             "format": FORMAT,
             "written by": VERSION,
+            **({UNCHECKED: "yes"} if self.unchecked else {}),
         }
         with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             file.writelines(f"# {key}: {value}\n" for key, value in header.items())
@@ -241,7 +251,7 @@ def read_table(path: Path, conditions: Conditions) -> LatencyTable:
     """A table that was written before, by any version of the project that wrote this format.
 
     Raises:
-        InputError: it was measured under other conditions than these, or is no table.
+        InputError: it was measured under other conditions than these, is damaged, or is no table.
     """
     lines = read_lines(path)
     notes = [line[2:].partition(": ") for line in lines if line.startswith("# ")]
@@ -253,23 +263,43 @@ def read_table(path: Path, conditions: Conditions) -> LatencyTable:
                 f"{path}: {key}={header.get(key, '')!r}: expected {value!r}, to which it is to "
                 "apply; name another file, or delete it to measure anew"
             )
-    table = LatencyTable(conditions, _number(path, 1, header.get("step", ""), int))
+    table = LatencyTable(conditions, _number(path, 1, header.get("step", ""), int, 1, WIDEST))
+    table.unchecked = UNCHECKED in header
     first = len(notes) + 1
     if lines[len(notes) : first] != [",".join(COLUMNS)]:
         raise InputError(f"{path}:{first}: expected the columns {','.join(COLUMNS)}")
-    for line, row in enumerate(csv.reader(lines[first:]), first + 1):
-        if len(row) != len(COLUMNS):
-            raise InputError(f"{path}:{line}: {len(row)} values: expected {len(COLUMNS)}")
-        *shape, inputs, outputs = [_number(path, line, cell, int) for cell in row[1:-1]]
-        table.add(LayerSpec(row[0], *shape), inputs, outputs, _number(path, line, row[-1], float))
+    try:
+        for line, row in enumerate(csv.reader(lines[first:]), first + 1):
+            table.add(*_measurement(path, line, row))
+    except csv.Error as error:
+        raise InputError(f"{path}: expected rows of values between commas ({error})") from error
     return table
 
 
-def _number(path: Path, line: int, text: str, kind: type[N]) -> N:
+def _measurement(path: Path, line: int, row: list[str]) -> tuple[LayerSpec, int, int, float]:
+    """A row of a table's file: layer spec, inputs, outputs, milliseconds."""
+    if len(row) != len(COLUMNS):
+        raise InputError(f"{path}:{line}: {len(row)} values: expected {len(COLUMNS)}")
+    kind, *options = row[0].split() or [""]
+    if kind not in MEASURED or not {o.partition("=")[0] for o in options} <= KEYS[kind]:
+        raise InputError(
+            f"{path}:{line}: {row[0]!r}: expected a layer, one of {', '.join(MEASURED)}, and its "
+            "options"
+        )
+    groups = [_number(path, line, cell, int, 0, WIDEST) for cell in row[1:3]]
+    shape = [_number(path, line, cell, int, 1, WIDEST) for cell in row[3:-1]]
+    spec = LayerSpec(row[0], groups[0], groups[1], shape[0], shape[1])
+    inputs, outputs = shape[2:]
+    if spec.tied and inputs * (spec.group_outputs or 1) != outputs * (spec.group_inputs or 1):
+        raise InputError(f"{path}:{line}: {outputs} outputs: expected as many groups as of inputs")
+    return spec, inputs, outputs, _number(path, line, row[-1], float, 0, 1e12)
+
+
+def _number(path: Path, line: int, text: str, kind: type[N], least: float, most: float) -> N:
     try:
         value = kind(to_int(text) if kind is int else to_float(text))
     except ValueError:
         value = kind(-1)
-    if not 0 <= value < 1e12:
-        raise InputError(f"{path}:{line}: {text!r}: expected a number of at least 0")
+    if not least <= value <= most:
+        raise InputError(f"{path}:{line}: {text!r}: expected a number from {least:g} to {most:g}")
     return value

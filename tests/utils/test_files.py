@@ -5,6 +5,7 @@ import errno
 import os
 import resource
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from utils import files
 from utils.checkpoint import read_checkpoint, save_checkpoint
 from utils.errors import InputError
 from utils.files import (
+    alone,
     atomic,
     output_folder,
     read_bytes,
@@ -199,3 +201,28 @@ def test_a_pipe_in_place_of_a_network_is_refused(tmp_path: Path) -> None:
         load(tmp_path / "pipe.cfg")
     with pytest.raises(InputError, match="is a named pipe"):
         read_checkpoint(tmp_path / "pipe.pt")
+
+
+def test_of_processes_that_work_on_a_file_one_does_at_a_time(tmp_path: Path) -> None:
+    """And what a kill left of it is removed, but not what others are writing."""
+    path = tmp_path / "a[1].csv"
+    left, other = tmp_path / ".partial-a[1]-abcd_123.csv", tmp_path / ".partial-b-abcd_123.csv"
+    left.touch()
+    other.touch()
+    order: list[str] = []
+    inside, waiting = threading.Event(), threading.Event()
+
+    def second() -> None:
+        inside.wait(30)
+        with alone(path, waiting.set):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    with alone(path, lambda: order.append("waited")):
+        assert not left.exists() and other.exists()
+        inside.set()
+        assert waiting.wait(30)
+        order.append("first")
+    thread.join(30)
+    assert order == ["first", "second"]

@@ -76,7 +76,14 @@ def test_a_table_survives_its_file(tmp_path: Path) -> None:
         ("step: 8", "step: x", "1: 'x': expected a number"),
         ("layer,group_inputs", "layers,group_inputs", "9: expected the columns layer"),
         (",8,8,8,8,", ",8,8,8,", ": 7 values: expected 8"),
-        (",16,16,32\n", ",16,16,-3\n", "'-3': expected a number of at least 0"),
+        (",16,16,32\n", ",16,16,-3\n", "'-3': expected a number from 0 to 1e+12"),
+        (",16,16,32\n", ",16,16,nan\n", "'nan': expected a number from 0 to 1e+12"),
+        (",16,16,32\n", ",16,99999999,32\n", "'99999999': expected a number from 1 to 65536"),
+        (",16,16,32\n", ",16,8,32\n", "8 outputs: expected as many groups as of inputs"),
+        ("step: 8", "step: 0", "1: '0': expected a number from 1 to 65536"),
+        ("convolutional activation", "conv activation", "expected a layer, one of convolutional,"),
+        ("size=3 stride", "size=3 steps", "expected a layer, one of convolutional,"),
+        ("layer,group", "layer,\ngroup", "9: expected the columns layer"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(
