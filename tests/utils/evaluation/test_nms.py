@@ -1,6 +1,7 @@
 """NMS against Darknet's rule written out, and the corners where fast versions go wrong."""
 
 import math
+import time
 
 import pytest
 import torch
@@ -203,3 +204,27 @@ def test_distance_rule_equals_darknets_loop(seed: int, power: float) -> None:
     detections = nms(predictions, 0.1, 0.45, power=power)[0]
     pairs = list(zip(detections.scores.tolist(), detections.labels.tolist(), strict=True))
     assert pairs == sorted(expected, reverse=True)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.05, 0.6])
+def test_the_distance_rule_is_the_same_in_blocks_and_one_by_one(
+    power: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(700, 2, generator=generator) * 100
+    boxes = torch.cat([corners, corners + 60 * torch.rand(700, 2, generator=generator)], 1)
+    labels = torch.randint(0, 2, (700,), generator=generator)
+    kept = module._survivors_by_distance(boxes, labels, 0.3, power)
+    for name in ("BLOCK", "PAIRED_WITH"):
+        monkeypatch.setattr(module, name, 1)
+    assert torch.equal(kept, module._survivors_by_distance(boxes, labels, 0.3, power))
+    assert (len(kept) == 700) == (power == 0)
+
+
+def test_thousands_of_boxes_that_no_distance_removes_take_no_minute() -> None:
+    boxes = torch.rand(30_000, 4, generator=torch.Generator().manual_seed(0))
+    boxes[:, 2:] += boxes[:, :2]
+    start = time.perf_counter()
+    kept = module._survivors_by_distance(boxes, torch.zeros(30_000, dtype=torch.long), 0.45, 0.0)
+    assert len(kept) == 30_000
+    assert time.perf_counter() - start < 3
