@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     from utils.detection.detector import open_detector
     from utils.detection.photos import plan_photos, read_photos
     from utils.detection.writer import Results
-    from utils.files import output_folder
+    from utils.files import output_folder, within
     from utils.visualization.draw import draw_detections, write_image
 
     batch_size = settings.detection.batch_size
@@ -54,7 +54,8 @@ def main(argv: list[str] | None = None) -> None:
             with timer.stage("draw"):
                 drawn = draw_detections(item.picture.image, item.detections, detector.names)
             with timer.stage("write"):
-                write_image(annotated[item.picture.key], drawn)
+                path = annotated[item.picture.key]
+                write_image(within(folder, path.relative_to(folder).as_posix()), drawn)
                 results.add(item)
     print(f"{results.pictures} of {len(photos)} photos, {results.summary()}; written to {folder}")
     print(timer.report(results.pictures, STAGES))

@@ -391,7 +391,8 @@ def photos() -> Target:
     for suffix, mode in (
         ("png", "RGB"), ("png", "P"), ("png", "RGBA"), ("png", "I;16"), ("jpeg", "RGB"),
         ("jpeg", "L"), ("jpeg", "CMYK"), ("bmp", "RGB"), ("gif", "P"), ("webp", "RGB"),
-        ("tiff", "RGB"), ("tiff", "1"), ("ppm", "RGB"), ("ppm", "L"),
+        ("tiff", "RGB"), ("tiff", "1"), ("ppm", "RGB"), ("ppm", "L"), ("avif", "RGB"),
+        ("jpeg2000", "RGB"), ("mpo", "RGB"),
     ):  # fmt: skip
         exif = Pillow.Exif()
         exif[0x0112] = 6

@@ -274,6 +274,19 @@ def is_file(path: str | Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113
 
 
+def within(folder: Path, name: str) -> Path:
+    """A path in `folder`, which may be a link itself; but none below it may lead out of it.
+
+    Raises:
+        InputError: a link does.
+    """
+    path = folder / name
+    real, allowed = path.parent.resolve(), folder.resolve()
+    if real != allowed and allowed not in real.parents:
+        raise InputError(f"{path.parent}: a link leads to {real}: expected a place in {folder}")
+    return path
+
+
 def same_file(first: Path, second: Path) -> bool:
     """Whether both paths lead to one file that exists, by whatever links."""
     return first.exists() and second.exists() and first.samefile(second)

@@ -28,6 +28,7 @@ from utils.files import (
     remove_partial_files,
     same_file,
     together,
+    within,
     write_bytes,
     write_text,
 )
@@ -155,6 +156,20 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"file/below"):
         output_folder(str(tmp_path / "file" / "below"))
     assert output_folder(str(tmp_path / "new" / "folder")).is_dir()
+
+
+def test_a_link_below_a_folder_leads_nobody_out_of_it(tmp_path: Path) -> None:
+    for name in ("real/inside", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "out").symlink_to(tmp_path / "real")  # where results go, a user may choose
+    (tmp_path / "real" / "labels").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "real" / "crops").symlink_to(tmp_path / "real" / "inside")
+    out = tmp_path / "out"
+    for name in ("a.txt", "new/a.txt", "crops/a.txt"):
+        assert within(out, name) == out / name
+    for name in ("labels/a.txt", "labels/new/a.txt", "../a.txt", "new/../../a.txt"):
+        with pytest.raises(InputError, match=r"a link leads to .*: expected a place in"):
+            within(out, name)
 
 
 def test_a_file_is_known_through_links(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from torch import Tensor
 from import_param import Detection
 from utils.boxes import xyxy_to_cxcywh
 from utils.errors import InputError
-from utils.files import atomic, write_text
+from utils.files import atomic, within, write_text
 from utils.numbers import to_int
 from utils.structures import Detections, Image
 from utils.visualization.draw import write_image
@@ -106,10 +106,11 @@ class Results:
         self.counts.update(item.detections.labels.tolist())
         if self._save_txt:
             lines = label_lines(item.detections, item.picture.size)
-            write_text(self._folder / "labels" / f"{item.picture.key}.txt", "".join(lines))
+            path = within(self._folder, f"labels/{item.picture.key}.txt")
+            write_text(path, "".join(lines))
         if self._save_crops:
             for name, crop in crops(item, self._names):
-                write_image(self._folder / "crops" / name, crop)
+                write_image(within(self._folder, f"crops/{name}"), crop)
         if self._json is not None:
             self._json.add(item)
 

@@ -215,8 +215,8 @@ def test_the_distance_rule_is_the_same_in_blocks_and_one_by_one(
     boxes = torch.cat([corners, corners + 60 * torch.rand(700, 2, generator=generator)], 1)
     labels = torch.randint(0, 2, (700,), generator=generator)
     kept = module._survivors_by_distance(boxes, labels, 0.3, power)
-    for name in ("BLOCK", "PAIRED_WITH"):
-        monkeypatch.setattr(module, name, 1)
+    monkeypatch.setattr(module, "BLOCK", 5)
+    monkeypatch.setattr(module, "PAIRED_WITH", 64)
     assert torch.equal(kept, module._survivors_by_distance(boxes, labels, 0.3, power))
     assert len(kept) < 700 or power < 0.1
 

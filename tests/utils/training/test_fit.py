@@ -113,7 +113,10 @@ NAN = torch.full((8, 3, 3, 3), torch.nan)
         (at("optimizer/param_groups/0", 5), r"param_groups.0.: expected the parameters"),
         (at("optimizer/param_groups/0/lr", "x"), r"param_groups.0.: lr='x': expected a number"),
         (at("optimizer/param_groups/0/lr", -1.0), r"lr=-1.0: expected a finite number from 0 on"),
-        (at("optimizer/param_groups/0/lr", 10**400), r"lr=<integer of 1329 bits>: expected a finite number"),
+        (
+            at("optimizer/param_groups/0/lr", 10**400),
+            r"lr=<integer of 1329 bits>: expected a finite number",
+        ),
         (at("optimizer/param_groups/0/initial_lr", ...), "initial_lr=None: expected a number"),
         (at("schedule/last_epoch", ...), "schedule: last_epoch=None: expected a number"),
         (at("schedule/last_epoch", 0.5), "schedule: last_epoch=0.5: expected a number of steps"),
