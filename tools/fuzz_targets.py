@@ -187,7 +187,7 @@ def weights() -> Target:
 
     def use(path: Path) -> None:
         state, _ = read_weights(path, net)
-        fill_(model, state)
+        fill_(model, state, path)
 
     return Target(partial(mutate, seeds=seeds), use, "a.weights")
 

@@ -389,7 +389,7 @@ def load_network(settings: TrainedNetwork) -> Network:
         print(f"note: {note}", file=sys.stderr)
     check_for_photos(netdef)
     model = Darknet(netdef)
-    filled = fill_(model, state)
+    filled = fill_(model, state, path)
     if filled.missing:
         raise InputError(f"{path}: holds only a part of the network: {filled}")
     size = (settings.img_size, settings.img_size) if settings.img_size else netdef.size

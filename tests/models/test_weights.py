@@ -33,7 +33,7 @@ def test_a_round_trip_is_equal_to_the_byte(version: tuple[int, int, int], tmp_pa
     write_weights(first, model, Header(version, 12345))
     state, header = read_weights(first, model.netdef)
     assert header == Header(version, 12345)
-    assert not fill_(other, state).missing
+    assert not fill_(other, state, first).missing
     write_weights(second, other, header)
     assert first.read_bytes() == second.read_bytes()
     length = 20 if version[1] == 2 else 16
@@ -61,7 +61,7 @@ def test_a_cut_off_file_fills_the_layers_that_it_holds(tmp_path: Path) -> None:
     path = tmp_path / "small.conv.1"
     write_weights(path, small(0), layers=1)
     model = small(1)
-    filled = fill_(model, read_weights(path, model.netdef)[0])
+    filled = fill_(model, read_weights(path, model.netdef)[0], path)
     assert filled.layers == (0,)
     assert str(filled) == "filled 1 of 3 layers that hold weights; not layer 1, 5: not in the file"
 
@@ -85,14 +85,33 @@ def test_a_wrong_length_says_what_was_expected(size: int, message: str, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("value", "message"), [(float("nan"), "no finite numbers"), (-1.0, "a variance of -1")]
+    ("tensor", "value", "message"),
+    [
+        ("conv.weight", float("nan"), "conv.weight holds nan"),
+        ("conv.weight", 1e300, "conv.weight holds inf"),  # of float64, in a .pt
+        ("bn.bias", -float("inf"), "bn.bias holds -inf"),
+        ("bn.running_mean", float("nan"), "bn.running_mean holds nan"),
+        ("bn.running_var", -1.0, "a variance of -1: expected more than -1e-06"),
+        ("bn.running_var", -1e-6, "a variance of -1e-06: expected more than -1e-06"),
+    ],
 )
-def test_values_that_no_network_has_are_refused(value: float, message: str, tmp_path: Path) -> None:
-    model = small()
-    model.layers[1].bn.running_var.fill_(value)
+def test_values_that_no_network_computes_with_are_refused(
+    tensor: str, value: float, message: str
+) -> None:
+    state = {name: values.double() for name, values in small(0).state_dict().items()}
+    state[f"layers.1.{tensor}"][0] = value
+    with pytest.raises(InputError, match=rf"^a\.pt: layer 1: {message}"):
+        fill_(small(1), state, "a.pt")
+
+
+def test_a_tiny_negative_variance_is_computed_with(tmp_path: Path) -> None:
+    """MobileNetV2-YOLO-Fastest holds one of -7e-44."""
+    model, other = small(0), small(1)
+    model.layers[1].bn.running_var[0] = -7e-44
     write_weights(tmp_path / "a.weights", model)
-    with pytest.raises(InputError, match=f"a.weights: layer 1: .*{message}"):
-        read_weights(tmp_path / "a.weights", model.netdef)
+    fill_(other, read_weights(tmp_path / "a.weights", other.netdef)[0], "a.weights")
+    assert other.layers[1].bn.running_var[0] == model.layers[1].bn.running_var[0] < 0
+    assert all(raw.isfinite().all() for raw in other.eval()(torch.rand(1, 3, 32, 32)))
 
 
 @pytest.mark.parametrize("length", [0, 11, 14, 20])
@@ -108,7 +127,7 @@ def test_a_layer_of_another_shape_is_named() -> None:
     other = Darknet(
         parse(RESIDUAL.replace("filters=7", "filters=8").replace("classes=2", "classes=3"))
     )
-    filled = fill_(model, other.state_dict())
+    filled = fill_(model, other.state_dict(), "a.pt")
     assert filled.layers == (0, 1)
     assert filled.missing == ((5, "conv.bias is 8 in the file and 7 here"),)
 
@@ -117,7 +136,7 @@ def test_shared_files_round_trip(shared: Path, tmp_path: Path) -> None:
     for path in sorted(shared.glob("weights/*/*.weights")):
         model = Darknet(netdef.load(path.with_suffix(".cfg")))
         state, header = read_weights(path, model.netdef)
-        assert not fill_(model, state).missing
+        assert not fill_(model, state, "a").missing
         write_weights(tmp_path / "again.weights", model, header)
         assert (tmp_path / "again.weights").read_bytes() == path.read_bytes()
 
@@ -126,7 +145,7 @@ def test_the_shared_cut_off_file_fills_layers_0_to_56(shared: Path, tmp_path: Pa
     folder = shared / "weights/mobilenetv2-nano"
     model = Darknet(netdef.load(folder / "MobileNetV2-YOLOv3-Nano-coco.cfg"))
     state, header = read_weights(folder / "MobileNetV2-Nano.57", model.netdef)
-    filled = fill_(model, state)
+    filled = fill_(model, state, "a")
     assert max(filled.layers) < 57 <= min(index for index, _ in filled.missing)
     write_weights(tmp_path / "again.57", model, header, layers=57)
     original = (folder / "MobileNetV2-Nano.57").read_bytes()
@@ -146,7 +165,7 @@ def test_torchvisions_trunk_computes_what_torchvision_computes() -> None:
             module.eps = 1e-6
     model = Darknet(netdef.load(ROOT / "config/yolov3-mobilenetv2.cfg")).eval()
     state = torchvision_trunk(theirs.state_dict(), model, "x.pth")
-    filled = fill_(model, state)
+    filled = fill_(model, state, "a")
     assert len(filled.layers) == 52 and filled.layers[0] == 0
     for module in model.layers:
         if isinstance(getattr(module, "activation", None), torch.nn.LeakyReLU):

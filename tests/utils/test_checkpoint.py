@@ -50,6 +50,19 @@ def test_a_checkpoint_opens_alone(tmp_path: Path) -> None:
         torch.testing.assert_close(ours(x)[0], opened.model(x)[0], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+def test_a_network_that_cannot_be_computed_with_does_not_open(value: float, tmp_path: Path) -> None:
+    broken = model()
+    broken.layers[0].bn.running_var[3] = value
+    paths = [
+        save(tmp_path / "a.pt", broken),
+        write_pair(tmp_path / "b", broken, broken.netdef, "xy")[1],
+    ]
+    for path in paths:
+        with pytest.raises(InputError, match=rf"{path.name}: layer 0: .*(nan|inf|-1)"):
+            load_network(TrainedNetwork(weights=str(path), device="cpu"))
+
+
 def test_size_letterbox_and_names_can_be_chosen(tmp_path: Path) -> None:
     path = str(save(tmp_path / "best.pt", model()))
     (tmp_path / "other.names").write_text("cat\ndog\n")

@@ -72,7 +72,7 @@ def _new_network(settings: TrainSettings, photos: PhotoSet) -> Darknet:
     model = Darknet(netdef)
     model.init_heads_(untrained)
     if files.pretrained:
-        filled = fill_(model, start.state)
+        filled = fill_(model, start.state, files.weights)
         if not filled.layers:
             raise InputError(f"{files.weights}: expected weights of {files.cfg}: {filled}")
         print(f"{files.weights}: {filled}")

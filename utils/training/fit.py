@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.weights import expect_computable
 from utils.checkpoint import TrainingState
 from utils.errors import InputError
 from utils.schema import shown
@@ -44,6 +45,8 @@ def load_(
     schedule = _schedule_state(trainer, state.schedule, f"{training}.schedule")
     trainer.model.load_state_dict(state.model)
     trainer.averaged.load_state_dict(averaged)
+    expect_computable(trainer.model, f"{training}.model")
+    expect_computable(trainer.averaged, f"{place}: model")
     trainer.mean.n_averaged.fill_(state.averaged)
     trainer.optimizer.load_state_dict(optimizer)
     trainer.schedule.load_state_dict(schedule)

@@ -102,6 +102,7 @@ NAN = torch.full((8, 3, 3, 3), torch.nan)
         (at("model/more", torch.zeros(1)), "model: 'more': the network has no such tensor"),
         (at("model/layers.0.conv.weight", torch.zeros(8)), r"weight=<torch.float32, .8,.>: expect"),
         (at("model/layers.0.conv.weight", NAN), "layers.0.conv.weight: expected finite numbers"),
+        (at("model/layers.0.bn.running_var", -torch.ones(8)), "model: layer 0: a variance of -1"),
         (at("optimizer/state", []), "optimizer: expected 'state' to be a dict"),
         (at("optimizer/state/0", None), r"optimizer: state.0.=None: expected a dict"),
         (at("optimizer/state/0/exp_avg", torch.zeros(1)), r"state.0..exp_avg=<torch.float32, .1,."),
@@ -137,6 +138,14 @@ def test_weights_to_use_of_another_network_are_refused() -> None:
     old, new = after_steps(), new_trainer()
     averaged: dict[str, Tensor] = {}
     with pytest.raises(InputError, match=r"a\.pt: model: 'layers.0.bn.bias' is missing"):
+        load_(new, averaged, state_of(old), "a.pt")
+
+
+def test_weights_to_use_that_cannot_be_computed_with_are_refused() -> None:
+    old, new = after_steps(), new_trainer()
+    averaged = old.averaged.state_dict()
+    averaged["layers.0.bn.running_var"] = -torch.ones(8)
+    with pytest.raises(InputError, match=r"a\.pt: model: layer 0: a variance of -1"):
         load_(new, averaged, state_of(old), "a.pt")
 
 
