@@ -32,7 +32,7 @@ COCO_IOUS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)  # the overl
 @dataclass(frozen=True)
 class DataSet:
     """The photos and their labels."""
-    data: str = "data/demo.data"  # the data set, a .data file
+    data: str = "data/demo.data"  # the data set: a folder, data.yaml, .json, .xml or .data file
     bad_labels: Literal["drop", "refuse"] = "drop"  # what to do with labels that cannot be right
     cache_mb: Whole = 2048  # memory for decoded photos, MB
     max_megapixels: Positive = 120.0  # larger photos are not decoded, which takes about 10 MB of memory a megapixel

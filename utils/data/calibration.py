@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from utils.boxes import network_input
 from utils.data.splits import Split, open_split
 from utils.images import find_images, read_image
 
+DATA_SETS = (".data", ".yaml", ".yml", ".json", ".xml")
+
 
 def sample_images(
     source: DataSet, size: tuple[int, int], letterbox: bool, count: int, split: Split = "train"
@@ -20,12 +23,12 @@ def sample_images(
     """Read at most `count` photos, evenly spread over those there are, as a network's input.
 
     Args:
-        source: its `data` is a `.data` file, whose `split` is taken, or a file, a folder or a glob
-            of photos.
+        source: its `data` is a data set's file, whose `split` is taken, or a file, a folder or a
+            glob of photos.
         size: (width, height) of the input in pixels.
         letterbox: whether photos keep their aspect.
         count: at most so many photos.
-        split: which photos of a `.data` file.
+        split: which photos of a data set.
 
     Returns:
         float32 [N, 3, H, W], 0 to 1.
@@ -33,7 +36,7 @@ def sample_images(
     Raises:
         InputError: there are no photos, or one cannot be read.
     """
-    if source.data.endswith(".data"):
+    if Path(source.data).suffix.lower() in DATA_SETS:
         photos = open_split(replace(source, cache_mb=0), split)
         images = [photos.image(index) for index in _spread(len(photos), count)]
     else:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.data.labels import FORMATS
+from utils.data.labels.record import some_names
 from utils.errors import InputError
 from utils.files import exists, expand, read_lines
-from utils.numbers import to_int
+from utils.numbers import to_float, to_int
 
 KEYS = ("classes", "names", "train", "valid", "images", "format", "mirror")
 UNUSED_DARKNET_KEYS = ("backup", "eval", "results", "labels", "difficult", "map", "top", "test")
@@ -32,6 +33,10 @@ class DataDefinition:
         format: of label files beside photos: a key of `utils.data.labels.FORMATS`, or "auto".
         mirror: whether a mirrored object is still the same object; not so for digits and signs.
         lines: the line on which each key stands.
+        valid_share: where no photos are named to validate on, the share of `train` that is for it.
+        label_names: the classes as labels name or number them, where `names` are some of these;
+            labels of the others are left out.
+        notes: what a person should know of how this came about, a line each.
     """
 
     path: Path
@@ -42,6 +47,9 @@ class DataDefinition:
     format: str
     mirror: bool
     lines: Mapping[str, int]
+    valid_share: float = 0.0
+    label_names: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
 
     def sources(self, split: str) -> tuple[Path, ...]:
         """Look up the sources of "train" or "valid".
@@ -49,12 +57,17 @@ class DataDefinition:
         Raises:
             InputError: there are none, or one of them does not exist.
         """
+        if self.valid_share:
+            split = "train"
         sources = {"train": self.train, "valid": self.valid}[split]
         if not sources:
-            raise InputError(f"{self.path}: no '{split} =' line: expected the path of its photos")
+            share = ", or a share of the others: valid = 20%" if split == "valid" else ""
+            raise InputError(
+                f"{self.path}: no '{split} =' line: expected the path of its photos{share}"
+            )
         for source in sources:
             if not exists(source):
-                raise _absent(self.path, self.lines[split], split, str(source))
+                raise _absent(self.path, self.lines.get(split, 1), split, str(source))
         return sources
 
 
@@ -67,6 +80,8 @@ def read_data(path: str | Path) -> DataDefinition:
     `.data` file first and then in the working directory, which is where Darknet looks; the photos
     of a list file are found in the same way from the list's folder. `mirror = no` says that
     mirrored objects are other objects, so that training must not flip; the default is `yes`.
+    `valid = 20%` takes that share of the training photos away for validation, by a hash of their
+    names. `classes` is the number of names, or some of the names: labels of others are left out.
     Darknet's keys that mean nothing here (`backup`, `eval`, …) are accepted and ignored. Whether
     the photos are there is asked when they are wanted: detection needs no more than the names.
 
@@ -78,16 +93,23 @@ def read_data(path: str | Path) -> DataDefinition:
     if "names" not in lines:
         raise InputError(f"{path}: no 'names =' line: expected the path of a file of class names")
     names_line, names_path = lines["names"]
-    names_file = resolve(names_path, path.parent)
+    names_file = resolve(names_path, path.parent, least=1)
     if not exists(names_file):
         raise _absent(path, names_line, "names", names_path)
     names = read_names(names_file)
-    _check_count(path, lines, names)
+    chosen = _chosen_classes(path, lines, names)
+    share = _share(path, lines)
     paths = {key: _paths(path, lines, key) for key in ("train", "valid", "images")}
+    if share:
+        paths["valid"] = ()
     return DataDefinition(
         path=path,
-        names=names,
-        **paths,
+        names=chosen,
+        train=paths["train"],
+        valid=paths["valid"],
+        images=paths["images"],
+        valid_share=share,
+        label_names=names if chosen != names else None,
         format=_one_of(path, lines, "format", ("auto", *FORMATS), "auto"),
         mirror=YES_NO[_one_of(path, lines, "mirror", tuple(YES_NO), "yes")],
         lines={key: number for key, (number, _) in lines.items()},
@@ -115,18 +137,20 @@ def read_names(path: str | Path) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def resolve(text: str, folder: Path) -> Path:
+def resolve(text: str, folder: Path, least: int = 2) -> Path:
     """Find the path that `text` means in a file that lies in `folder`.
 
-    Beside the file first, then in the working directory; where neither exists, the first. A path
-    that was written on Windows is found by its end.
+    Beside the file first, then in the working directory. A path from elsewhere (the folder where
+    darknet ran, another machine, Windows) is found by its end, of `least` parts where it has as
+    many: of photos a bare name is not enough, since other folders have photos of the same name.
+    Where there is none, the first.
     """
     path = expand(text)
     beside = folder / path  # an absolute path stays itself
-    candidates = [beside, path]
-    if is_windows_path(text):
-        candidates += _from_windows(text, folder)
-    return next((path for path in candidates if exists(path)), beside)
+    for candidate in (beside, path):
+        if exists(candidate):
+            return candidate
+    return next(filter(exists, _by_end(text, folder, least)), beside)
 
 
 def is_windows_path(text: str) -> bool:
@@ -134,13 +158,16 @@ def is_windows_path(text: str) -> bool:
     return "\\" in text or DRIVE.match(text) is not None
 
 
-def _from_windows(text: str, folder: Path) -> Iterator[Path]:
-    """Where the file of a path of Windows may lie here: the more of its end agrees, the earlier.
+def _by_end(text: str, folder: Path, least: int) -> Iterator[Path]:
+    """Where the file of a path from elsewhere may lie: the more of its end agrees, the earlier.
 
-    Its end is looked for from `folder`, two folders above it, and the working directory.
+    Its end is looked for from `folder`, two folders above it, and the working directory. Of a path
+    of Windows a bare name is enough.
     """
-    parts = [part for part in DRIVE.sub("", text).replace("\\", "/").split("/") if part]
-    for first in range(len(parts)):
+    if is_windows_path(text):
+        text, least = DRIVE.sub("", text).replace("\\", "/"), 1
+    parts = [part for part in text.split("/") if part not in ("", ".", "..")]
+    for first in range(len(parts) - min(least, len(parts)) + 1):
         end = Path(*parts[first:])
         yield from (base / end for base in (folder, *folder.resolve().parents[:2], Path()))
 
@@ -165,26 +192,54 @@ def _key_values(path: Path) -> dict[str, tuple[int, str]]:
     return values
 
 
-def _check_count(path: Path, lines: dict[str, tuple[int, str]], names: tuple[str, ...]) -> None:
+def _chosen_classes(
+    path: Path, lines: dict[str, tuple[int, str]], names: tuple[str, ...]
+) -> tuple[str, ...]:
+    """The names that `classes` lists; all where it is their number, or missing."""
     line, value = lines.get("classes", (0, str(len(names))))
+    if re.match(r"[-+.\d]", value) and value not in names:
+        try:
+            count = to_int(value)
+        except ValueError:
+            count = -1
+        if count != len(names):
+            raise InputError(
+                f"{path}:{line}: classes={value[:60]}: expected {len(names)}, the number of names"
+                f" in {lines['names'][1]}, or some of them"
+            )
+        return names
+    chosen = tuple(name.strip() for name in value.split(",") if name.strip())
+    for name in chosen:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"perhaps {near[0]!r}" if near else f"expected one of {some_names(names)}"
+            raise InputError(f"{path}:{line}: classes: {reprlib.repr(name)}: {hint}")
+    if len(set(chosen)) != len(chosen):
+        raise InputError(f"{path}:{line}: classes={value[:60]}: expected each name once")
+    return chosen
+
+
+def _share(path: Path, lines: dict[str, tuple[int, str]]) -> float:
+    """The share of the training photos that `valid = 20%` asks for; 0 where it names photos."""
+    line, value = lines.get("valid", (0, ""))
+    if not value.endswith("%"):
+        return 0.0
     try:
-        count = to_int(value)
+        share = to_float(value[:-1]) / 100
     except ValueError:
-        count = -1
-    if count != len(names):
-        raise InputError(
-            f"{path}:{line}: classes={value[:60]}: expected {len(names)}, the number of names"
-            f" in {lines['names'][1]}"
-        )
+        return 0.0  # a path that ends so
+    if not 0 < share < 1:
+        raise InputError(f"{path}:{line}: valid={value}: expected more than 0% and less than 100%")
+    return share
 
 
 def _paths(path: Path, lines: dict[str, tuple[int, str]], key: str) -> tuple[Path, ...]:
     _, value = lines.get(key, (0, ""))
-    whole = resolve(value, path.parent)
+    whole = resolve(value, path.parent, least=1)
     if value and exists(whole):
         return (whole,)
     texts = (text.strip() for text in value.split(","))
-    return tuple(resolve(text, path.parent) for text in texts if text)
+    return tuple(resolve(text, path.parent, least=1) for text in texts if text)
 
 
 def _one_of(

@@ -29,6 +29,8 @@ WARNINGS = {
     "no label file": "taken as photos without objects",
     "second label file": "left out, since one counts",
     "scores": "label files read without them",
+    "polygon": "shapes taken as their bounding boxes",
+    "class left out": "labels left out, since `classes` does not name their class",
     "path of Windows": "photos found by the end of the path",
     "odd file": "photos read all the same",
     "other size than stated": "the photo's own size counts",

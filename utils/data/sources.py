@@ -8,7 +8,10 @@ A source is
   in `Annotations`;
 - a folder of photos, with labels found in the same way (subfolders and links are searched);
 - a VOC split, `…/ImageSets/Main/*.txt`, or a VOC root or `Annotations` folder;
-- a COCO `.json`.
+- a file of a whole data set: COCO's or Label Studio's `.json`, CVAT's `.xml`.
+
+Where labels lie in none of these places, other names of such folders (`annotations`, `xmls`, …) are
+tried, in place of the photo's folder, beside it and below it.
 
 What a folder holds beside photos and their labels is counted and told.
 """
@@ -16,20 +19,28 @@ What a folder holds beside photos and their labels is counted and told.
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 from tqdm import tqdm
 
 from utils.data.definition import is_windows_path, resolve
-from utils.data.labels import DATA_SET_READERS, LabelFormat, formats, read_labels
+from utils.data.labels import (
+    DATA_SET_READERS,
+    LABEL_FOLDERS,
+    LabelFormat,
+    formats,
+    read_labels,
+)
 from utils.data.labels.record import Problem, Record
 from utils.data.labels.yolo import looks_like_labels
 from utils.errors import InputError
 from utils.files import exists, read_lines, walk
 from utils.images import SUFFIXES, by_suffix, is_image
 
+PHOTO_FOLDERS = ("images", "jpegimages", "image", "imgs", "img")  # in any case
 CLASS_LIST_MARK = re.compile(r"\s+(?:-1|0|1)$")  # of VOC's lists of one class: no, hard, yes
 
 
@@ -78,6 +89,7 @@ def read_source(
     Raises:
         InputError: there is no photo in it, or it is no source.
     """
+    _other_label_folders.cache_clear()  # folders may have come since
     if reader := DATA_SET_READERS.get(source.suffix.lower()):
         return reader(source, names, images)
     told: list[Record] = []
@@ -87,8 +99,8 @@ def read_source(
         pairs = _of_split(source, images) if _is_voc_split(source) else _of_list(source, format)
     else:
         raise InputError(
-            f"{source}: expected a .txt list of photos, a folder, a VOC ImageSets split or a"
-            " COCO .json"
+            f"{source}: expected a .txt list of photos, a folder, a VOC ImageSets split, or a"
+            " file of labels: .json (COCO, Label Studio) or .xml (CVAT)"
         )
     if not pairs:
         problems = [problem for record in told for problem in record.problems]
@@ -96,6 +108,20 @@ def read_source(
         raise InputError(f"{source}: no photos in it (suffixes {', '.join(SUFFIXES)}){others}")
     bar = tqdm(pairs, f"labels of {source.name}", delay=1, leave=False, disable=not progress)
     return [pair.read(names) for pair in bar] + told
+
+
+def label_files(sources: Sequence[Path]) -> Iterator[Path]:
+    """The label files of the photos of some sources, each once."""
+    seen: set[Path] = set()
+    for source in sources:
+        if source.is_dir():
+            pairs = _of_folder(source, (), "auto")[0]
+        else:
+            pairs = _of_split(source, ()) if _is_voc_split(source) else _of_list(source, "auto")
+        for pair in pairs:
+            if pair.label_file and pair.label_file not in seen:
+                seen.add(pair.label_file)
+                yield pair.label_file
 
 
 def label_file_of(photo: Path, format: str = "auto") -> Path | None:
@@ -108,9 +134,29 @@ def _candidates(photo: Path, format: str = "auto") -> list[Path]:
     if not photo.name:  # such as `/`
         return []
     candidates: list[Path] = []
-    for form in formats(format):
+    forms = formats(format)
+    for form in forms:
         candidates += [*_swapped(photo, form.folder, form.suffix), photo.with_suffix(form.suffix)]
+    for folder in _other_label_folders(photo.parent):
+        candidates += [folder / f"{photo.stem}{form.suffix}" for form in forms]
     return list(dict.fromkeys(candidates))
+
+
+@lru_cache(maxsize=4096)
+def _other_label_folders(photos: Path) -> tuple[Path, ...]:
+    """The folders that may hold labels of a folder's photos, of those that are there.
+
+    In place of the last `images` on the way (in any case), beside the folder, and below it.
+    """
+    places = [photos.parent, photos]
+    folders = [place / name for name in LABEL_FOLDERS for place in places]
+    parts = list(photos.parts)
+    for index in range(len(parts) - 1, -1, -1):
+        if parts[index].lower() in PHOTO_FOLDERS:
+            swapped = [Path(*parts[:index], name, *parts[index + 1 :]) for name in LABEL_FOLDERS]
+            folders = swapped + folders
+            break
+    return tuple(folder for folder in folders if folder.is_dir())
 
 
 def _of_list(source: Path, format: str) -> list[Pair]:

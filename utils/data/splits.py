@@ -1,15 +1,21 @@
 """How does a data set become the photos of a split, checked and told about?"""
 
+import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
+
+import numpy as np
 
 from import_param import DataSet
 from utils.data.classes import match_classes
-from utils.data.definition import DataDefinition, read_data
+from utils.data.definition import DataDefinition
 from utils.data.demo_data import make_if_demo
-from utils.data.labels.record import Record
+from utils.data.labels.record import Problem, Record
 from utils.data.photos import PhotoSet
+from utils.data.recognition import recognise
 from utils.data.sources import read_source
 from utils.data.validation import check, shared_photos
 from utils.errors import InputError
@@ -18,11 +24,25 @@ from utils.images import MAX_MEGAPIXELS
 Split = Literal["train", "valid"]
 
 
+def open_definition(settings: DataSet) -> DataDefinition:
+    """What `data` means; the demo set is made where it is asked for and missing.
+
+    Raises:
+        InputError: it is no data set.
+    """
+    make_if_demo(settings.data)
+    definition = recognise(Path(settings.data))
+    for note in definition.notes:
+        print(f"note: {note}")
+    return definition
+
+
 def open_split(
     settings: DataSet,
     split: Split,
     networks: Mapping[str, Sequence[str]] | None = None,
     expect_objects: bool = False,
+    definition: DataDefinition | None = None,
 ) -> PhotoSet:
     """Read one split of a data set, check it, and print the report.
 
@@ -33,13 +53,13 @@ def open_split(
         split: which of its photos.
         networks: that are to see the photos: what each is called in messages, and its class names.
         expect_objects: refuse photos that show no object, since there would be no mAP.
+        definition: what `settings.data` means, where that is known already.
 
     Raises:
         InputError: the data set's classes cannot be a network's, no photo can be used, there is
             nothing to train on or to measure, or labels are bad and to be refused.
     """
-    make_if_demo(settings.data)
-    definition = read_data(settings.data)
+    definition = definition or open_definition(settings)
     for place, names in (networks or {}).items():
         if note := match_classes(names, definition.names, str(definition.path), place):
             print(f"note: {note}; the data set's names are used")
@@ -61,9 +81,12 @@ def open_splits(
     They share the memory for decoded photos, which the first fill first; photos that are in both
     are told.
     """
-    train = open_split(settings, "train", networks)
-    left = settings.cache_mb - train.report.cached_bytes / 2**20
-    valid = open_split(replace(settings, cache_mb=max(0, int(left))), "valid", expect_objects=True)
+    definition = open_definition(settings)
+    train = open_split(settings, "train", networks, definition=definition)
+    left = replace(
+        settings, cache_mb=max(0, int(settings.cache_mb - train.report.cached_bytes / 2**20))
+    )
+    valid = open_split(left, "valid", expect_objects=True, definition=definition)
     if both := shared_photos(train, valid):
         print(f"note: {len(both)} photos to validate on are trained on too, such as {both[0]}")
     return train, valid
@@ -82,10 +105,13 @@ def load_split(
         InputError: no photo is left, or none with an object to train on.
     """
     records: list[Record] = []
+    names = definition.label_names or definition.names
     for source in definition.sources(split):
-        records += read_source(
-            source, definition.names, definition.images, definition.format, progress
-        )
+        records += read_source(source, names, definition.images, definition.format, progress)
+    if definition.valid_share:
+        records = of_share(records, definition.valid_share, split)
+    if definition.label_names:
+        records = [of_classes(record, names, definition.names) for record in records]
     photos = check(records, definition.names, split, cache_mb, progress, max_megapixels)
     listed = [record for record in records if record.is_photo]
     if split == "train" and not sum(photos.report.objects):
@@ -99,3 +125,54 @@ def load_split(
             + photos.report.hint()
         )
     return replace(photos, mirror=definition.mirror)
+
+
+def of_share(records: Sequence[Record], share: float, split: Split) -> list[Record]:
+    """The records of one split, where a share of all photos is for validation.
+
+    A photo's name decides, by a hash, so that it stays in its split when others come; copies that a
+    tool made of one photo (Roboflow's `name.rf.<hash>.jpg`) stay together. What is told of no photo
+    stays with the training photos.
+    """
+    places = {record.image: _place(record.image) for record in records if record.is_photo}
+    valid = {path for path, place in places.items() if place < share}
+    if not valid and len(places) > 1:
+        valid = {min(places, key=places.__getitem__)}
+    return [record for record in records if (record.image in valid) == (split == "valid")]
+
+
+def _place(photo: Path) -> float:
+    """A number from 0 to below 1 that a photo's name alone decides."""
+    name = photo.stem.partition(".rf.")[0]
+    digest = hashlib.sha256(os.fsencode(name)).digest()
+    return int.from_bytes(digest[:6]) / 2**48
+
+
+def of_classes(record: Record, names: Sequence[str], chosen: Sequence[str]) -> Record:
+    """The record with the labels of the chosen classes alone, numbered anew.
+
+    Args:
+        record: with labels that number `names`.
+        names: all classes.
+        chosen: some of them.
+    """
+    numbers = {names.index(name): number for number, name in enumerate(chosen)}
+    known = (record.labels >= 0) & (record.labels < len(names))
+    keep = ~known | np.isin(record.labels, list(numbers))  # what is out of range is told as such
+    renumbered = [numbers.get(int(label), len(chosen)) for label in record.labels[keep]]
+    problems = [
+        Problem("class left out", record.where(index), names[record.labels[index]])
+        for index in np.flatnonzero(~keep).tolist()
+    ]
+    return replace(
+        record,
+        boxes=record.boxes[keep],
+        labels=np.array(renumbered, np.int64),
+        ignore=record.ignore[keep],
+        area=record.area[keep],
+        lines=record.lines[keep],
+        problems=(*record.problems, *problems),
+        category_ids=None
+        if record.category_ids is None
+        else tuple(record.category_ids[names.index(name)] for name in chosen),
+    )

@@ -83,7 +83,7 @@ def test_names_that_are_too_long_name_no_file(folder: Path) -> None:
     ("text", "reason"),
     [
         ("names=a.names\nclasses=3", r":2: classes=3: expected 2"),
-        ("names=a.names\nclasses=two", r":2: classes=two: expected 2"),
+        ("names=a.names\nclasses=two", r":2: classes: 'two': expected one of cat, dog"),
         ("train=train.txt", r"no 'names =' line"),
         ("names=b.names", r":1: names=b.names: no such file"),
         ("names=a.names\nvalidd=x", r":2: unknown key 'validd': perhaps 'valid'"),

@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.data.labels.coco import read_coco
+from utils.data.labels.cvat import read_cvat
+from utils.data.labels.json_files import read_json
+from utils.data.labels.labelme import read_labelme
 from utils.data.labels.record import Record
 from utils.data.labels.voc import read_voc
 from utils.data.labels.yolo import read_yolo
@@ -21,7 +23,7 @@ class LabelFormat:
     Attributes:
         suffix: of the label files.
         folder: where they lie if not beside the photo: in place of its folder `images` or
-            `JPEGImages`.
+            `JPEGImages`, or beside or below its own.
         read: (photo, label file, class names) → the photo's record.
         exclusive: whether a file with this suffix among photos is always a label file, so that one
             without a photo is worth telling.
@@ -37,11 +39,15 @@ class LabelFormat:
 FORMATS = {
     "yolo": LabelFormat(".txt", "labels", read_yolo),
     "voc": LabelFormat(".xml", "Annotations", read_voc, exclusive=True),
+    "labelme": LabelFormat(".json", "annotations", read_labelme),
 }
+# Folders that tools call otherwise than `LabelFormat.folder`.
+LABEL_FOLDERS = ("labels", "Annotations", "annotations", "Labels", "xml", "xmls", "json")
 
 # By the suffix of the file: (file, class names, folders with photos) → a record a photo.
 DATA_SET_READERS: dict[str, Callable[[Path, Sequence[str], Sequence[Path]], list[Record]]] = {
-    ".json": read_coco,
+    ".json": read_json,
+    ".xml": read_cvat,
 }
 
 

@@ -17,8 +17,9 @@ from utils.data.labels.record import (
     image_size,
     some_names,
 )
+from utils.data.labels.shapes import bounding_box, json_number, locate, polygon_problem
 from utils.errors import InputError
-from utils.files import exists, read_text
+from utils.files import read_text
 
 # COCO's present spelling → that of Darknet's coco.names, whose order the known weights have
 DARKNET_SPELLING = {
@@ -36,19 +37,25 @@ PLACE = "{file}: annotations[{line}]"  # ids are no help, they need be neither t
 Id = int | str  # what COCO's entries are linked by
 
 
-def read_coco(path: Path, names: Sequence[str], images: Sequence[Path] = ()) -> list[Record]:
+def read_coco(
+    path: Path, names: Sequence[str], images: Sequence[Path] = (), content: Any = None
+) -> list[Record]:
     """Read the labels of all photos.
+
+    An annotation without `bbox` is taken as the bounding box of its polygons.
 
     Args:
         path: the `.json` file.
         names: the classes, to which the categories are matched by name.
         images: folders with photos; they are looked for there first, then beside the file and in a
             folder `images` near it.
+        content: the file's JSON, where that has been read.
 
     Raises:
         InputError: the file is not COCO's ground truth, or a photo's or category's entry is wrong.
     """
-    content = _load(path)
+    content = load_json(path) if content is None else content
+    _expect_coco(path, content)
     photos = _photos(path, content["images"])
     class_of = _classes(path, content["categories"], names)
     category_ids = _category_ids(class_of, len(names))
@@ -60,6 +67,9 @@ def read_coco(path: Path, names: Sequence[str], images: Sequence[Path] = ()) -> 
         photo = None
         try:
             photo = _photo_of(annotation, photos)
+            if annotation.get("bbox") is None:
+                annotation = {**annotation, "bbox": _bbox_of_polygons(annotation)}
+                problems[photo].append(polygon_problem(where, "segmentation without bbox"))
             labels[photo].append(_label(annotation, index, _class_of(annotation, class_of, names)))
         except MalformedLabel as error:
             problem = Problem(error.kind, where, str(error))
@@ -73,7 +83,7 @@ def read_coco(path: Path, names: Sequence[str], images: Sequence[Path] = ()) -> 
     return [
         replace(
             Record.of(
-                _locate(entry["file_name"], folders),
+                locate(_names_of(entry["file_name"]), folders),
                 path,
                 labels[number],
                 problems[number],
@@ -89,11 +99,11 @@ def read_coco(path: Path, names: Sequence[str], images: Sequence[Path] = ()) -> 
 
 def _label(annotation: dict[str, Any], index: int, class_index: int) -> Label:
     bbox, area = annotation.get("bbox"), annotation.get("area")
-    numbers = [_number(value) for value in bbox] if isinstance(bbox, list) else []
+    numbers = [json_number(value) for value in bbox] if isinstance(bbox, list) else []
     if len(numbers) != 4 or None in numbers:
         raise MalformedLabel(f"bbox={reprlib.repr(bbox)}: expected four numbers")
     left, top, width, height = (number for number in numbers if number is not None)
-    own_area = math.nan if area is None else _number(area)
+    own_area = math.nan if area is None else json_number(area)
     if own_area is None or own_area < 0 or own_area > LARGEST_AREA:
         raise MalformedLabel(f"area={reprlib.repr(area)}: expected a number of pixels")
     for key in ("iscrowd", "ignore"):
@@ -128,23 +138,64 @@ def _class_of(
     return class_index
 
 
-def _locate(name: str, folders: Sequence[Path]) -> Path:
-    """COCO's photo in one of the folders: by its path in all of them, then by its bare name."""
-    name = name.replace("\\", "/")
-    candidates = [folder / part for part in (name, Path(name).name) for folder in folders]
-    return next((path for path in candidates if exists(path)), candidates[0])
+def _names_of(file_name: str) -> list[str]:
+    """What a photo may be called: by its path, then by its bare name."""
+    name = file_name.replace("\\", "/")
+    return [name, Path(name).name]
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _bbox_of_polygons(annotation: dict[str, Any]) -> list[float]:
+    """Left, top, width and height around the polygons of an annotation."""
+    polygons = annotation.get("segmentation")
+    values = [
+        json_number(value)
+        for polygon in (polygons if isinstance(polygons, list) else [])
+        for value in (polygon if isinstance(polygon, list) and len(polygon) % 2 == 0 else [None])
+    ]
+    if len(values) < 6 or None in values:
+        raise MalformedLabel("no bbox, and no polygons in segmentation")
+    numbers = [value for value in values if value is not None]
+    left, top, right, bottom = bounding_box(list(zip(numbers[::2], numbers[1::2], strict=True)))
+    return [left, top, right - left, bottom - top]
+
+
+def load_json(path: Path) -> Any:
+    """The JSON of a data set's file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     try:
-        content = json.loads(read_text(path, LARGEST_FILE))
+        return json.loads(read_text(path, LARGEST_FILE))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: no readable JSON ({error})") from error
+
+
+def class_names(path: Path, content: Any) -> tuple[list[str], list[str]]:
+    """The names of the categories that annotations have, in the order of their ids; the others'.
+
+    Raises:
+        InputError: the file is not COCO's ground truth.
+    """
+    _expect_coco(path, content)
+    used = {
+        _id(annotation.get("category_id"))
+        for annotation in content["annotations"]
+        if isinstance(annotation, dict)
+    }
+    categories = _classes(path, content["categories"], ())
+    numbers = sorted(categories, key=lambda number: (isinstance(number, str), number))
+    names = {number: str(categories[number]) for number in numbers}
+    return (
+        list(dict.fromkeys(names[number] for number in numbers if number in used)),
+        [names[number] for number in numbers if number not in used],
+    )
+
+
+def _expect_coco(path: Path, content: Any) -> None:
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise InputError(f"{path}: no list {key!r}: expected COCO's ground truth format")
-    valid: dict[str, Any] = content
-    return valid
 
 
 def _photos(path: Path, images: list[Any]) -> dict[Id, dict[str, Any]]:
@@ -207,13 +258,3 @@ def _id(value: Any) -> Id | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return value if abs(value) < 2**63 else None  # evaluators hold ids in 64 bits
     return value if isinstance(value, str) else None
-
-
-def _number(value: Any) -> float | None:
-    """A JSON number, None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value)
-    except OverflowError:  # an integer of more than 308 digits
-        return math.inf

@@ -102,6 +102,7 @@ class Record:
         problems: Sequence[Problem] = (),
         normalized: bool = False,
         stated_size: tuple[int, int] | None = None,
+        place: str = "{file}:{line}",
     ) -> "Record":
         """The record of a photo with these labels."""
         return Record(
@@ -113,6 +114,7 @@ class Record:
             area=np.array([label.area for label in labels], np.float64),
             lines=np.array([label.line for label in labels], np.int64),
             label_file=label_file,
+            place=place,
             stated_size=stated_size,
             problems=tuple(problems),
         )

@@ -9,8 +9,7 @@ of an object of useful size notices.
 import reprlib
 from collections.abc import Sequence
 from pathlib import Path
-from xml.etree.ElementTree import Element, TreeBuilder
-from xml.parsers import expat
+from xml.etree.ElementTree import Element
 
 from utils.data.labels.record import (
     LARGEST_LABEL_FILE,
@@ -23,19 +22,17 @@ from utils.data.labels.record import (
     image_size,
     some_names,
 )
+from utils.data.labels.xml_files import read_xml
 from utils.errors import InputError
-from utils.files import read_bytes
 from utils.numbers import to_float
 
 
 def read_voc(image: Path, label_file: Path, names: Sequence[str]) -> Record:
     """Read the labels of one photo."""
     try:
-        root = _parse_xml(read_bytes(label_file, LARGEST_LABEL_FILE))
+        root = read_xml(label_file, LARGEST_LABEL_FILE)
     except InputError as error:
         return Record.unreadable(image, label_file, str(error).removeprefix(f"{label_file}: "))
-    except (expat.ExpatError, ValueError, LookupError) as error:  # the last: encoding="?"
-        return Record.unreadable(image, label_file, f"no readable XML ({error})")
     labels: list[Label] = []
     problems: list[Problem] = []
     for item in root.iter("object"):
@@ -51,6 +48,15 @@ def read_voc(image: Path, label_file: Path, names: Sequence[str]) -> Record:
     return Record.of(image, label_file, labels, problems, stated_size=size)
 
 
+def class_names(label_file: Path) -> set[str]:
+    """The names of the classes in one file."""
+    try:
+        root = read_xml(label_file, LARGEST_LABEL_FILE)
+    except InputError:
+        return set()  # told when its labels are read
+    return {(item.findtext("name") or "").strip() for item in root.iter("object")} - {""}
+
+
 def _label(item: Element, line: int, names: Sequence[str]) -> Label:
     name = (item.findtext("name") or "").strip()
     if name not in names:
@@ -62,25 +68,3 @@ def _label(item: Element, line: int, names: Sequence[str]) -> Label:
         raise MalformedLabel(f"bndbox {reprlib.repr(texts)}: expected four numbers") from None
     difficult = (item.findtext("difficult") or "0").strip().lower() in ("1", "true")
     return Label(box, names.index(name), line, difficult)
-
-
-def _parse_xml(data: bytes) -> Element:
-    """The root of an XML file, with an attribute `line` on every element.
-
-    Entities of a file's own are refused: a few lines of them can stand for gigabytes.
-    """
-    builder = TreeBuilder()
-    parser = expat.ParserCreate()
-
-    def start(tag: str, attributes: dict[str, str]) -> None:
-        builder.start(tag, {**attributes, "line": str(parser.CurrentLineNumber)})
-
-    def entity(name: str, *_: object) -> None:
-        raise ValueError(f"entity {reprlib.repr(name)}: expected no entities")
-
-    parser.StartElementHandler = start
-    parser.EntityDeclHandler = entity
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.data
-    parser.Parse(data, True)
-    return builder.close()

@@ -1,6 +1,8 @@
 """YOLO's `.txt`: lines of `class centre_x centre_y width height`, four shares of the photo.
 
-A sixth value, the score that `detect_img.py --save_txt` writes, is not used.
+A sixth value, the score that `detect_img.py --save_txt` writes, is not used. `class x y x y x y …`,
+with three corners or more, is a polygon (of segmentation, or a turned box), taken as its bounding
+box.
 """
 
 import reprlib
@@ -15,6 +17,7 @@ from utils.data.labels.record import (
     Problem,
     Record,
 )
+from utils.data.labels.shapes import bounding_box, polygon_problem
 from utils.errors import InputError
 from utils.files import read_lines
 from utils.numbers import to_float
@@ -33,12 +36,15 @@ def read_yolo(image: Path, label_file: Path, names: Sequence[str] = ()) -> Recor
     problems: list[Problem] = []
     scores = False
     for number, line in enumerate(lines, 1):
-        words = line.split(maxsplit=6)
+        words = line.split()
         if not words:
             continue
         try:
             labels.append(_label(words, number))
             scores = scores or len(words) == 6
+            if len(words) > 6:
+                where = f"{label_file}:{number}"
+                problems.append(polygon_problem(where, f"{len(words) // 2} corners"))
         except MalformedLabel as error:
             problems.append(Problem(error.kind, f"{label_file}:{number}", str(error)))
         if len(problems) > MOST_PROBLEMS:
@@ -47,6 +53,12 @@ def read_yolo(image: Path, label_file: Path, names: Sequence[str] = ()) -> Recor
     if scores:
         problems.append(Problem("scores", str(label_file), "a sixth value on each line"))
     return Record.of(image, label_file, labels, problems, normalized=True)
+
+
+def class_numbers(label_file: Path) -> set[int]:
+    """The classes in one file."""
+    record = read_yolo(label_file, label_file)
+    return {int(label) for label in record.labels if label >= 0}
 
 
 def looks_like_labels(path: Path) -> bool:
@@ -60,14 +72,19 @@ def looks_like_labels(path: Path) -> bool:
 
 
 def _label(words: Sequence[str], number: int) -> Label:
-    if len(words) not in (5, 6):
-        count = len(words) if len(words) < 7 else "more than 6"
-        raise MalformedLabel(f"{count} values: expected 5, class centre_x centre_y width height")
+    if len(words) < 5 or (len(words) > 6 and len(words) % 2 == 0):
+        raise MalformedLabel(
+            f"{len(words)} values: expected 5, class centre_x centre_y width height"
+        )
     try:
-        class_index, *box = [to_float(word) for word in words][:5]
+        class_index, *values = (to_float(word) for word in words)
     except ValueError:
         line = reprlib.repr(" ".join(words))
         raise MalformedLabel(f"{line}: expected five numbers") from None
+    box = values[:4]
+    if len(values) > 5:
+        left, top, right, bottom = bounding_box(list(zip(values[::2], values[1::2], strict=True)))
+        box = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
     if not class_index.is_integer() or abs(class_index) > LARGEST_CLASS:
         given = words[0] if len(words[0]) < 30 else reprlib.repr(words[0])
         raise MalformedLabel(f"class {given}: expected an integer below {LARGEST_CLASS}")

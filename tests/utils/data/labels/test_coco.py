@@ -101,7 +101,7 @@ def test_annotations_of_nothing_that_is_there_are_told_and_the_others_read(
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
-        ("bbox", None, "bbox=None: expected four numbers"),
+        ("bbox", None, "no bbox, and no polygons in segmentation"),
         ("bbox", [1, 2, 3], "bbox=[1, 2, 3]: expected four numbers"),
         ("bbox", [1, 2, 3, None], "bbox=[1, 2, 3, None]: expected four numbers"),
         ("bbox", "1234", "bbox='1234': expected four numbers"),
