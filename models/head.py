@@ -10,12 +10,32 @@ from torch import Tensor
 
 from models.netdef import Section, head_anchors
 from utils.boxes import cxcywh_to_xyxy
+from utils.errors import InputError
 from utils.structures import Predictions
 
 # By `nms_kind`, IoU is lowered in NMS by a power of the distance between centres, or not at all.
 # In AlexeyAB's box.c `greedynms`, too, subtracts, always with 0.6.
 NMS_KINDS = ("default", "greedynms", "diounms")
 GREEDY_POWER = 0.6
+
+
+def expect_finite(maps: Sequence[Tensor], source: str) -> None:
+    """Refuse what a network computed where a number of it is none.
+
+    NaN passes every comparison, so nothing after it would notice. (A sum tells: 20 µs for the maps
+    of yolov3-tiny at 416x416.)
+
+    Args:
+        maps: of a network.
+        source: what computed them, for the message.
+
+    Raises:
+        InputError: a value is not finite.
+    """
+    for number, values in enumerate(maps):
+        if not (values.sum().isfinite() or values.isfinite().all()):
+            wrong = float(values[~values.isfinite()][0])
+            raise InputError(f"{source}: computes {wrong} (map {number}): expected finite numbers")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from itertools import islice
 
@@ -77,10 +78,14 @@ def settle_bn_(model: Darknet, loader: Iterable[Batch], batches: int, loss_batch
 
 @torch.no_grad()
 def mean_loss(model: Darknet, loader: Iterable[Batch], batches: int) -> float:
-    """The training loss of a network in eval mode, its mean over some batches; 0 without any."""
+    """The training loss of a network in eval mode, its mean over some batches; 0 without any.
+
+    Infinite where it is no number, so that any other network is better.
+    """
     loss, device = DetectionLoss(model.heads, Loss()), next(model.parameters()).device
     losses = [
         float(loss(model(batch.images), batch).total)
         for batch in (batch.to(device) for batch in islice(loader, batches))
     ]
-    return sum(losses) / max(1, len(losses))
+    mean = sum(losses) / max(1, len(losses))
+    return mean if math.isfinite(mean) else math.inf

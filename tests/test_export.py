@@ -1,8 +1,10 @@
 """export.py and utils/backends/export.py: what is written opens, says the same, and is whole."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -77,6 +79,44 @@ def test_what_computes_something_else_is_not_kept(
             network, "darknet", tmp_path / "net", torch.rand(1, 3, 64, 64), Export(), Nms()
         )
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_what_computes_no_number_is_not_kept(
+    network: Network,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    value: float,
+    precision: Literal["fp32", "int8"],
+) -> None:
+    """NaN is neither further from torch than anything, nor nearer."""
+    need("onnx", precision)
+
+    def wrong(source: object, stem: Path) -> export.Written:
+        stem.with_suffix(".onnx").write_text("half")
+        return [stem.with_suffix(".onnx")], lambda batch: [
+            torch.full_like(raw, value) for raw in network.model(batch)
+        ]
+
+    monkeypatch.setitem(FORMATS, "onnx", Format(wrong, "onnxruntime"))
+    images, settings = torch.rand(1, 3, 64, 64), Export(precision=precision)
+    with pytest.raises(InputError, match=f"what was written: computes {value}"):
+        export.export(network, "onnx", tmp_path / "net", images, settings, Nms(), images)
+    assert not list(tmp_path.iterdir())
+
+
+def test_detections_that_are_no_number_are_not_kept(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(source: object, stem: Path) -> export.Written:
+        boxes, labels = torch.full((3, 4), math.nan), torch.zeros(3)
+        return [], lambda batch: [labels, labels, boxes, labels]
+
+    monkeypatch.setitem(FORMATS, "onnx", Format(wrong, "torch"))
+    with pytest.raises(InputError, match="what was written: computes nan"):
+        images = torch.rand(1, 3, 64, 64)
+        export.export(network, "onnx", tmp_path / "net", images, Export(nms=True), Nms())
 
 
 @pytest.mark.slow

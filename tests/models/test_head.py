@@ -4,9 +4,12 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from models.head import Head, decode
+from models.head import Head, decode, expect_finite
 from models.netdef import parse
+from utils.errors import InputError
 
 
 def raw_map(head: Head, values: list[float], row: int, column: int) -> torch.Tensor:
@@ -72,3 +75,18 @@ def test_enormous_logits_stay_finite() -> None:
 def test_the_kind_of_nms_gives_the_power_of_the_distance(text: str, power: float | None) -> None:
     netdef = parse(f"[net]\n[convolutional]\nfilters=7\n[yolo]\nanchors=8,8\nclasses=2\n{text}")
     assert Head.of(netdef.layers[1]).nms_power == power
+
+
+@given(st.floats(allow_nan=True, allow_infinity=True, width=32), st.integers(0, 11))
+def test_maps_that_are_not_finite_are_refused(value: float, place: int) -> None:
+    maps = [torch.zeros(1, 2, 1, 1), torch.zeros(1, 3, 2, 2)]
+    maps[1].view(-1)[place] = value
+    if math.isfinite(value):
+        expect_finite(maps, "this")
+    else:
+        with pytest.raises(InputError, match=f"this: computes {value} \\(map 1\\)"):
+            expect_finite(maps, "this")
+
+
+def test_large_values_whose_sum_is_infinite_are_finite() -> None:
+    expect_finite([torch.full((1, 2, 1, 1), 3e38)], "this")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ class EngineOptions:
 
 
 def maps_agree(maps: Sequence[Tensor], reference: Sequence[Tensor], tolerance: float) -> bool:
-    """Whether maps have the shapes of a reference and its values.
+    """Whether maps have the shapes of a reference and its values, and these are finite.
 
     Args:
         maps: raw maps.
@@ -75,7 +76,7 @@ def maps_agree(maps: Sequence[Tensor], reference: Sequence[Tensor], tolerance: f
     """
     pairs = list(zip(maps, reference, strict=True))
     return all(a.shape == b.shape for a, b in pairs) and all(
-        bool((a - b).abs().max() <= tolerance * b.abs().max()) for a, b in pairs
+        bool((a - b).abs().max() <= tolerance * b.abs().max() < math.inf) for a, b in pairs
     )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from import_param import Export, Nms, TrainedNetwork
 from models.darknet import Darknet
-from models.head import decode
+from models.head import decode, expect_finite
 from utils.backends import install_command
 from utils.backends.fold import folded
 from utils.checkpoint import Network, load_network, write_pair
@@ -229,7 +229,10 @@ def _compare_maps(
     """The largest difference of raw maps, and their largest value, over photos one by one."""
     difference = largest = 0.0
     for image in images.split(1):
-        for ours, theirs in zip(run(image), model(image), strict=True):
+        maps, reference = run(image), model(image)
+        expect_finite(reference, "this network")
+        expect_finite(maps, "what was written")
+        for ours, theirs in zip(maps, reference, strict=True):
             difference = max(difference, float((ours - theirs).abs().max()))
             largest = max(largest, float(theirs.abs().max()))
     return difference, largest
@@ -245,9 +248,12 @@ def _compare_detections(
     """
     difference = 0.0
     for image in images.split(1):
-        predictions = decode(model(image), model.heads, (image.shape[-1], image.shape[-2]))
+        maps = model(image)
+        expect_finite(maps, "this network")
+        predictions = decode(maps, model.heads, (image.shape[-1], image.shape[-2]))
         (reference,) = non_maximum_suppression(predictions, replace(settings, max_detections=0))
         _, labels, boxes, scores = run(image)
+        expect_finite([boxes, scores], "what was written")
         for label in range(predictions.classes.shape[-1]):
             rows = torch.cat([boxes, scores[:, None]], 1)[labels == label]
             reference_rows = torch.cat([reference.boxes, reference.scores[:, None]], 1)

@@ -16,6 +16,7 @@ from functools import partial
 import torch
 
 from models.darknet import Darknet
+from models.head import expect_finite
 from utils.backends import auto
 from utils.backends.base import PRECISIONS, Engine, EngineOptions
 from utils.errors import InputError
@@ -71,7 +72,8 @@ def open_engine(
         report: gets a line on what `auto` chose.
 
     Raises:
-        InputError: the library is not installed, or cannot compute this network in that precision.
+        InputError: the library is not installed, cannot compute this network in that precision,
+            or computes something of it that is not finite.
     """
     if options.precision not in PRECISIONS:
         raise InputError(
@@ -90,6 +92,9 @@ def open_engine(
 def _open(name: str, model: Darknet, options: EngineOptions) -> Engine:
     module = importlib.import_module(f"{__package__}.{ENGINES[name].module}")
     engine: Engine = getattr(module, ENGINES[name].class_name)(model, options)
+    width, height = options.size
+    grey = torch.full((options.batch, 3, height, width), 0.5)
+    expect_finite(engine(grey), f"backend={name!r}")
     return engine
 
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from import_param import Evaluation, Nms
 from models.darknet import Darknet
-from models.head import decode
+from models.head import decode, expect_finite
 from utils.boxes import InputTransform, clip
 from utils.evaluation.metrics import Metrics, compute_metrics
 from utils.evaluation.nms import non_maximum_suppression
@@ -44,10 +44,14 @@ def predict(
 
     Returns:
         B Detections, boxes in pixels of the original photos and cut to them.
+
+    Raises:
+        InputError: the network computes something that is not finite.
     """
     net = (images.shape[-1], images.shape[-2])
     maps = (run or model)(images.contiguous(memory_format=torch.channels_last))
     on_network_done()
+    expect_finite(maps, "this network")
     detections = non_maximum_suppression(
         decode(maps, model.heads, net),
         nms,

@@ -215,8 +215,8 @@ def _losses(trainer: Trainer, batch: Batch) -> Losses:
 
 def _check_weights(trainer: Trainer) -> None:
     """A step can end in nowhere though its loss was finite; nothing of that must be saved."""
-    for name, parameter in trainer.averaged.named_parameters():
-        if not parameter.isfinite().all():
+    for name, value in trainer.averaged.state_dict().items():  # BN's statistics, too
+        if not value.isfinite().all():
             raise InputError(
                 f"{name} is no longer finite after an epoch at "
                 f"lr={trainer.optimizer.param_groups[0]['lr']:.2g}: a lower one may help"

@@ -1,5 +1,6 @@
 """Do all engines compute what the network computes?"""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from utils.backends import (
     open_engine,
     registry,
 )
+from utils.backends.base import maps_agree
 from utils.errors import InputError
 
 OPTIONS = EngineOptions((64, 64))
@@ -118,6 +120,22 @@ def test_an_engine_gives_the_networks_maps(engine_name: str) -> None:
         maps = engine(images)
         assert [raw.dtype for raw in maps] == [torch.float32] * 2
         torch.testing.assert_close(maps, reference, rtol=1e-3, atol=1e-3)
+
+
+def test_a_network_that_computes_no_number_is_refused(engine_name: str) -> None:
+    model = trained()
+    with torch.no_grad():
+        model.layers[7].conv.bias[3] = math.inf
+    with pytest.raises(InputError, match="computes"):
+        open_engine(engine_name, model, EngineOptions((96, 64), batch=2))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_agrees_with_nothing(value: float) -> None:
+    finite, wrong = [torch.ones(1, 2, 1, 1)], [torch.tensor([1.0, value]).view(1, 2, 1, 1)]
+    assert maps_agree(finite, finite, 0.1)
+    for maps, reference in ((finite, wrong), (wrong, finite), (wrong, wrong)):
+        assert not maps_agree(maps, reference, 0.1)
 
 
 def test_the_network_itself_stays_as_it_was() -> None:

@@ -1,5 +1,7 @@
 """From a batch to detections in the photos' own pixels, and to their metrics."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,6 +10,7 @@ from import_param import Evaluation, Nms, TrainedNetwork
 from models.darknet import Darknet
 from utils.boxes import InputTransform, network_input
 from utils.checkpoint import load_network
+from utils.errors import InputError
 from utils.evaluation.evaluate import detect_all, evaluate, predict
 from utils.structures import Batch, Targets
 
@@ -137,3 +140,13 @@ def test_a_data_set_is_detected_on_and_measured(model: Darknet) -> None:
     )
     assert [set(each.labels.tolist()) for each in through_engine] == [{2}, {0}]
     assert not torch.equal(through_engine[0].boxes, detections[0].boxes)  # letterboxed
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_finite_is_refused(model: Darknet, value: float) -> None:
+    def run(images: Tensor) -> list[Tensor]:
+        return [torch.full_like(raw, value) for raw in model(images)]
+
+    photo = batch((255, 0, 0))
+    with pytest.raises(InputError, match=f"computes {value}"):
+        predict(model, photo.images, photo.sizes, Nms(), letterbox=False, run=run)

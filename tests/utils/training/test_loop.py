@@ -250,6 +250,15 @@ def test_weights_that_are_no_number_end_the_training(tmp_path: Path) -> None:
         train_one_epoch(train, batches(train.model.netdef, 1), 1, "")
 
 
+def test_a_variance_that_is_infinite_ends_the_training(tmp_path: Path) -> None:
+    """The loss is finite, since the normalised map is 0, and so are all weights."""
+    train = trainer(tmp_path)
+    bright = batches(train.model.netdef, 1)
+    bright[0] = replace(bright[0], images=bright[0].images * 1e30)
+    with pytest.raises(InputError, match=r"running_var is no longer finite"):
+        train_one_epoch(train, bright, 1, "")
+
+
 def test_float32_unless_the_device_is_fast_with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     x = photos(parse(BLOCK))[:, 0]
 
