@@ -1,5 +1,6 @@
 """Which photos are meant, and how is one read so that it looks the way a person sees it?"""
 
+import contextlib
 import functools
 import glob
 import io
@@ -100,7 +101,9 @@ def read_photo(path: str | Path, max_megapixels: float = MAX_MEGAPIXELS) -> Deco
     try:
         with _open(path, data, notes) as file:
             _check_size(file.size, data, max_megapixels)
-            file.load()
+            # Where TIFF's tags are read once more, and are warned of; others only decode.
+            with _noted(notes) if file.format == "TIFF" else contextlib.nullcontext():
+                file.load()
             mode, orientation = file.mode, _orientation(file, notes)
             upright = file.transpose(UPRIGHT[orientation]) if orientation != 1 else file
             return DecodedPhoto(as_rgb(upright), mode, orientation, len(data), tuple(notes))

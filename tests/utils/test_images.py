@@ -273,3 +273,17 @@ def test_nothing_found_is_an_error(tmp_path: Path) -> None:
     for impossible in ("a" * 5000, "~nobody.jpg"):
         with pytest.raises(InputError, match="no such file, folder or pattern"):
             find_images(impossible)
+
+
+@pytest.mark.filterwarnings("error")
+def test_damaged_tags_of_a_tiff_are_notes_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    Pillow.fromarray(PIXELS).save(path, compression="tiff_lzw", description="x" * 40)
+    data = path.read_bytes()
+    entry = struct.pack("<HH", 270, 2)
+    assert entry in data
+    start = data.index(entry) + 4
+    path.write_bytes(data[:start] + struct.pack("<I", 10**6) + data[start + 4 :])
+    photo = read_photo(path)
+    np.testing.assert_array_equal(photo.image, PIXELS)
+    assert any("tag 270" in note for note in photo.notes)
