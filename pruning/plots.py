@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pruning.sweep import SweepPoint, safe_point
-from utils.files import atomic
+from utils.visualization.figures import write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +48,7 @@ def plot_scales(history: History, dead: Mapping[int, float], path: str | Path) -
     layers.set_xticks(places, [str(n) for n in dead], fontsize=6 if len(dead) > 30 else 9)
     layers.tick_params(axis="x", rotation=90 if len(dead) > 15 else 0)
     layers.set(title="Share near zero at the end", xlabel="layer", ylim=(0, 1.02))
-    _save(figure, path)
+    write_figure(figure, path)
 
 
 def _draw_deciles(axes: Axes, epochs: Sequence[float], deciles: np.ndarray) -> None:
@@ -88,7 +88,7 @@ def plot_sweep(points: Sequence[SweepPoint], strategy: str, path: str | Path) ->
     )
     axes.grid(color=GRID, linewidth=0.6)
     axes.legend(frameon=False)
-    _save(figure, path)
+    write_figure(figure, path)
 
 
 def plot_channels(counts: Mapping[int, tuple[int, int]], path: str | Path) -> None:
@@ -108,7 +108,7 @@ def plot_channels(counts: Mapping[int, tuple[int, int]], path: str | Path) -> No
     whole, left = (sum(column) for column in zip(*counts.values(), strict=True))
     axes.set_title(f"{left} of {whole} channels kept", fontsize=10)
     axes.legend(frameon=False, fontsize=8, ncols=2)
-    _save(figure, path)
+    write_figure(figure, path)
 
 
 @dataclass(frozen=True)
@@ -144,15 +144,10 @@ def plot_sizes(networks: Mapping[str, NetworkPoint], title: str, path: str | Pat
         plot.set_axisbelow(True)
     figure.suptitle(title)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
-    _save(figure, path)
+    write_figure(figure, path)
 
 
 def _figure(**options: Any) -> Figure:
     from matplotlib.figure import Figure  # slow to import, and not needed by most runs
 
     return Figure(layout="constrained", **options)
-
-
-def _save(figure: Figure, path: str | Path) -> None:
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png")

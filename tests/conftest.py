@@ -1,6 +1,9 @@
 """What many tests share."""
 
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -38,6 +41,17 @@ anchors=20,20
 classes=3
 num=1
 """
+
+
+@contextmanager
+def full_disk(size: int = 10_000) -> Iterator[None]:
+    """Files may take no more bytes than these: what is nearest to a full disk without one."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
 @pytest.fixture(scope="session")

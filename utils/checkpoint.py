@@ -17,10 +17,10 @@ from import_param import PruneSettings, RunName, TrainedNetwork, TrainSettings
 from models import netdef as cfg_files
 from models.darknet import Darknet, shapes, stride
 from models.netdef import NetDef
-from models.weights import fill_, read_weights, torchvision_trunk, write_weights
+from models.weights import fill_, read_weights, to_bytes, torchvision_trunk
 from utils.data.definition import read_names
 from utils.errors import InputError
-from utils.files import together, write_text
+from utils.files import fill, guarded, together
 from utils.schema import structured
 from utils.tensor_files import PlainTensor, read_tensors
 from utils.version import VERSION
@@ -194,7 +194,7 @@ def save_checkpoint(
     """
     content = _content(netdef, names, model, settings, training)
     with together(path, durable=True) as (temporary,):
-        _write_tensors(temporary, path, content)
+        _write_tensors(temporary, content)
 
 
 def save_with_pair(
@@ -215,7 +215,7 @@ def save_with_pair(
     content = _content(netdef, names, model.state_dict(), settings, training)
     paths = _beside(path, "pt", "names", "cfg", "weights")
     with together(*paths, durable=True) as (checkpoint, *pair):
-        _write_tensors(checkpoint, paths[0], content)
+        _write_tensors(checkpoint, content)
         _write_pair(pair, model, netdef, names)
 
 
@@ -238,14 +238,9 @@ def _content(
     }
 
 
-def _write_tensors(file: Path, path: Path, content: Mapping[str, Any]) -> None:
-    """path: what messages call the file."""
-    try:
+def _write_tensors(temporary: Path, content: Mapping[str, Any]) -> None:
+    with guarded(temporary) as file:
         torch.save(content, file)
-    except RuntimeError as error:
-        if "inline_container" not in str(error):  # torch's file writer
-            raise
-        raise InputError(f"{path}: cannot be written; is the disk full?") from error
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -352,9 +347,9 @@ def _write_pair(
     files: Sequence[Path], model: Darknet, netdef: NetDef, names: Sequence[str]
 ) -> None:
     listed, cfg, weights = files
-    write_text(listed, "".join(f"{name}\n" for name in names))
-    netdef.write(cfg)
-    write_weights(weights, model)
+    fill(listed, "".join(f"{name}\n" for name in names))
+    fill(cfg, netdef.text())
+    fill(weights, to_bytes(model))
 
 
 def _beside(path: Path, *suffixes: str) -> list[Path]:

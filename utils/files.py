@@ -1,18 +1,25 @@
 """Reading text files, and writing files whole or not at all."""
 
 import contextlib
-import glob
+import functools
 import os
 import os.path
+import shutil
 import stat
+import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO, cast
 
 from utils.errors import InputError
 
-PARTIAL = ".partial-"  # begins the names of files that are not whole yet
+if sys.platform != "win32":
+    import fcntl
+
+PARTIAL = ".partial-"  # begins the names of files and folders that are not whole yet
+LONGEST_STEM = 32  # characters of a name that a temporary one repeats; names end at 255 bytes
 
 
 @contextmanager
@@ -49,24 +56,102 @@ def together(*paths: str | Path, durable: bool = False) -> Iterator[tuple[Path, 
     targets = [Path(path) for path in paths]
     temporaries: list[Path] = []
     try:
-        temporaries.extend(_temporary(target) for target in targets)  # those made before one fails
-        yield tuple(temporaries)
-        for temporary in temporaries:
-            temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
-            if durable:
-                _wait_for_disk(temporary)
-        for target in reversed(targets[1:]):
-            target.unlink(missing_ok=True)
-        for temporary, target in zip(temporaries, targets, strict=True):
-            temporary.replace(target)
+        with ExitStack() as stack:
+            temporaries.extend(stack.enter_context(_temporary(target)) for target in targets)
+            yield tuple(temporaries)
+            for temporary in temporaries:
+                temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
+                if durable:
+                    _wait_for_disk(temporary)
+            for target in reversed(targets[1:]):
+                target.unlink(missing_ok=True)
+            for temporary, target in zip(temporaries, targets, strict=True):
+                temporary.replace(target)
     except OSError as error:
         if error.filename is not None and Path(os.fsdecode(error.filename)) not in temporaries:
             raise  # of another file, such as one that the block reads
         raise cannot_be_written(targets[0], error) from error
-    finally:
-        for temporary in temporaries:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `folder`, which takes its place when the block succeeds.
+
+    Raises:
+        InputError: it cannot be made or filled, or another process has made `folder` meanwhile.
+    """
+    target, made = Path(folder), Path()
+    try:
+        with _temporary(target, is_folder=True) as made:
+            yield made
+            made.chmod(0o755)  # mkdtemp makes folders that only their owner can open
+            if target.exists():
+                shutil.rmtree(target)
+            made.replace(target)
+    except OSError as error:
+        raise cannot_be_written(target, error) from error
+    except InputError as error:
+        raise InputError(str(error).replace(str(made), str(target))) from error
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder among the system's temporary files, gone in the end with what is in it.
+
+    Raises:
+        InputError: it cannot be made or written to.
+    """
+    folder = ""
+    try:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
+    except OSError as error:
+        if error.filename is not None and not os.fsdecode(error.filename).startswith(folder):
+            raise  # of another file
+        raise cannot_be_written(folder or "temporary files", error) from error
+
+
+def fill(temporary: Path, content: str | bytes) -> None:
+    """Write one of the files that `together` or `scratch_folder` yields; it tells what goes wrong.
+
+    Elsewhere `write_text` and `write_bytes` are to be used.
+    """
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def guarded(path: Path) -> Iterator[IO[bytes]]:
+    """A new file, for libraries in C++ that end the process where `write` raises.
+
+    What the system or Ctrl-C raises there is raised at the end of the block; what is written after
+    it is thrown away.
+    """
+    with path.open("wb") as file:
+        guard = _Guard(file)
+        try:
+            yield cast("IO[bytes]", guard)
+        finally:
+            if guard.error is not None:
+                raise guard.error
+
+
+class _Guard:
+    """The file of `guarded`."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.error: BaseException | None = None
+        self._file = file
+
+    def write(self, data: bytes) -> int:
+        if self.error is None:
+            try:
+                self._file.write(data)
+            except BaseException as error:
+                self.error = error
+        return len(data)
+
+    def flush(self) -> None:
+        """The file is flushed once it is closed."""
 
 
 @contextmanager
@@ -74,7 +159,7 @@ def alone(path: str | Path, wait: Callable[[], None]) -> Iterator[None]:
     """Be the only process that works on `path`, of those that ask; others wait.
 
     The system ends that with the process, however it ends. What stays is an empty file beside. What
-    a kill left half-written of the file is removed.
+    a kill left half-written there is removed.
 
     Args:
         path: the file that is worked on.
@@ -97,8 +182,7 @@ def alone(path: str | Path, wait: Callable[[], None]) -> Iterator[None]:
     except OSError as error:
         raise cannot_be_written(path, error) from error
     try:
-        name = glob.escape(f"{PARTIAL}{path.stem[:100]}-")
-        _remove(path.parent.glob(f"{name}????????{glob.escape(path.suffix)}"))  # as mkstemp names
+        _remove_abandoned_in(path.parent)
         yield
     finally:
         lock.release()
@@ -110,27 +194,95 @@ def cannot_be_written(path: str | Path, error: OSError) -> InputError:
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Remove what a kill left half-written in `folder`, which nobody else may be writing to."""
-    _remove(folder.rglob(f"{PARTIAL}*"))
+    """Remove what a kill left half-written below `folder`; what is being written stays."""
+    for path in folder.rglob(f"{PARTIAL}*"):
+        _remove_abandoned(path)
 
 
-def _remove(paths: Iterable[Path]) -> None:
-    for path in paths:
-        with contextlib.suppress(OSError):
-            path.unlink()
+@contextmanager
+def _temporary(target: Path, is_folder: bool = False) -> Iterator[Path]:
+    """A new empty file or folder beside `target`, removed in the end unless it was renamed.
 
-
-def _temporary(target: Path) -> Path:
-    """A new empty file beside `target`."""
+    It is locked, which ends with this process however that ends: so whoever next writes to the
+    folder knows what a kill has left, and removes it.
+    """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            dir=target.parent, prefix=f"{PARTIAL}{target.stem[:100]}-", suffix=target.suffix
-        )
+        _remove_abandoned_in(target.parent)
+        path, lock = _make_locked(_make_folder if is_folder else _make_file, target)
     except OSError as error:
         raise cannot_be_written(target, error) from error
+    try:
+        yield path
+    finally:
+        _remove(path)
+        _unlock(lock)
+
+
+def _make_locked(make: Callable[[Path], Path], target: Path) -> tuple[Path, int | None]:
+    while True:
+        path = make(target)
+        lock = _lock(path)
+        if path.exists():
+            return path, lock
+        _unlock(lock)  # another process removed it before it was locked
+
+
+def _make_file(target: Path) -> Path:
+    prefix = f"{PARTIAL}{target.stem[:LONGEST_STEM]}-"
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=prefix, suffix=target.suffix)
     os.close(handle)
     return Path(name)
+
+
+def _make_folder(target: Path) -> Path:
+    prefix = f"{PARTIAL}{target.name[:LONGEST_STEM]}-"
+    return Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix))
+
+
+def _lock(path: Path, wait: bool = True) -> int | None:
+    """Lock a file or folder; None where another process has it, or the system has no such locks."""
+    if sys.platform == "win32":
+        return None  # it would not let a file be renamed that is open
+    try:
+        handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def _unlock(lock: int | None) -> None:
+    if lock is not None:
+        os.close(lock)
+
+
+@functools.cache  # the first time that this process writes to the folder
+def _remove_abandoned_in(folder: Path) -> None:
+    with os.scandir(folder) as entries:
+        paths = [folder / entry.name for entry in entries if entry.name.startswith(PARTIAL)]
+    for path in paths:
+        _remove_abandoned(path)
+
+
+def _remove_abandoned(path: Path) -> None:
+    lock = _lock(path, wait=False)
+    if lock is not None:
+        _remove(path)
+        _unlock(lock)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder where it is there and can be removed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _wait_for_disk(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which photos are meant, and how is one read so that it looks the way a person sees it?"""
+"""Which photos are meant, how is one read so that it looks as a person sees it, or written?"""
 
 import contextlib
 import functools
@@ -38,6 +38,7 @@ FORMATS = {
 }
 UNREADABLE_SUFFIXES = (".heic", ".heif", ".hif", ".jxl")  # photos that Pillow has no reader for
 SUFFIXES = (*(suffix for suffixes in FORMATS.values() for suffix in suffixes), *UNREADABLE_SUFFIXES)
+LOSSY = (".jpg", ".jpeg", ".webp")
 MAX_MEGAPIXELS = DataSet().max_megapixels
 ORIENTATION = 0x0112  # the EXIF tag that says how the camera was held
 SIDEWAYS = (5, 6, 7, 8)  # its values that swap width and height
@@ -109,6 +110,33 @@ def read_photo(path: str | Path, max_megapixels: float = MAX_MEGAPIXELS) -> Deco
             return DecodedPhoto(as_rgb(upright), mode, orientation, len(data), tuple(notes))
     except Exception as error:
         raise InputError(f"{path}: {_reason(path, data, error)}") from error
+
+
+def encode_image(image: Image, suffix: str, quality: int = 95) -> bytes:
+    """A picture, uint8 [H, W, 3] RGB, as a file of the format that the suffix names.
+
+    Pillow does not notice what a full disk leaves out of a file, so it is not let near one.
+
+    Args:
+        image: the picture.
+        suffix: such as `.jpg`.
+        quality: 1 to 100, of formats that lose some of it.
+
+    Raises:
+        InputError: the suffix names no format that can be written, or one for smaller pictures.
+    """
+    file_format = Pillow.registered_extensions().get(suffix.lower())
+    if file_format not in Pillow.SAVE:
+        raise InputError(f"{suffix!r}: expected a suffix of a picture, such as .jpg or .png")
+    data = io.BytesIO()
+    try:
+        Pillow.fromarray(image).save(
+            data, file_format, **({"quality": quality} if suffix.lower() in LOSSY else {})
+        )
+    except (OSError, ValueError) as error:
+        size = f"{image.shape[1]}×{image.shape[0]} pixels"
+        raise InputError(f"{suffix} cannot hold {size}: {error}") from error
+    return data.getvalue()
 
 
 def is_image(path: Path) -> bool:

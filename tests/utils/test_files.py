@@ -3,11 +3,10 @@
 import contextlib
 import errno
 import os
-import resource
 import socket
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,18 +14,23 @@ import torch
 
 from import_param import TrainSettings
 from models.netdef import load, parse
+from tests.conftest import ROOT, full_disk
 from utils import files
 from utils.checkpoint import read_checkpoint, save_checkpoint
 from utils.errors import InputError
 from utils.files import (
     alone,
     atomic,
+    atomic_folder,
+    fill,
+    guarded,
     output_folder,
     read_bytes,
     read_lines,
     read_text,
     remove_partial_files,
     same_file,
+    scratch_folder,
     together,
     within,
     write_bytes,
@@ -117,21 +121,79 @@ def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
     assert left == ["a.txt"]
 
 
+def test_what_another_process_is_writing_is_not_removed(tmp_path: Path) -> None:
+    """It holds a lock, which ends with it; so the process that comes next removes what it left."""
+    script = (
+        "import sys, time; from utils.files import atomic, atomic_folder\n"
+        "with atomic('a.txt') as file, atomic_folder('b') as folder:\n"
+        "    (folder / 'c').touch(); print('ready', flush=True); time.sleep(60)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE, env=environment
+    ) as process:
+        assert process.stdout and process.stdout.readline() == b"ready\n"
+        write_text(tmp_path / "other.txt", "")
+        remove_partial_files(tmp_path)
+        assert len(list(tmp_path.glob(f"{files.PARTIAL}*"))) == 2
+        process.kill()
+    next_one = "from utils.files import write_text; write_text('other.txt', 'new')"
+    subprocess.run([sys.executable, "-c", next_one], cwd=tmp_path, env=environment, check=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["other.txt"]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "set"
+    with atomic_folder(target) as made:
+        write_text(made / "below/a.txt", "old")
+        assert not target.exists()
+    with full_disk(), pytest.raises(InputError, match=r"/set/b.bin: cannot be written: "):  # noqa: SIM117
+        with atomic_folder(target) as made:
+            write_bytes(made / "b.bin", bytes(20_000))
+    assert [path.name for path in tmp_path.rglob("*")] == ["set", "below", "a.txt"]
+    with atomic_folder(target):
+        pass
+    assert not list(target.iterdir())
+
+
+def test_names_as_long_as_the_system_takes_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / f"{'写' * 83}.txt"  # 253 bytes of 255
+    write_text(path, "whole")
+    assert path.read_text() == "whole"
+
+
+def test_a_library_that_writes_to_a_full_disk_is_stopped(tmp_path: Path) -> None:
+    with full_disk(), pytest.raises(InputError, match=r"a.pt: cannot be written: "):  # noqa: SIM117
+        with atomic(tmp_path / "a.pt") as temporary, guarded(temporary) as file:
+            torch.jit.save(torch.jit.script(torch.nn.Linear(100, 100)), file)
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_while_a_library_writes_comes_at_the_end_of_the_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(handle: object, data: bytes) -> None:
+        raise KeyboardInterrupt
+
+    ended = False
+    with pytest.raises(KeyboardInterrupt), guarded(tmp_path / "a") as file:
+        monkeypatch.setattr(file, "_file", type("File", (), {"write": interrupted})())
+        torch.save(torch.zeros(9), file)
+        ended = True
+    assert ended and (tmp_path / "a").read_bytes() == b""
+
+
+def test_scratch_files_on_a_full_disk_are_told(tmp_path: Path) -> None:
+    with full_disk(), pytest.raises(InputError, match=r"cannot be written: "):  # noqa: SIM117
+        with scratch_folder() as folder:
+            fill(folder / "net.bin", bytes(20_000))
+    assert not folder.exists()
+
+
 def test_a_folder_that_cannot_be_is_bad_input(tmp_path: Path) -> None:
     write_text(tmp_path / "file", "")
     with pytest.raises(InputError, match=r"file/a.txt: cannot be written: "):
         write_text(tmp_path / "file" / "a.txt", "")
-
-
-@contextmanager
-def full_disk(size: int = 10_000) -> Iterator[None]:
-    """Files may take no more bytes than these: what is nearest to a full disk without one."""
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
 def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path: Path) -> None:
@@ -144,7 +206,7 @@ def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_told_of_checkpoints(tmp_path: Path) -> None:
     netdef = parse("[net]\nwidth=32\nheight=32\n[convolutional]\nfilters=8\n", "a.cfg")
-    with full_disk(), pytest.raises(InputError, match=r"a.pt: cannot be written; is the disk"):
+    with full_disk(), pytest.raises(InputError, match=r"a.pt: cannot be written: "):
         save_checkpoint(
             tmp_path / "a.pt", netdef, (), {"x": torch.zeros(20_000)}, TrainSettings(), {}
         )
@@ -219,11 +281,10 @@ def test_a_pipe_in_place_of_a_network_is_refused(tmp_path: Path) -> None:
 
 
 def test_of_processes_that_work_on_a_file_one_does_at_a_time(tmp_path: Path) -> None:
-    """And what a kill left of it is removed, but not what others are writing."""
+    """And what a kill left is removed."""
     path = tmp_path / "a[1].csv"
-    left, other = tmp_path / ".partial-a[1]-abcd_123.csv", tmp_path / ".partial-b-abcd_123.csv"
+    left = tmp_path / ".partial-a[1]-abcd_123.csv"
     left.touch()
-    other.touch()
     order: list[str] = []
     inside, waiting = threading.Event(), threading.Event()
 
@@ -235,7 +296,7 @@ def test_of_processes_that_work_on_a_file_one_does_at_a_time(tmp_path: Path) -> 
     thread = threading.Thread(target=second)
     thread.start()
     with alone(path, lambda: order.append("waited")):
-        assert not left.exists() and other.exists()
+        assert not left.exists()
         inside.set()
         assert waiting.wait(30)
         order.append("first")

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from terminaltables import AsciiTable
 
 from utils.benchmark.latency import UPSTREAM, Row
-from utils.files import atomic
+from utils.visualization.figures import write_figure
 
 COLUMNS: dict[str, Callable[[Row], str]] = {
     "network": lambda row: row.network,
@@ -95,7 +95,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     axes.set(xlabel="milliseconds an image: median, and quartiles as lines")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    _save(figure, path)
+    write_figure(figure, path)
 
 
 MARKERS = "os^Dv<>pPX"  # of engines and precisions
@@ -126,13 +126,8 @@ def plot_accuracy(rows: Sequence[Row], path: Path) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    _save(figure, path)
+    write_figure(figure, path)
 
 
 def _kind_name(engine: str, precision: str, batch: int) -> str:
     return f"{engine} {precision}" + (f", {batch} at once" if batch > 1 else "")
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png")

@@ -5,18 +5,17 @@ that fit exactly, and validation digits by writers' strokes that training never 
 """
 
 import json
-import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as Pillow
 from tqdm import tqdm
 
 from utils.errors import InputError
+from utils.files import atomic_folder, read_text, write_bytes, write_text
+from utils.images import encode_image
 from utils.structures import Image
 
 MARKER = "finished.json"  # written last; says what the folder was made from
@@ -63,33 +62,20 @@ def make_demo(folder: str | Path, settings: DemoSettings | None = None) -> Path:
         return folder
     if folder.exists() and not (folder / MARKER).is_file() and any(folder.iterdir()):
         raise InputError(f"{folder}: holds something else than a demo set: expected no such folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
-        _fill(made, settings)
-        made.chmod(0o755)  # mkdtemp's folders are closed to others
-        _put(made, folder, settings)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+        with atomic_folder(folder) as made:
+            _fill(made, settings)
+    except InputError:
+        if _made_with(folder) != asdict(settings):  # else another process was faster
+            raise
     return folder
 
 
 def _made_with(folder: Path) -> object:
     try:
-        return json.loads((folder / MARKER).read_text(encoding="utf-8"))
-    except ValueError:
+        return json.loads(read_text(folder / MARKER))
+    except (InputError, ValueError):
         return None
-
-
-def _put(made: Path, folder: Path, settings: DemoSettings) -> None:
-    """Rename the finished folder into place."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    try:
-        made.replace(folder)
-    except OSError:  # another process was faster
-        if _made_with(folder) != asdict(settings):
-            raise
 
 
 def _fill(folder: Path, settings: DemoSettings) -> None:
@@ -104,20 +90,16 @@ def _fill(folder: Path, settings: DemoSettings) -> None:
     bar = tqdm(total=settings.train + settings.valid, desc="making the demo set", unit="photo")
     with bar:
         for number, (split, (count, drawn_from)) in enumerate(splits.items()):
-            for kind in ("images", "labels"):
-                (folder / kind / split).mkdir(parents=True)
             for index in range(count):
                 rng = np.random.default_rng((settings.seed, number, index))
                 image, lines = _photo(glyphs, labels, drawn_from, backgrounds, settings, rng)
-                Pillow.fromarray(image).save(
-                    folder / "images" / split / f"{index:04}.jpg", quality=92
-                )
-                label_file = folder / "labels" / split / f"{index:04}.txt"
-                label_file.write_text("".join(lines), encoding="utf-8")
+                photo = encode_image(image, ".jpg", quality=92)
+                write_bytes(folder / "images" / split / f"{index:04}.jpg", photo)
+                write_text(folder / "labels" / split / f"{index:04}.txt", "".join(lines))
                 bar.update()
             names = [f"images/{split}/{index:04}.jpg\n" for index in range(count)]
-            (folder / f"{split}.txt").write_text("".join(names), encoding="utf-8")
-    (folder / MARKER).write_text(json.dumps(asdict(settings), indent=1), encoding="utf-8")
+            write_text(folder / f"{split}.txt", "".join(names))
+    write_text(folder / MARKER, json.dumps(asdict(settings), indent=1))
 
 
 def _photo(

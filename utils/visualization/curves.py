@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.files import atomic
+from utils.visualization.figures import write_figure
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import
     from matplotlib.axes import Axes
@@ -63,8 +63,7 @@ def plot_curves(history: History, folder: str | Path) -> list[Path]:
         figure = Figure(figsize=(8 + 2 * (columns - 1), 4.5), dpi=110, layout="constrained")
         _draw_curves(figure.add_subplot(), plot, curves, columns)
         file = Path(folder) / f"curves_{plot}.png"
-        with atomic(file) as temporary:
-            figure.savefig(temporary)
+        write_figure(figure, file)
         files.append(file)
     return files
 

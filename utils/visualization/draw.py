@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +13,8 @@ from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
 from utils.errors import InputError
-from utils.files import atomic
+from utils.files import write_bytes
+from utils.images import encode_image
 from utils.structures import Detections, Image
 
 Colour = tuple[int, int, int]  # RGB, 0 to 255
@@ -130,18 +130,14 @@ def write_image(path: str | Path, image: Image) -> None:
     """Write a picture, uint8 [H, W, 3] RGB, whole or not at all, in the format of its suffix.
 
     Raises:
-        InputError: the suffix names no format that can be written.
+        InputError: the suffix names no format that can be written, or one for smaller pictures; or
+            the file cannot be written.
     """
-    path = Path(path)
-    if not can_write(path):
-        raise InputError(f"{path}: expected a suffix of a picture, such as .jpg or .png")
-    with atomic(path) as temporary:
-        Pillow.fromarray(image).save(temporary, **_save_options(path.suffix.lower()))
-
-
-def can_write(path: Path) -> bool:
-    """Does the suffix name a picture format that can be written?"""
-    return Pillow.registered_extensions().get(path.suffix.lower()) in Pillow.SAVE
+    try:
+        data = encode_image(image, Path(path).suffix)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    write_bytes(path, data)
 
 
 def line_width(image: Image) -> int:
@@ -298,10 +294,6 @@ def _extent(image: Image) -> float:
 def _shrink(image: Image, factor: float) -> Image:
     size = [max(1, math.floor(side * factor)) for side in (image.shape[1], image.shape[0])]
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-
-
-def _save_options(suffix: str) -> dict[str, Any]:
-    return {"quality": 95} if suffix in (".jpg", ".jpeg", ".webp") else {}
 
 
 @lru_cache

@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from utils.errors import InputError
 from utils.evaluation.matching import Floats, Ints
 from utils.evaluation.metrics import Curve, Metrics, check_names, envelope
-from utils.files import atomic
+from utils.visualization.figures import write_figure
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 FEW = 10  # as many classes as there are colours that can be told apart
 COLUMN = 27  # names below one another that are as high as the curves
@@ -51,7 +49,7 @@ def plot_precision_recall(metrics: Metrics, names: Sequence[str], path: str | Pa
         panel.spines[["top", "right"]].set_visible(False)
     mean = "-" if np.isnan(metrics.mean_ap) else f"{metrics.mean_ap:.3f}"
     figure.suptitle(f"mAP {mean} at IoU {metrics.iou_thres:g} ({metrics.rule})")
-    _save(figure, path)
+    write_figure(figure, path)
 
 
 def _colours(ap: Floats) -> list[Any]:
@@ -137,7 +135,7 @@ def plot_confusion(metrics: Metrics, names: Sequence[str], path: str | Path) -> 
     axes.set_title(f"confidence above {metrics.conf:.3f}, IoU {metrics.iou_thres:g}", fontsize=10)
     scale = axes.inset_axes((1 + 0.15 / size, 0, 0.18 / size, 1))
     figure.colorbar(shades, cax=scale, label="share of the ground truth").outline.set_visible(False)
-    _save(figure, path)
+    write_figure(figure, path)
 
 
 def _write_counts(axes: Axes, matrix: Ints, shares: Floats, size: int) -> None:
@@ -164,10 +162,3 @@ def _plain(name: str) -> str:
     """A class name as matplotlib shows it: without formulas, and not longer than its place."""
     short = name if len(name) <= 24 else name[:23] + "…"
     return short.replace("$", r"\$")
-
-
-def _save(figure: Figure, path: str | Path) -> None:
-    if Path(path).suffix.lower() != ".png":
-        raise InputError(f"{path}: expected a name that ends in .png")
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png")

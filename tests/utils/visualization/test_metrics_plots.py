@@ -47,7 +47,9 @@ def texts(plot: Plot, metrics: Metrics, names: Sequence[str], path: Path) -> lis
     """What is written in a figure, by whoever draws it."""
     figures: list[Figure] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("utils.visualization.metrics_plots._save", lambda f, _: figures.append(f))
+        patch.setattr(
+            "utils.visualization.metrics_plots.write_figure", lambda f, _: figures.append(f)
+        )
         plot(metrics, names, path)
     (figure,) = figures
     written = [text.get_text() for text in figure.findobj(Text) if text.get_visible()]
