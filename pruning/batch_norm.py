@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from import_param import Loss
 from models.darknet import Darknet
@@ -38,7 +39,7 @@ def reestimate_bn_(model: Darknet, loader: Iterable[Batch], batches: int) -> int
     long = (batch for batch in loader if len(batch.images) >= SHORTEST)
     count = 0
     try:
-        for count, batch in enumerate(islice(long, batches), start=1):
+        for count, batch in enumerate(first_batches(long, batches, "batch norm"), start=1):
             if count == 1:
                 for norm in norms:
                     norm.reset_running_stats()
@@ -51,29 +52,58 @@ def reestimate_bn_(model: Darknet, loader: Iterable[Batch], batches: int) -> int
     return count
 
 
-def settle_bn_(model: Darknet, loader: Iterable[Batch], batches: int, loss_batches: int) -> str:
-    """Re-estimate the statistics, and keep those, new or old, with which the loss is lower.
+def settle_bn_(
+    model: Darknet,
+    loader: Iterable[Batch],
+    batches: int,
+    loss_batches: int,
+    as_cut: float,
+    measure: Callable[[Darknet], float],
+) -> tuple[bool, str]:
+    """Re-estimate the statistics, and keep those, new or old, with which mAP is higher.
 
-    Where only dead channels went, the old ones fit best.
+    Where only dead channels went, the old ones fit best. A lower loss does not mean a higher mAP;
+    it decides where the two are equal, as where nothing is detected before fine-tuning.
 
     Args:
         model: the cut network.
         loader: batches of training photos, unchanged.
         batches: how many of them to re-estimate on.
         loss_batches: how many of them the loss is a mean over.
+        as_cut: its mAP with the old ones.
+        measure: a network's mAP.
 
     Returns:
-        Why the old ones stay; empty where the new ones do.
+        Whether the new ones are kept, and a line on both.
     """
     old = {name: value.clone() for name, value in model.named_buffers()}
-    before = mean_loss(model, loader, loss_batches)
+    loss_before = mean_loss(model, loader, loss_batches)
     if not reestimate_bn_(model, loader, batches):
-        return f"that takes {SHORTEST} photos to train on, or more"
-    after = mean_loss(model, loader, loss_batches)
-    if after <= before:
-        return ""
-    model.load_state_dict(old, strict=False)
-    return f"the loss on training photos would rise from {before:.4f} to {after:.4f}"
+        return False, f"BN is not re-estimated: that takes {SHORTEST} photos to train on, or more"
+    loss_after, reestimated = mean_loss(model, loader, loss_batches), measure(model)
+    kept = _rank(reestimated, loss_after) >= _rank(as_cut, loss_before)
+    if not kept:
+        model.load_state_dict(old, strict=False)
+    return kept, (
+        f"BN {'is' if kept else 'is not'} re-estimated: mAP@.5 would go from {as_cut:.4f} to "
+        f"{reestimated:.4f}, the loss on training photos from {loss_before:.4f} to {loss_after:.4f}"
+    )
+
+
+def _rank(mean_ap: float, loss: float) -> tuple[float, float]:
+    """Higher is better; what is no number is worse than any."""
+    return (
+        -math.inf if math.isnan(mean_ap) else mean_ap,
+        -math.inf if math.isnan(loss) else -loss,
+    )
+
+
+def first_batches(batches: Iterable[Batch], count: int, title: str) -> Iterable[Batch]:
+    """The first `count` batches, or as many as there are, with a progress bar."""
+    progress: Iterable[Batch] = tqdm(
+        islice(batches, count), title, count, leave=False, dynamic_ncols=True
+    )
+    return progress
 
 
 @torch.no_grad()
@@ -85,7 +115,7 @@ def mean_loss(model: Darknet, loader: Iterable[Batch], batches: int) -> float:
     loss, device = DetectionLoss(model.heads, Loss()), next(model.parameters()).device
     losses = [
         float(loss(model(batch.images), batch).total)
-        for batch in (batch.to(device) for batch in islice(loader, batches))
+        for batch in (batch.to(device) for batch in first_batches(loader, batches, "loss"))
     ]
     mean = sum(losses) / max(1, len(losses))
     return mean if math.isfinite(mean) else math.inf

@@ -25,7 +25,7 @@ def gamma(model: Darknet) -> Importance:
     It is in units of the layer's typical scale, see `pruning.equalization`.
     """
     scales = typical_scales(model)
-    return _checked({n: c.bn.weight.abs() / scales[n] for n, c in normalized(model)})  # type: ignore[union-attr]
+    return checked({n: c.bn.weight.abs() / scales[n] for n, c in normalized(model)})  # type: ignore[union-attr]
 
 
 def filter_l1(model: Darknet) -> Importance:
@@ -34,7 +34,7 @@ def filter_l1(model: Darknet) -> Importance:
     Batch normalisation takes a kernel's size away, so sizes of different layers do not compare.
     """
     sums = {n: c.conv.weight.abs().double().sum((1, 2, 3)) for n, c in normalized(model)}
-    return _checked({n: s * s.sum() / (s**2).sum().clamp(min=1e-30) for n, s in sums.items()})
+    return checked({n: s * s.sum() / (s**2).sum().clamp(min=1e-30) for n, s in sums.items()})
 
 
 def taylor(model: Darknet, loss: LossFunction, batches: Iterable[Batch]) -> Importance:
@@ -46,7 +46,11 @@ def taylor(model: Darknet, loss: LossFunction, batches: Iterable[Batch]) -> Impo
     Args:
         model: the network; gradients and what needs them stay as they are.
         loss: of its raw maps and a batch, such as `models.loss.DetectionLoss`.
-        batches: training photos; without any, all channels have importance 0.
+        batches: training photos; without any, all channels have importance 0. Those whose loss or
+            slopes are not finite are left out, and told.
+
+    Raises:
+        InputError: none of them has a finite loss.
     """
     layers = normalized(model)
     scales = [c.bn.weight for _, c in layers]  # type: ignore[union-attr]
@@ -54,7 +58,7 @@ def taylor(model: Darknet, loss: LossFunction, batches: Iterable[Batch]) -> Impo
     sums = [torch.zeros_like(scale, dtype=torch.float64) for scale in scales]
     needed = [parameter.requires_grad for parameter in model.parameters()]
     model.eval()  # one photo's importance should not depend on the others of its batch
-    count = 0
+    count = skipped = 0
     try:
         for parameter in (*scales, *shifts):
             parameter.requires_grad_(True)
@@ -63,13 +67,21 @@ def taylor(model: Darknet, loss: LossFunction, batches: Iterable[Batch]) -> Impo
             total = loss(model(batch.images), batch).total
             slopes = torch.autograd.grad(total, [*scales, *shifts], allow_unused=True)
             changes = _changes(scales, slopes[: len(scales)], shifts, slopes[len(scales) :])
+            if not all(values.isfinite().all() for values in (total, *changes)):
+                skipped += 1
+                continue
             for sum_, change in zip(sums, changes, strict=True):
                 sum_ += change.double() ** 2
             count += 1
     finally:
         for parameter, need in zip(model.parameters(), needed, strict=True):
             parameter.requires_grad_(need)
-    return _checked({n: sum_ / max(1, count) for (n, _), sum_ in zip(layers, sums, strict=True)})
+    if skipped:
+        told = f"the loss of {skipped} of {count + skipped} batches is not a finite number"
+        if not count:
+            raise InputError(f"importance='taylor': {told}")
+        print(f"note: importance='taylor': {told}: left out")
+    return checked({n: sum_ / max(1, count) for (n, _), sum_ in zip(layers, sums, strict=True)})
 
 
 def uniform(model: Darknet) -> Importance:
@@ -94,11 +106,17 @@ def _changes(
     ]
 
 
-def _checked(importance: Mapping[int, Tensor]) -> Importance:
-    for layer, values in importance.items():
+def checked(importance: Mapping[int, Tensor] | Importance) -> Importance:
+    """The same as arrays.
+
+    Raises:
+        InputError: a channel's is not a finite number, which no threshold could be compared with.
+    """
+    tensors = {layer: torch.as_tensor(values).detach() for layer, values in importance.items()}
+    for layer, values in tensors.items():
         if not values.isfinite().all():
             raise InputError(f"layer {layer}: its channels' importance is not a finite number")
-    return {layer: values.detach().double().cpu().numpy() for layer, values in importance.items()}
+    return {layer: values.double().cpu().numpy() for layer, values in tensors.items()}
 
 
 # By the name of the setting: the function, and whether it needs a loss and batches.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -12,12 +12,14 @@ import torch
 from import_param import Data, Loss, PruneSettings, Pruning, PruningRun, Training
 from models.darknet import Darknet
 from models.loss import DetectionLoss
-from pruning.batch_norm import SHORTEST, mean_loss, reestimate_bn_, settle_bn_
-from pruning.importance import IMPORTANCE, Importance
+from pruning.batch_norm import SHORTEST, first_batches, mean_loss, reestimate_bn_, settle_bn_
+from pruning.importance import IMPORTANCE, Importance, checked, uniform
 from pruning.latency.candidates import LatencyCandidates, choose_candidate
 from pruning.latency.meter import LatencyMeter, open_meter
 from pruning.latency.options import SearchOptions
+from pruning.latency.predictor import expect_table_fits
 from pruning.latency.search import LatencyResult, LatencySearch, LatencyTarget
+from pruning.latency.search_space import expect_search_space
 from pruning.report import Quality, Report, layer_rows, measure_latencies, size_of
 from pruning.strategies import LATENCY, STRATEGIES
 from pruning.surgeon import Plan, cut
@@ -36,7 +38,8 @@ from utils.data.datasets import (
     training_loader,
     validation_loader,
 )
-from utils.data.splits import open_split
+from utils.data.definition import DataDefinition
+from utils.data.splits import open_definition, open_split
 from utils.evaluation.evaluate import evaluate
 from utils.settings import save as save_settings
 from utils.structures import Batch
@@ -68,30 +71,46 @@ def prune(settings: PruneSettings) -> Report:
         InputError: the strategy finds nothing to cut, or no cut takes the time that is asked for.
     """
     expect_free(settings.run.name)
-    latency_target = _latency_target(settings.pruning)
+    target = _latency_target(settings.pruning)
+    definition = open_definition(settings.data, ("train", "valid"))
     network = load_network(settings.network)
-    photos = _photos(network, settings.data)
-    importance = _importance(network, photos, settings.run)
+    _expect_cuttable(network, settings.pruning)
+    photos = _photos(network, settings.data, definition)
     meter = open_meter(network.model, network.size, settings.runtime)
-    if latency_target:
-        search = LatencySearch(
-            network.model,
-            network.size,
-            latency_target,
-            meter,
-            SearchOptions(timing_rounds=settings.run.latency_rounds),
-        )
-        plan, timing = _plan_to_a_time(search, importance, photos, settings)
-    else:
-        strategy = STRATEGIES[settings.pruning.strategy]
-        plan, timing = strategy(network.model.netdef, importance, settings.pruning), None
+    if settings.pruning.strategy == LATENCY:
+        expect_table_fits(_table(settings.pruning, meter), meter)
 
-    with new_run(settings.run.name, _run_name(settings, latency_target)) as run:
-        small, quality = _cut(network, plan, photos, settings)
-        report = _report(network, small, plan, quality, meter, timing, settings)
+    with new_run(settings.run.name, _run_name(settings, target)) as run:
+        importance = _importance(network, photos, settings.run)
+        if target:
+            options = SearchOptions(timing_rounds=settings.run.latency_rounds)
+            search = LatencySearch(network.model, network.size, target, meter, options)
+            plan, timing = _plan_to_a_time(search, importance, photos, settings)
+        else:
+            strategy = STRATEGIES[settings.pruning.strategy]
+            plan, timing = strategy(network.model.netdef, importance, settings.pruning), None
+
+        small, quality, batch_norm = _cut(network, plan, photos, settings)
+        report = _report(network, small, plan, quality, meter, settings)
+        if target and timing:
+            timing = _timing_of(report, target, timing)
+        report = replace(report, timing=timing, batch_norm=batch_norm)
         _save(run, network, small, report, settings)
         _tell(report, run, settings.pruning)
     return report
+
+
+def _expect_cuttable(network: Network, pruning: Pruning) -> None:
+    """Refuse a network that the strategy cannot cut, before channels are judged and timed."""
+    netdef = network.model.netdef
+    if pruning.strategy == LATENCY:
+        expect_search_space(netdef)
+    else:
+        STRATEGIES[pruning.strategy](netdef, uniform(network.model), replace(pruning, percent=0.0))
+
+
+def _table(pruning: Pruning, meter: LatencyMeter) -> Path:
+    return Path(pruning.latency_table or meter.table_path)
 
 
 def _plan_to_a_time(
@@ -107,24 +126,33 @@ def _plan_to_a_time(
         reestimate_bn_(small, photos.training, settings.run.bn_batches)
         return mean_loss(small, photos.training, settings.run.importance_batches)
 
-    table = Path(settings.pruning.latency_table or search.meter.table_path)
+    table = _table(settings.pruning, search.meter)
     return choose_candidate(candidates.all(table), loss_after)
 
 
 def _cut(
     network: Network, plan: Plan, photos: Photos, settings: PruneSettings
-) -> tuple[Darknet, dict[str, Quality]]:
-    """The cut network, and by stage what it detects on the validation photos."""
+) -> tuple[Darknet, dict[str, Quality], str]:
+    """The cut network, by stage what it detects on the validation photos, and a line on BN."""
     run = settings.run
     quality = {"before": _measure(network, network.model, photos, settings)}
     small = cut(network.model, plan).to(memory_format=torch.channels_last)
-    quality["after the cut"] = _measure(network, small, photos, settings)
-    if run.bn_batches:
-        if why_not := settle_bn_(small, photos.training, run.bn_batches, run.importance_batches):
-            print(f"note: BN is not re-estimated: {why_not}")
-        else:
-            quality["after BN re-estimation"] = _measure(network, small, photos, settings)
-    return small, quality
+    as_cut = quality["after the cut"] = _measure(network, small, photos, settings)
+    if not run.bn_batches:
+        return small, quality, ""
+    reestimated = Quality(math.nan, math.nan)
+
+    def mean_ap(model: Darknet) -> float:
+        nonlocal reestimated
+        reestimated = _measure(network, model, photos, settings)
+        return reestimated.mean_ap
+
+    kept, line = settle_bn_(
+        small, photos.training, run.bn_batches, run.importance_batches, as_cut.mean_ap, mean_ap
+    )
+    if kept:
+        quality["after BN re-estimation"] = reestimated
+    return small, quality, line
 
 
 def _tell(report: Report, run: Run, target: Pruning) -> None:
@@ -150,11 +178,12 @@ def _name(weights: str) -> str:
     return run or path.stem
 
 
-def _photos(network: Network, settings: Data) -> Photos:
+def _photos(network: Network, settings: Data, definition: DataDefinition) -> Photos:
     """The data set's two splits, checked; what is wrong with them is printed."""
     half = replace(settings, cache_mb=settings.cache_mb // 2)
-    train_photos = open_split(half, "train", {"the network": network.names})
-    valid_photos = open_split(half, "valid", expect_objects=True)
+    networks = {"the network": network.names}
+    train_photos = open_split(half, "train", networks, definition=definition)
+    valid_photos = open_split(half, "valid", expect_objects=True, definition=definition)
     training = DetectionDataset(
         train_photos, network.size, network.letterbox, NO_AUGMENTATION, Training()
     )
@@ -171,9 +200,10 @@ def _photos(network: Network, settings: Data) -> Photos:
 def _importance(network: Network, photos: Photos, run: PruningRun) -> Importance:
     measure, needs_batches = IMPORTANCE[run.importance]
     if not needs_batches:
-        return measure(network.model)
+        return checked(measure(network.model))
     loss = DetectionLoss(network.model.heads, Loss())
-    return measure(network.model, loss, islice(photos.training, run.importance_batches))
+    batches = first_batches(photos.training, run.importance_batches, "importance")
+    return checked(measure(network.model, loss, batches))
 
 
 def _latency_target(pruning: Pruning) -> LatencyTarget | None:
@@ -200,7 +230,6 @@ def _report(
     plan: Plan,
     quality: Mapping[str, Quality],
     meter: LatencyMeter,
-    timing: LatencyResult | None,
     settings: PruneSettings,
 ) -> Report:
     target, size = settings.pruning, network.size
@@ -217,8 +246,14 @@ def _report(
         quality,
         method,
         layer_rows(plan, small.netdef, size),
-        timing,
     )
+
+
+def _timing_of(report: Report, target: LatencyTarget, searched: LatencyResult) -> LatencyResult:
+    """How a time was met, in the milliseconds of the report: the network that is saved has one."""
+    before = report.before.latency
+    asked = target.ms(before)
+    return replace(searched, before=before, asked=asked, measured=report.after.latency)
 
 
 def _save(

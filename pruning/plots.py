@@ -80,7 +80,8 @@ def plot_sweep(points: Sequence[SweepPoint], strategy: str, path: str | Path) ->
         ("operations left", [point.operations / whole.operations for point in points]),
     ):
         axes.plot(percents, left, linestyle="--", linewidth=1, label=label)
-    axes.axvline(safe_point(points).percent, color=PALE, linewidth=1, label="safe ratio")
+    if safe := safe_point(points):
+        axes.axvline(safe.percent, color=PALE, linewidth=1, label="safe ratio")
     axes.set(
         ylim=(0, 1.02),
         xlabel="percent: the share that is cut",

@@ -64,7 +64,9 @@ class Report:
         quality: by stage: before, after the cut, after BN re-estimation.
         method: how the latency was measured.
         layers: a row a convolution.
-        timing: of a cut to a time; None for other cuts.
+        timing: of a cut to a time, in the times of `before` and `after`; None for other cuts.
+        batch_norm: what was measured with its statistics as they were, and re-estimated; empty
+            where that was not asked for.
     """
 
     strategy: str
@@ -77,6 +79,7 @@ class Report:
     method: str
     layers: tuple[LayerRow, ...]
     timing: LatencyResult | None = None
+    batch_norm: str = ""
 
     @property
     def reached(self) -> float:
@@ -85,10 +88,9 @@ class Report:
 
     def text(self) -> str:
         """The tables, how the latency was measured, and how a time was met."""
-        parts = [self._layer_table(), self._share_table(), self._table(), self.method]
-        if self.timing:
-            parts.append(self.timing.line())
-        return "\n".join(parts)
+        parts = [self._layer_table(), self._share_table(), self._table(), self.batch_norm]
+        parts += [self.method, self.timing.line() if self.timing else ""]
+        return "\n".join(filter(None, parts))
 
     def write(self, folder: Path) -> None:
         """report.txt, report.json and channels.png."""

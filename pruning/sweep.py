@@ -17,7 +17,9 @@ from pruning.surgeon import Plan, cut
 from utils.structures import Batch
 
 PERCENTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
-SAFE_LOSS = 0.02  # of mAP that a cut may cost before fine-tuning to count as safe
+SAFE_LOSS = 0.02  # of mAP that a cut may cost before fine-tuning to count as safe,
+SAFE_SHARE = 0.05  # and as a share of the uncut network's mAP: the less of both
+LEAST_MAP = 0.1  # of the uncut network; below it, a fall of mAP says nothing of what a cut costs
 BATCHES = 32  # to re-estimate batch normalisation with
 
 
@@ -27,7 +29,7 @@ class SweepPoint:
 
     Attributes:
         percent: the share that was cut, 0 to 1.
-        as_cut: its mAP@.5 with the statistics of the whole network.
+        as_cut: its mAP@.5 (NaN where there is none) with the statistics of the whole network.
         reestimated: its mAP@.5 with BN re-estimated.
         parameters: how many it has.
         operations: for one image.
@@ -42,7 +44,7 @@ class SweepPoint:
     @property
     def mean_ap(self) -> float:
         """The better one: where only dead channels are cut, their statistics still fit best."""
-        return max(self.as_cut, self.reestimated)
+        return max(self.as_cut, self.reestimated, key=lambda value: (value == value, value))
 
 
 def sweep(
@@ -89,24 +91,39 @@ def _point(percent: float, as_cut: float, reestimated: float, model: Darknet) ->
     return SweepPoint(percent, as_cut, reestimated, count_parameters(model), operations)
 
 
-def safe_point(points: Sequence[SweepPoint]) -> SweepPoint:
-    """The last point before mAP falls by more than `SAFE_LOSS` below the uncut network's."""
-    last = points[0]
+def safe_point(points: Sequence[SweepPoint]) -> SweepPoint | None:
+    """The last point before mAP falls by more than `safe_loss`; None where nothing can be told."""
+    if not points[0].mean_ap >= LEAST_MAP:
+        return None
+    last, least = points[0], points[0].mean_ap - safe_loss(points[0])
     for point in points[1:]:
-        if point.mean_ap < points[0].mean_ap - SAFE_LOSS:
+        if not point.mean_ap >= least:
             break
         last = point
     return last
 
 
+def safe_loss(whole: SweepPoint) -> float:
+    """What of the uncut network's mAP a cut may cost."""
+    return min(SAFE_LOSS, SAFE_SHARE * whole.mean_ap)
+
+
 def safe_ratio_line(points: Sequence[SweepPoint]) -> str:
     """The safe ratio in words: how much can be cut before fine-tuning."""
     whole, safe = points[0], safe_point(points)
-    if whole.mean_ap <= SAFE_LOSS:
-        return f"Too little is detected yet to tell a safe ratio: mAP {whole.mean_ap:.4f} uncut"
+    if safe is None:
+        return (
+            f"Too little is detected yet to tell a safe ratio: mAP {whole.mean_ap:.4f} uncut, "
+            f"below {LEAST_MAP:g}"
+        )
+    if not safe.percent:
+        return f"Safe ratio: none: each cut costs more than {safe_loss(whole):.4f} of mAP " + (
+            f"{whole.mean_ap:.4f}"
+        )
     return (
         f"Safe ratio: percent={safe.percent:g}: mAP {safe.mean_ap:.4f}, {whole.mean_ap:.4f} "
-        f"uncut, with {whole.operations / safe.operations:.1f} times fewer operations"
+        f"uncut (up to {safe_loss(whole):.4f} less counts as safe), with "
+        f"{whole.operations / safe.operations:.1f} times fewer operations"
     )
 
 

@@ -267,7 +267,7 @@ class BudgetTarget:
 
     def describe(self, state: PruningState, reached: bool) -> str:
         """See `PruningTarget`."""
-        return self.results[-1].line()
+        return self.results[-1].step()
 
     def as_state(self) -> dict[str, Any]:
         """See `PruningTarget`."""
@@ -285,7 +285,7 @@ class BudgetTarget:
 
     def latencies(self, model: Darknet) -> str:
         """See `PruningTarget`."""
-        cuts = [f"cut {n}: {result.line()}" for n, result in enumerate(self.results, 1)]
+        cuts = [f"cut {n}: {result.step()}" for n, result in enumerate(self.results, 1)]
         return "\n".join([*cuts, f"at the end: {self.measure(model).outcome()}"])
 
     @cached_property

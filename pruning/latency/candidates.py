@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -101,13 +102,20 @@ def choose_candidate(
 
     Args:
         candidates: by name.
-        loss_of: the loss of the network that a plan leaves.
+        loss_of: the loss of the network that a plan leaves; one that is no number is worse than any
+            other.
         options: how near is near enough.
+
+    Raises:
+        InputError: no cut has a loss that is a finite number.
     """
     losses = {name: loss_of(plan) for name, (plan, _) in candidates.items()}
+    finite = [name for name, loss in losses.items() if math.isfinite(loss)]
+    if not finite:
+        raise InputError("no cut to that time has a loss on training photos that is finite")
     near = options.reported_miss
     missed = {name: max(near, result.missed) for name, (_, result) in candidates.items()}
-    best = min(candidates, key=lambda name: (missed[name], losses[name]))
+    best = min(finite, key=lambda name: (missed[name], losses[name]))
     told = ", ".join(
         f"{name} {loss:.4f}" + (" (off the time)" if missed[name] > near else "")
         for name, loss in losses.items()

@@ -209,6 +209,16 @@ def fit_predictor(
     return LatencyPredictor(model.netdef, size, table, coefficients)
 
 
+def expect_table_fits(path: Path, meter: LatencyMeter) -> None:
+    """Refuse a file of a latency table that `measured_layers` could not add to, before any work.
+
+    Raises:
+        InputError: its table was measured under other conditions, or is none.
+    """
+    if path.exists():
+        read_table(path, meter.conditions)
+
+
 def measured_layers(
     path: Path,
     ranges: Callable[[LatencyTable], list[WidthRange]],

@@ -199,7 +199,7 @@ class LatencyResult:
         before: measured without the cut.
         asked: the time that was asked for.
         predicted: for the cut; None without a predictor.
-        measured: with the cut.
+        measured: with the cut, in turns with `before`.
         attempts: how often was chosen and measured.
     """
 
@@ -224,13 +224,23 @@ class LatencyResult:
         """The share of its time that the network is to lose."""
         return max(0.0, 1 - self.asked / self.before)
 
+    @property
+    def _predicted(self) -> str:
+        return "" if self.predicted is None else f"predicted {self.predicted:.2f} ms, "
+
     def line(self) -> str:
-        """For a report."""
-        predicted = "" if self.predicted is None else f"predicted {self.predicted:.2f} ms, "
+        """For a report of one cut."""
         return (
             f"asked {self.asked:.2f} ms ({self.before / self.asked:.2f} times faster), "
-            f"{predicted}measured {self.measured:.2f} ms "
+            f"{self._predicted}measured {self.measured:.2f} ms "
             f"({self.before / self.measured:.2f} times faster), attempts: {self.attempts}"
+        )
+
+    def step(self) -> str:
+        """For one of several cuts: only after the last one a factor is told, see `outcome`."""
+        return (
+            f"asked {self.asked:.2f} ms of {self.before:.2f}, {self._predicted}"
+            f"measured {self.measured:.2f} ms, attempts: {self.attempts}"
         )
 
     def outcome(self) -> str:

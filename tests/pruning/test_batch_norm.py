@@ -1,5 +1,7 @@
 """Is a cut network judged as the training would judge it?"""
 
+import math
+
 import pytest
 import torch
 
@@ -22,11 +24,28 @@ def test_a_mean_loss_is_that_of_the_first_batches() -> None:
     assert mean_loss(model, [], 2) == 0
 
 
+NAN = math.nan
+
+
 @pytest.mark.parametrize(
-    ("losses", "kept"), [((2.0, 1.0), "new"), ((1.0, 1.0), "new"), ((1.0, 2.0), "old")]
+    ("mean_aps", "losses", "kept"),
+    [
+        ((0.5, 0.4), (2.0, 1.0), "old"),  # the loss falls, and mAP with it
+        ((0.4, 0.5), (1.0, 2.0), "new"),
+        ((0.0, 0.0), (2.0, 1.0), "new"),
+        ((0.0, 0.0), (1.0, 1.0), "new"),
+        ((0.0, 0.0), (1.0, 2.0), "old"),
+        ((0.5, NAN), (2.0, 1.0), "old"),
+        ((NAN, 0.5), (1.0, 2.0), "new"),
+        ((0.5, 0.5), (1.0, NAN), "old"),
+        ((0.5, 0.5), (NAN, 1.0), "new"),
+    ],
 )
-def test_the_statistics_that_lose_less_stay(
-    losses: tuple[float, float], kept: str, monkeypatch: pytest.MonkeyPatch
+def test_the_statistics_that_detect_more_stay(
+    mean_aps: tuple[float, float],
+    losses: tuple[float, float],
+    kept: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = trained(config("yolov3-tiny", thinner=16), 0)
     batches = [as_batch(photos(model.netdef, 2, seed)) for seed in range(2)]
@@ -35,16 +54,20 @@ def test_the_statistics_that_lose_less_stay(
     old = norm.running_mean.clone()
     found = iter(losses)
     monkeypatch.setattr("pruning.batch_norm.mean_loss", lambda *_: next(found))
-    why_not = settle_bn_(model, batches, 2, 1)
-    assert torch.equal(norm.running_mean, old) == (kept == "old")
-    assert ("from 1.0000 to 2.0000" in why_not) == (kept == "old")
+    new, line = settle_bn_(model, batches, 2, 1, mean_aps[0], lambda _: mean_aps[1])
+    assert torch.equal(norm.running_mean, old) == (kept == "old") and new == (kept == "new")
+    assert line == (
+        f"BN {'is' if new else 'is not'} re-estimated: mAP@.5 would go from {mean_aps[0]:.4f} to "
+        f"{mean_aps[1]:.4f}, the loss on training photos from {losses[0]:.4f} to {losses[1]:.4f}"
+    )
 
 
 def test_a_batch_of_one_photo_says_nothing_of_a_variance() -> None:
     model = trained(config("yolov3-tiny", thinner=16), 0)
     batches = [as_batch(photos(model.netdef, count, 0)) for count in (1, 2, 1)]
     assert reestimate_bn_(model, batches, 3) == 1
-    assert settle_bn_(model, batches[:1], 3, 1) == "that takes 2 photos to train on, or more"
+    new, line = settle_bn_(model, batches[:1], 3, 1, 0.5, lambda _: 1.0)
+    assert not new and line.endswith("not re-estimated: that takes 2 photos to train on, or more")
 
 
 def test_statistics_are_those_of_the_batches_and_modes_are_kept() -> None:

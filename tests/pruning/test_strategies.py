@@ -1,6 +1,8 @@
 """Do plans cut what their strategies say, as much as asked, and never too much?"""
 
+import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -353,6 +355,19 @@ def test_taylor_is_a_mean_over_batches() -> None:
     )
     assert all(both[n] == pytest.approx((first[n] + second[n]) / 2, rel=1e-4) for n in both)
     assert not any(values.any() for values in taylor(model, loss, []).values())
+
+
+def test_a_batch_without_a_finite_loss_is_left_out_and_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = trained(config("yolov3-lite", thinner=8), 0)
+    loss, good = DetectionLoss(model.heads, Loss()), labelled(model.netdef, 0)
+    bad = replace(good, images=good.images * math.nan)
+    alone, beside = (taylor(model, loss, batches) for batches in ([good], [bad, good, bad]))
+    assert all((alone[n] == beside[n]).all() for n in alone)
+    assert "the loss of 2 of 3 batches is not a finite number: left out" in capsys.readouterr().out
+    with pytest.raises(InputError, match="the loss of 1 of 1 batches is not a finite number"):
+        taylor(model, loss, [bad])
 
 
 def test_weights_that_are_no_numbers_are_refused() -> None:

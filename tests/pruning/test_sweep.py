@@ -1,5 +1,6 @@
 """Is the safe ratio the last one before its mAP falls?"""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,8 @@ def points(*values: float) -> list[SweepPoint]:
     ],
 )
 def test_the_last_before_it_falls(values: tuple[float, ...], percent: float) -> None:
-    assert safe_point(points(*values)).percent == percent
+    safe = safe_point(points(*values))
+    assert safe and safe.percent == percent
 
 
 def test_the_shares_rise_to_below_the_whole() -> None:
@@ -42,13 +44,37 @@ def test_the_shares_rise_to_below_the_whole() -> None:
 def test_the_safe_ratio_is_told_unless_there_is_nothing_to_lose() -> None:
     line = safe_ratio_line([SweepPoint(0.0, 0.5, 0.5, 9, 8), SweepPoint(0.3, 0.2, 0.49, 5, 4)])
     assert line == (
-        "Safe ratio: percent=0.3: mAP 0.4900, 0.5000 uncut, with 2.0 times fewer operations"
+        "Safe ratio: percent=0.3: mAP 0.4900, 0.5000 uncut (up to 0.0200 less counts as safe), "
+        "with 2.0 times fewer operations"
     )
-    assert "Too little is detected yet" in safe_ratio_line(points(0.01, 0.0))
+    assert safe_ratio_line(points(0.5, 0.4)) == (
+        "Safe ratio: none: each cut costs more than 0.0200 of mAP 0.5000"
+    )
+
+
+@pytest.mark.parametrize("whole", [0.0, 0.024, 0.099, math.nan])
+def test_of_a_network_that_detects_hardly_anything_no_ratio_is_told(whole: float) -> None:
+    cut_to_nothing = points(whole, whole, 0.99 * whole)
+    assert safe_point(cut_to_nothing) is None
+    assert safe_ratio_line(cut_to_nothing) == (
+        f"Too little is detected yet to tell a safe ratio: mAP {whole:.4f} uncut, below 0.1"
+    )
+
+
+def test_what_counts_as_safe_is_less_of_a_network_that_detects_little() -> None:
+    safe = safe_point(points(0.2, 0.191, 0.189))
+    assert safe and safe.percent == 0.1
+
+
+def test_a_network_without_a_map_is_not_safe() -> None:
+    safe = safe_point([*points(0.5, 0.5), SweepPoint(0.2, math.nan, math.nan, 1, 1)])
+    assert safe and safe.percent == 0.1
 
 
 def test_the_better_statistics_count() -> None:
     assert SweepPoint(0.1, 0.5, 0.6, 1, 1).mean_ap == SweepPoint(0.1, 0.6, 0.5, 1, 1).mean_ap == 0.6
+    assert SweepPoint(0.1, math.nan, 0.6, 1, 1).mean_ap == 0.6
+    assert SweepPoint(0.1, 0.6, math.nan, 1, 1).mean_ap == 0.6
 
 
 @pytest.mark.parametrize("strategy", ["slim", "layer"])

@@ -24,16 +24,22 @@ from utils.images import MAX_MEGAPIXELS
 Split = Literal["train", "valid"]
 
 
-def open_definition(settings: DataSet) -> DataDefinition:
+def open_definition(settings: DataSet, splits: Sequence[Split] = ()) -> DataDefinition:
     """What `data` means; the demo set is made where it is asked for and missing.
 
+    Args:
+        settings: the data set.
+        splits: those that it must name the photos of, which is asked before any are read.
+
     Raises:
-        InputError: it is no data set.
+        InputError: it is no data set, or a split has no photos named, or ones that do not exist.
     """
     make_if_demo(settings.data)
     definition = recognise(Path(settings.data))
     for note in definition.notes:
         print(f"note: {note}")
+    for split in splits:
+        definition.sources(split)
     return definition
 
 
@@ -81,7 +87,7 @@ def open_splits(
     They share the memory for decoded photos, which the first fill first; photos that are in both
     are told.
     """
-    definition = open_definition(settings)
+    definition = open_definition(settings, ("train", "valid"))
     train = open_split(settings, "train", networks, definition=definition)
     left = replace(
         settings, cache_mb=max(0, int(settings.cache_mb - train.report.cached_bytes / 2**20))

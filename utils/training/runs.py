@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -17,6 +18,7 @@ from utils.files import remove_partial_files
 from utils.monitoring.history import CSV_NAME, read_history
 from utils.settings import save as save_settings
 
+LOCK = ".lock"  # a file in a run's folder
 NETWORKS = ("last.pt", "pruned.weights")  # what is written last of an epoch, and of a cut
 
 
@@ -69,7 +71,7 @@ class Run:
         try:
             for folder in (self.folder, self.weights):
                 folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / ".lock")
+            lock = FileLock(self.folder / LOCK)
             lock.acquire(timeout=0)
         except Timeout:
             raise RunInUseError(
@@ -97,7 +99,18 @@ class Run:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if kind is not None:
+            self._remove_if_empty()
         self.release()
+
+    def _remove_if_empty(self) -> None:
+        """Leave no folders of work that came to nothing."""
+        with contextlib.suppress(OSError):  # it is not empty
+            self.weights.rmdir()
+        if self.folder.exists() and [path.name for path in self.folder.iterdir()] == [LOCK]:
+            with contextlib.suppress(OSError):
+                (self.folder / LOCK).unlink()
+                self.folder.rmdir()
 
 
 def open_run(settings: TrainSettings, checkpoint: Checkpoint | None) -> Run:
@@ -134,7 +147,7 @@ def new_run(name: str, otherwise: str) -> Run:
         begun = run.exists
         run.claim()
         if begun:
-            print(f"note: {run.folder} holds no epoch: its start was interrupted, it starts again")
+            print(f"note: {run.folder} holds no network: it was interrupted, and starts again")
         return run
     for candidate in (otherwise if n == 1 else f"{otherwise}-{n}" for n in count(1)):
         run = Run(candidate)

@@ -1,5 +1,6 @@
 """Of several cuts to a time, is the right one taken?"""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from pruning.latency.options import DEFAULTS, SearchOptions
 from pruning.latency.search import LatencyResult, LatencySearch, LatencyTarget
 from pruning.latency.search_space import find_search_space
 from pruning.strategies import STRATEGIES
-from pruning.surgeon import Plan, cut
+from pruning.surgeon import Plan, cut, keep_everything
 from tests.pruning.fake_latency import METER, count_instead_of_timing, counted_latency
 from tests.pruning.nets import config, trained
 from utils.errors import InputError
@@ -110,3 +111,21 @@ def test_a_strategy_without_anything_to_judge_by_is_told_and_left_out(
     assert list(candidates) == ["shares of layers", "plain sums"]
     assert "not tried: slim: all are alike" in capsys.readouterr().out
     assert asked == {("operations", 4)}, "in the table's steps, where no others are asked for"
+
+
+@pytest.mark.parametrize(
+    ("losses", "taken"),
+    [
+        ((math.nan, 2.0, 1.0), 2),
+        ((2.0, math.nan, 3.0), 0),
+        ((2.0, math.inf, math.nan), 0),
+        ((math.nan, -math.inf, 3.0), 2),
+    ],
+)
+def test_a_loss_that_is_no_number_never_wins(losses: tuple[float, ...], taken: int) -> None:
+    plan = keep_everything(config("yolov3-lite", thinner=8))
+    candidates = {str(n): (plan, LatencyResult(2.0, 1.0, None, 1.0, n)) for n in range(len(losses))}
+    found = iter(losses)
+    assert choose_candidate(candidates, lambda _: next(found))[1].attempts == taken
+    with pytest.raises(InputError, match="no cut to that time has a loss"):
+        choose_candidate(candidates, lambda _: math.nan)
