@@ -53,7 +53,7 @@ def test_an_interrupted_start_starts_again_under_its_name(
         (run.weights / f"{PARTIAL}last-x.pt").write_text("half")
     assert "interrupted" not in capsys.readouterr().out
     with new_run("mine", ""):
-        assert "its start was interrupted, it starts again" in capsys.readouterr().out
+        assert "it was interrupted, and starts again" in capsys.readouterr().out
     assert not list(run.weights.iterdir())
 
 
@@ -82,3 +82,14 @@ def test_a_run_belongs_to_one_process_until_that_ends() -> None:
         process.wait()
     with new_run("mine", "") as run:
         assert run.name == "mine"
+
+
+def test_work_that_came_to_nothing_leaves_no_folders() -> None:
+    for error in (InputError("nothing to cut"), KeyboardInterrupt()):
+        with pytest.raises(type(error)), new_run("mine", "") as run:
+            raise error
+        assert not run.exists
+    with pytest.raises(KeyboardInterrupt), new_run("mine", "") as run:
+        (run.folder / "settings.json").touch()
+        raise KeyboardInterrupt
+    assert (run.folder / "settings.json").exists()
