@@ -8,7 +8,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, cast
@@ -59,18 +59,23 @@ def together(*paths: str | Path, durable: bool = False) -> Iterator[tuple[Path, 
         with ExitStack() as stack:
             temporaries.extend(stack.enter_context(_temporary(target)) for target in targets)
             yield tuple(temporaries)
-            for temporary in temporaries:
-                temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
-                if durable:
-                    _wait_for_disk(temporary)
-            for target in reversed(targets[1:]):
-                target.unlink(missing_ok=True)
-            for temporary, target in zip(temporaries, targets, strict=True):
-                temporary.replace(target)
+            _put(temporaries, targets, durable)
     except OSError as error:
         if error.filename is not None and Path(os.fsdecode(error.filename)) not in temporaries:
             raise  # of another file, such as one that the block reads
         raise cannot_be_written(targets[0], error) from error
+
+
+def _put(files: Sequence[Path], targets: Sequence[Path], durable: bool) -> None:
+    """Put files in the place of others, as `together` tells."""
+    for file in files:
+        file.chmod(0o644)  # mkstemp makes files that only their owner can read
+        if durable:
+            _wait_for_disk(file)
+    for target in reversed(targets[1:]):
+        target.unlink(missing_ok=True)
+    for file, target in zip(files, targets, strict=True):
+        file.replace(target)
 
 
 @contextmanager
@@ -80,18 +85,46 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
     Raises:
         InputError: it cannot be made or filled, or another process has made `folder` meanwhile.
     """
-    target, made = Path(folder), Path()
+    target = Path(folder)
+    with _folder_beside(target, target) as made:
+        yield made
+        made.chmod(0o755)  # mkdtemp makes folders that only their owner can open
+        if target.exists():
+            shutil.rmtree(target)
+        made.replace(target)
+
+
+@contextmanager
+def folder_within(folder: str | Path) -> Iterator[Path]:
+    """A temporary folder in `folder`, for files that `put` then moves there, with their names.
+
+    Raises:
+        InputError: it cannot be made or written to.
+    """
+    with _folder_beside(Path(folder) / "files", Path(folder)) as made:
+        yield made
+
+
+def put(files: Sequence[Path], folder: Path) -> tuple[Path, ...]:
+    """Move files that belong together to a folder, in the order and manner of `together`."""
+    targets = tuple(folder / file.name for file in files)
+    _put(files, targets, durable=False)
+    return targets
+
+
+@contextmanager
+def _folder_beside(target: Path, told: Path) -> Iterator[Path]:
+    """A temporary folder beside `target`; what goes wrong in it is told of the path `told`."""
+    made = Path()
     try:
         with _temporary(target, is_folder=True) as made:
             yield made
-            made.chmod(0o755)  # mkdtemp makes folders that only their owner can open
-            if target.exists():
-                shutil.rmtree(target)
-            made.replace(target)
     except OSError as error:
-        raise cannot_be_written(target, error) from error
+        if error.filename is not None and not _is_below(error, made):
+            raise
+        raise cannot_be_written(told, error) from error
     except InputError as error:
-        raise InputError(str(error).replace(str(made), str(target))) from error
+        raise InputError(str(error).replace(str(made), str(told))) from error
 
 
 @contextmanager
@@ -101,14 +134,20 @@ def scratch_folder() -> Iterator[Path]:
     Raises:
         InputError: it cannot be made or written to.
     """
-    folder = ""
+    folder = Path("temporary files")
     try:
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            yield Path(folder)
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+            folder = Path(name)
+            yield folder
     except OSError as error:
-        if error.filename is not None and not os.fsdecode(error.filename).startswith(folder):
-            raise  # of another file
-        raise cannot_be_written(folder or "temporary files", error) from error
+        if error.filename is not None and not _is_below(error, folder):
+            raise
+        raise cannot_be_written(folder, error) from error
+
+
+def _is_below(error: OSError, folder: Path) -> bool:
+    """Whether an error is of a file in a folder."""
+    return Path(os.fsdecode(error.filename)).is_relative_to(folder)
 
 
 def fill(temporary: Path, content: str | bytes) -> None:

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +19,7 @@ from utils.backends.fold import folded
 from utils.checkpoint import Network, load_network, write_pair
 from utils.errors import InputError
 from utils.evaluation.nms import non_maximum_suppression
+from utils.files import fill, folder_within, guarded, put
 
 if TYPE_CHECKING:
     from utils.backends.quantization import CalibrationBatches
@@ -88,9 +88,8 @@ def export(
     check_format(file_format, settings)
     model = network.model
     source = _Source(network, images, settings, nms, calibration)
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=stem.parent, prefix=".export-") as folder:
-        files, run = FORMATS[file_format].write(source, Path(folder) / stem.name)
+    with folder_within(stem.parent) as folder:
+        files, run = FORMATS[file_format].write(source, folder / stem.name)
         if settings.nms:
             difference = _compare_detections(run, model, images, nms)
             largest = float(images.shape[-1])  # as far as a box's corner can be from another's
@@ -101,10 +100,8 @@ def export(
                 f"format={file_format!r}: differs by {difference:.3g} from torch, whose largest "
                 f"value is {largest:.3g}: not written"
             )
-        moved = tuple(file.replace(stem.parent / file.name) for file in files)
-    for file in moved:
-        file.chmod(0o644)
-    return Exported(file_format, moved, difference, largest, None if settings.nms else run)
+        written = tuple(reversed(put(files[::-1], stem.parent)))  # the first is what others open
+    return Exported(file_format, written, difference, largest, None if settings.nms else run)
 
 
 def check_format(file_format: str, settings: Export) -> None:
@@ -127,6 +124,7 @@ def check_format(file_format: str, settings: Export) -> None:
         raise InputError(f"format={file_format!r}: not installed: {command}")
 
 
+# The files, that first which others open and which leads them to the rest; and the network in them.
 Written = tuple[list[Path], Callable[[Tensor], Any]]
 
 
@@ -147,7 +145,8 @@ def _torchscript(source: _Source, stem: Path) -> Written:
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # torch would rather have its newer format written
         traced = torch.jit.trace(folded(source.network.model), source.images[:1])
-        torch.jit.freeze(traced).save(str(file))
+        with guarded(file) as output:  # given a name, torch ends the process on a full disk
+            torch.jit.save(torch.jit.freeze(traced), output)
         opened = torch.jit.load(str(file))
     return [file], lambda batch: list(opened(batch))
 
@@ -165,7 +164,7 @@ def _onnx(source: _Source, stem: Path) -> Written:
         batches = source.calibration_batches()
         content = quantized_onnx(content, batches, float_nodes(model, batches))
     file = stem.with_name(f"{stem.name}.onnx")
-    file.write_bytes(content)
+    fill(file, content)
     opened = session(str(file))
     return [file], lambda batch: [
         torch.from_numpy(value) for value in opened.run(None, {IMAGES: batch.numpy()})
@@ -173,10 +172,8 @@ def _onnx(source: _Source, stem: Path) -> Written:
 
 
 def _openvino(source: _Source, stem: Path) -> Written:
-    import openvino
-
     from utils.backends.onnx_graph import to_onnx
-    from utils.backends.openvino_engine import compiled, core
+    from utils.backends.openvino_engine import compiled, core, write_model
     from utils.backends.quantization import float_nodes, quantized_openvino
 
     model = source.network.model
@@ -186,8 +183,7 @@ def _openvino(source: _Source, stem: Path) -> Written:
         batches = source.calibration_batches()
         graph = quantized_openvino(graph, batches, float_nodes(model, batches))
     files = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".xml", ".bin")]
-    openvino.save_model(graph, files[0], compress_to_fp16=False)
-    opened = compiled(core().read_model(files[0]))
+    opened = compiled(write_model(graph, files[0]))
 
     def run(batch: Tensor) -> list[Tensor]:
         maps = opened([batch.numpy()])

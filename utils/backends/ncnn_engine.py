@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import ncnn
@@ -14,14 +13,15 @@ from models.darknet import Darknet
 from utils.backends.base import EngineOptions, FixedBatch
 from utils.backends.ncnn_graph import IMAGE, to_ncnn
 from utils.errors import InputError
+from utils.files import fill, scratch_folder
 
 
 def write(model: Darknet, stem: Path) -> tuple[Path, Path]:
     """Write `stem`.param and `stem`.bin: one image to the raw maps."""
     parameters, weights = Path(f"{stem}.param"), Path(f"{stem}.bin")
     text, numbers = to_ncnn(model)
-    parameters.write_text(text, encoding="utf-8")
-    weights.write_bytes(numbers)
+    fill(parameters, text)
+    fill(weights, numbers)
     return parameters, weights
 
 
@@ -68,8 +68,8 @@ class NcnnEngine(FixedBatch):
         super().__init__(options)
         options.check_precision(self.name, ("fp32",))
         self._count = len(model.heads)
-        with tempfile.TemporaryDirectory() as folder:
-            self._net = load(*write(model, Path(folder) / "net"), options.threads)
+        with scratch_folder() as folder:
+            self._net = load(*write(model, folder / "net"), options.threads)
 
     def run(self, images: Tensor) -> list[Tensor]:
         """Exactly `batch` images → the maps."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import openvino
@@ -16,6 +15,8 @@ from models.darknet import Darknet
 from utils.backends.base import EngineOptions, FixedBatch
 from utils.backends.onnx_graph import to_onnx
 from utils.backends.quantization import CalibrationBatches, quantized, quantized_openvino
+from utils.errors import InputError
+from utils.files import scratch_folder
 
 # Left to itself, OpenVINO computes in bfloat16 where the CPU has it, whatever the model says.
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
@@ -50,11 +51,24 @@ def compiled(
     return core().compile_model(graph, "CPU", hints)
 
 
+def write_model(graph: openvino.Model, path: Path) -> openvino.Model:
+    """Write a graph as an .xml and a .bin beside it, and read it from there.
+
+    Raises:
+        InputError: it cannot be written whole.
+    """
+    try:
+        openvino.save_model(graph, path, compress_to_fp16=False)
+        return core().read_model(path)
+    except RuntimeError as error:  # whose reason is a place in OpenVINO's source
+        raise InputError(f"{path}: cannot be written; is the disk full?") from error
+
+
 def packed(graph: openvino.Model) -> bytes:
     """OpenVINO's two files in one: how long the .xml is, the .xml, and the .bin."""
-    with TemporaryDirectory() as folder:
-        openvino.save_model(graph, Path(folder) / "net.xml", compress_to_fp16=False)
-        xml, weights = ((Path(folder) / f"net.{name}").read_bytes() for name in ("xml", "bin"))
+    with scratch_folder() as folder:
+        write_model(graph, folder / "net.xml")
+        xml, weights = ((folder / f"net.{name}").read_bytes() for name in ("xml", "bin"))
     return len(xml).to_bytes(8, "little") + xml + weights
 
 
