@@ -8,6 +8,7 @@ from models.darknet import Darknet
 from models.netdef import parse
 from tools import check_kills
 from utils.checkpoint import write_pair
+from utils.errors import InputError
 
 
 def pair(folder: Path, names: int = 10) -> Path:
@@ -52,7 +53,7 @@ def test_weights_without_what_belongs_to_them_are_noticed(lost: str, tmp_path: P
 
 
 def test_an_unknown_scenario_is_one_line() -> None:
-    with pytest.raises(check_kills.InputError, match="scenarios='x': expected some of 'dense'"):
+    with pytest.raises(InputError, match="scenarios='x': expected some of 'dense'"):
         check_kills.main(["--scenarios", "x"])
 
 
