@@ -298,6 +298,14 @@ class Benchmark:
                 raise ValueError(f"{name}=(): expected at least one")
 
 
+@dataclass(frozen=True)
+class DataCheck:
+    """Looking at a data set."""
+    photos: Count = 24  # of them on the contact sheet
+    output: str = "runs/check_data"  # folder for the pictures and lists
+    write: str = ""  # a new .data file, with lists of the photos; empty = none
+
+
 # --- which groups each script takes ---
 
 @dataclass(frozen=True)
@@ -356,6 +364,13 @@ class ExportSettings:
     export: Export = Export()
     data: DataSet = DataSet(data="")  # to compare and measure on, and to calibrate int8 on
     nms: Nms = Nms()  # in the graph, with `nms`; max_detections is a class's and photo's there
+
+
+@dataclass(frozen=True)
+class CheckDataSettings:
+    """Look at a data set before training on it; see README.md."""
+    check: DataCheck = DataCheck()
+    data: DataSet = DataSet()
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
         record = RunRecord.of(run, settings, training, checkpoint)
         progress = restore_(trainer, checkpoint, record)
 
-        report.write_augmented_batch(training, run.folder / "augmented_batch.jpg")
+        report.write_overview(training, validation, run.folder)
         history = history_of(checkpoint)
         if progress.finished(settings.training):
             print(f"{run.name}: nothing is left to train after epoch {progress.epoch}")

@@ -23,7 +23,7 @@ from utils.data.labels import cvat, json_files, labelme, voc, yolo
 from utils.data.sources import label_files
 from utils.data.yaml_definition import read_yaml
 from utils.errors import InputError
-from utils.files import walk
+from utils.files import exists, walk
 from utils.images import is_image
 
 YAML = (".yaml", ".yml")
@@ -49,6 +49,11 @@ def recognise(path: Path) -> DataDefinition:
         InputError: it is none; the message says what would be one.
     """
     suffix = path.suffix.lower()
+    if not exists(path):
+        raise InputError(
+            f"data={str(path)!r}: no such file or folder: expected a folder, a data.yaml, a .json, "
+            ".xml or .data file"
+        )
     if path.is_dir():
         definition = _of_folder(path)
     elif suffix in YAML:

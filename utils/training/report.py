@@ -19,6 +19,7 @@ from utils.training.batches import TrainingBatches, ValidationBatches
 from utils.training.progress import Progress
 from utils.training.runs import Run
 from utils.visualization.draw import draw_boxes, draw_detections, grid, write_image
+from utils.visualization.label_plots import plot_labels
 from utils.visualization.metrics_plots import plot_confusion, plot_precision_recall
 
 EXAMPLES = 8  # validation photos that are shown with their detections
@@ -84,8 +85,14 @@ def epoch_report(
     return f"{title}\n{table}\n{format_metrics(metrics, names)}"
 
 
-def write_augmented_batch(training: TrainingBatches, path: Path) -> None:
-    """Draw the first photos as the network will see them, with their boxes."""
+def write_overview(training: TrainingBatches, validation: ValidationBatches, folder: Path) -> None:
+    """Draw what is labelled, and the first photos as the network will see them."""
+    splits = [("train", training.photos), ("valid", validation.dataset.photos)]
+    plot_labels(splits, folder / "labels.png")
+    _write_augmented_batch(training, folder / "augmented_batch.jpg")
+
+
+def _write_augmented_batch(training: TrainingBatches, path: Path) -> None:
     dataset, names = training.dataset, training.photos.names
     count = min(training.settings.data.batch_size, len(dataset))
     samples = [dataset[0, index] for index in range(count)]
