@@ -273,4 +273,5 @@ def _save(
         small,
         settings,
         {"pruned": {"strategy": report.strategy, "shares": asdict(report.shares)}},
+        checkpoint_last=True,
     )

@@ -24,6 +24,7 @@ from utils.data.demo_data import DemoSettings, make_demo
 from utils.errors import InputError, run
 from utils.structures import Batch
 from utils.training.loop import Trainer, train_one_epoch
+from utils.training.runs import Run
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
@@ -240,9 +241,86 @@ def test_another_run_of_the_same_name_is_not_written_over(interrupted: Path) -> 
     for folder in ("runs", "weights"):
         shutil.rmtree(folder)
     train.main(flags("--name", "first", epochs=1))
-    with pytest.raises(InputError, match="holds another run of the name 'first'"):
+    with pytest.raises(InputError, match=r"last\.pt is of another run of the name .first."):
         train.main(["--resume", "elsewhere/last.pt", "--workers", "0", "--no-visdom"])
     assert last("first").training.epoch == 1
+
+
+def elsewhere(name: str) -> list[str]:
+    """Move a run's last.pt away, delete all else of the run, and what goes on from there."""
+    Path("elsewhere").mkdir()
+    shutil.move(f"weights/{name}/last.pt", "elsewhere/last.pt")
+    shutil.rmtree(f"weights/{name}")
+    shutil.rmtree(f"runs/{name}")
+    return ["--resume", "elsewhere/last.pt", "--workers", "0", "--no-visdom"]
+
+
+@pytest.mark.parametrize("left", ["best.pt", "best.weights", "pruned.pt"])
+def test_what_another_run_of_the_same_name_left_is_not_written_over(
+    interrupted: Path, left: str
+) -> None:
+    again = elsewhere("first")
+    train.main(flags("--name", "first", epochs=1))
+    shutil.rmtree("runs")
+    folder = Path("weights/first")
+    (folder / "best.pt").rename(folder / "keep")
+    for path in folder.glob("*.*"):
+        path.unlink()
+    (folder / "keep").rename(folder / left)
+    content = (folder / left).read_bytes()
+    for argv in (again, flags("--name", "first", epochs=1)):
+        with pytest.raises(InputError, match=r"move it away|is there already"):
+            train.main(argv)
+    assert (folder / left).read_bytes() == content
+    assert [path.name for path in folder.iterdir()] == [left]
+
+
+def test_last_of_another_run_beside_ones_own_best_is_refused(interrupted: Path) -> None:
+    again = elsewhere("first")
+    train.main(flags("--name", "first", epochs=1))
+    shutil.copy(again[1], "weights/first/last.pt")
+    best = Path("weights/first/best.pt").read_bytes()
+    with pytest.raises(InputError, match=r"best\.pt is of another run of the name 'first'"):
+        train.main(resume())
+    assert Path("weights/first/best.pt").read_bytes() == best
+
+
+def test_a_run_goes_on_from_where_its_weights_were_moved_to(interrupted: Path) -> None:
+    shutil.move("weights/first", "moved")
+    train.main(["--resume", "moved/last.pt", "--workers", "0", "--no-visdom"])
+    assert last("first").training.epoch == 3
+
+
+def test_a_damaged_best_network_is_told_at_once_and_made_anew(
+    interrupted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = Path("weights/first/best.pt")
+    best.write_bytes(best.read_bytes()[:1000])
+    train.main(resume())
+    told = capsys.readouterr().out
+    assert "best.pt: damaged" in told and "the network after epoch 1 stands in" in told
+    expect_one_network(best.parent)
+
+
+def test_a_missing_part_of_the_pair_is_made_of_the_best_network(project: Path) -> None:
+    train.main(flags("--name", "first", epochs=1))
+    pair = [Path(f"weights/first/best.{suffix}") for suffix in ("cfg", "names", "weights")]
+    content = [path.read_bytes() for path in pair]
+    for path in pair[1:]:
+        path.unlink()
+    train.main(resume())
+    assert [path.read_bytes() for path in pair] == content
+
+
+def test_a_run_in_use_is_refused_before_any_work(
+    interrupted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    for name, argv in (("first", resume()), ("second", flags("--name", "second"))):
+        line = f"another process is writing to runs/{name}"
+        with Run(name).claim(), pytest.raises(InputError, match=line):
+            train.main(argv)
+    assert capsys.readouterr().out == ""
 
 
 def test_curves_that_cannot_be_drawn_cost_no_epoch(
@@ -315,6 +393,9 @@ def test_pretrained_starts_from_any_of_our_files(
     assert (
         "its heads know 2 of the 10 classes by other names, '0' for '1'" in capsys.readouterr().out
     )
+    (project / "weights/first/best.names").write_text("a\nb\n")
+    train.main([*flags(epochs=1), "--pretrained", *source])
+    assert "2 names beside it for heads of 10 classes: not compared" in capsys.readouterr().out
     other = project / "two.data"
     (project / "two.names").write_text("a\nb\n")
     for listing in ("train", "valid"):

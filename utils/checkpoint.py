@@ -27,6 +27,7 @@ from utils.version import VERSION
 
 FORMAT = 1
 CHECKPOINT_SUFFIXES = (".pt", ".pth")  # of what torch.save wrote
+DARKNET_SUFFIXES = ("names", "cfg", "weights")  # in the order in which they are put in place
 
 Step = Annotated[int, Interval(ge=0, le=2**53)]  # of a training: a count
 
@@ -204,19 +205,32 @@ def save_with_pair(
     model: Darknet,
     settings: TrainSettings | PruneSettings,
     training: TrainingState | Mapping[str, Any],
+    checkpoint_last: bool = False,
 ) -> None:
     """Write `path`.pt as `save_checkpoint` does, and what `write_pair` writes, as one.
 
     Whenever the work is killed, those of the four files that are there are of one network.
 
+    Args:
+        path: without a suffix.
+        netdef: of the network.
+        names: of its classes.
+        model: the network.
+        settings: of the run.
+        training: see `save_checkpoint`.
+        checkpoint_last: `path`.pt is there only when the other three are; else it is replaced in
+            one step, so that it is never missing once it was there.
+
     Raises:
         InputError: one of them cannot be written.
     """
     content = _content(netdef, names, model.state_dict(), settings, training)
-    paths = _beside(path, "pt", "names", "cfg", "weights")
-    with together(*paths, durable=True) as (checkpoint, *pair):
-        _write_tensors(checkpoint, content)
-        _write_pair(pair, model, netdef, names)
+    suffixes = (*DARKNET_SUFFIXES, "pt") if checkpoint_last else ("pt", *DARKNET_SUFFIXES)
+    paths = _beside(path, *suffixes)
+    with together(*paths, durable=True) as temporaries:
+        files = dict(zip(suffixes, temporaries, strict=True))
+        _write_tensors(files["pt"], content)
+        _write_pair([files[suffix] for suffix in DARKNET_SUFFIXES], model, netdef, names)
 
 
 def _content(
@@ -298,8 +312,8 @@ def read_pretrained(path: str | Path, netdef: NetDef) -> Pretrained:
         InputError: the file cannot be read, or nothing in it is of use to the network.
     """
     if Path(path).suffix not in CHECKPOINT_SUFFIXES:
-        beside = Path(path).with_suffix(".names")
-        names = read_names(beside) if beside.is_file() else ()
+        beside = _names_beside(Path(path))
+        names = read_names(beside) if beside else ()
         return Pretrained(read_weights(path, netdef)[0], netdef, names)
     content = read_tensors(path)
     if isinstance(content, dict) and "format" in content:
@@ -337,7 +351,7 @@ def write_pair(
     path: Path, model: Darknet, netdef: NetDef, names: Sequence[str]
 ) -> tuple[Path, Path]:
     """Write `path`.cfg and `path`.weights, which Darknet and OpenCV read, and `path`.names."""
-    paths = _beside(path, "names", "cfg", "weights")
+    paths = _beside(path, *DARKNET_SUFFIXES)
     with together(*paths) as temporaries:
         _write_pair(temporaries, model, netdef, names)
     return paths[1], paths[2]

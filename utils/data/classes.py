@@ -31,9 +31,7 @@ def relation(network: Sequence[str], data: Sequence[str]) -> Relation:
         return "equal"
     if tuple(network) == tuple(map(str, range(len(network)))) and not set(network) & set(data):
         return "unnamed"
-    number = {name: index for index, name in enumerate(data)}
-    moved = any(number.get(name, index) != index for index, name in enumerate(network))
-    return "reordered" if moved else "renamed"
+    return "renamed" if _moved(network, data) is None else "reordered"
 
 
 def match_classes(
@@ -61,7 +59,8 @@ def match_classes(
             + (f"; it lacks {_listed(only_network)}" if only_network and named else "")
         )
     if found == "reordered":
-        name = next(n for i, n in enumerate(network) if n in data and data[i] != n)
+        name = _moved(network, data)
+        assert name is not None
         raise InputError(
             f"{data_place}: class {data.index(name)} is {name!r}, in {network_place} it is "
             f"class {network.index(name)}: expected its order: {_listed(network)}"
@@ -74,6 +73,12 @@ def match_classes(
         more = f" (and {len(pairs) - 1} more)" if len(pairs) > 1 else ""
         return f"{network_place} calls the data set's {theirs!r} {ours!r}{more}"
     return ""
+
+
+def _moved(network: Sequence[str], data: Sequence[str]) -> str | None:
+    """A name of the network's that the data set has at another number only."""
+    pairs = zip(network, data, strict=True)
+    return next((ours for ours, theirs in pairs if ours != theirs and ours in data), None)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -83,6 +83,8 @@ def _other_classes(pretrained: Sequence[str], names: Sequence[str]) -> str:
     """What to say of heads that were trained on other classes, or on these in another order."""
     if not pretrained or relation(pretrained, names) in ("equal", "unnamed"):
         return ""
+    if len(pretrained) != len(names):  # those of a .names file that is beside it by chance
+        return f"{len(pretrained)} names beside it for heads of {len(names)} classes: not compared"
     pairs = [(old, new) for old, new in zip(pretrained, names, strict=True) if old != new]
     old, new = pairs[0]
     return (

@@ -7,28 +7,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import torch
 
 from import_param import TrainSettings
+from models.darknet import Darknet
 from utils.checkpoint import (
+    DARKNET_SUFFIXES,
     Checkpoint,
     TrainingState,
     read_checkpoint,
     save_checkpoint,
     save_with_pair,
+    write_pair,
 )
 from utils.errors import InputError
-from utils.monitoring.history import History, history_text, parse_history
+from utils.monitoring.history import (
+    CSV_NAME,
+    History,
+    history_text,
+    parse_history,
+    read_history,
+)
 from utils.settings import restore as restore_settings
 from utils.training.batches import TrainingBatches
 from utils.training.fit import load_
 from utils.training.loop import Trainer
 from utils.training.lr_schedule import set_step_
 from utils.training.progress import Progress
-from utils.training.runs import Run
+from utils.training.runs import Run, expect_unused
+
+CHECKPOINTS = ("last.pt", "best.pt")  # of a training, in its weights folder
 
 
 def resume(settings: TrainSettings, flags: Set[str]) -> tuple[TrainSettings, Checkpoint | None]:
@@ -39,8 +51,8 @@ def resume(settings: TrainSettings, flags: Set[str]) -> tuple[TrainSettings, Che
         flags: the names of the settings that flags gave, see `utils.settings.given`.
 
     Raises:
-        InputError: the file is no checkpoint of a training, or a flag asks for what a run that goes
-            on does not use.
+        InputError: the file is no checkpoint of a training, a flag asks for what a run that goes
+            on does not use, another process writes to the run, or its folder holds another run.
     """
     path = settings.training.resume
     if not path:
@@ -52,6 +64,9 @@ def resume(settings: TrainSettings, flags: Set[str]) -> tuple[TrainSettings, Che
     stored = restore_settings(TrainSettings, checkpoint.settings)
     used = _on_this_machine(stored, settings)
     _expect_used(settings, used, flags)
+    run = Run(training.run)
+    _expect_own(run, checkpoint, used)
+    expect_unused(run)
     print(f"resume {path} after epoch {training.epoch}, its settings used")
     threads = torch.get_num_threads()
     if training.threads not in (0, threads):
@@ -86,6 +101,63 @@ def _expect_used(today: TrainSettings, used: TrainSettings, flags: Set[str]) -> 
                     f"{name}={stored[group][name]!r}; to train {today.training.resume} with "
                     "others, give it as weights, with pretrained"
                 )
+
+
+def _expect_own(run: Run, checkpoint: Checkpoint, settings: TrainSettings) -> None:
+    """Refuse to go on in the folder of another run of the same name.
+
+    settings: those that the checkpoint's run goes on with.
+    """
+    given = Path(checkpoint.path)
+    known = run.weights.exists() and given.parent.samefile(run.weights)
+    for path in (run.weights / name for name in CHECKPOINTS):
+        if not path.exists() or path.samefile(given):
+            continue
+        try:
+            other = read_checkpoint(path)
+        except InputError:
+            continue  # it is of use to nobody, and will be written anew
+        if not _same_run(checkpoint, other, settings):
+            raise InputError(
+                f"resume={str(given)!r}: {path} is of another run of the name {run.name!r}; move "
+                "it away, or train from this file's weights, with pretrained"
+            )
+        known = True
+        assert other.training and checkpoint.training
+        if other.training.epoch > checkpoint.training.epoch:
+            print(
+                f"note: {path} has {other.training.epoch} epochs, {given} has "
+                f"{checkpoint.training.epoch}: those after it are trained again"
+            )
+    if not known and run.holds_work and not _has_its_figures(run, checkpoint):
+        raise InputError(
+            f"resume={str(given)!r}: {run.folder} or {run.weights} is there already, and nothing "
+            f"says that it is of this run {run.name!r}; move it away"
+        )
+
+
+def _same_run(one: Checkpoint, other: Checkpoint, settings: TrainSettings) -> bool:
+    """Whether two checkpoints are of one run, which goes on with `settings`.
+
+    Before 0.3.0 they had no identity; then of two runs with the same settings.
+    """
+    if not one.training or not other.training:
+        return False
+    if one.training.identity and other.training.identity:
+        return one.training.identity == other.training.identity
+    stored = restore_settings(TrainSettings, other.settings)
+    return _on_this_machine(stored, settings) == settings
+
+
+def _has_its_figures(run: Run, checkpoint: Checkpoint) -> bool:
+    """Whether metrics.csv has what the checkpoint says of its epochs."""
+    history = history_of(checkpoint) or {}
+    try:
+        there = read_history(run.folder / CSV_NAME, max(history, default=0) + 1)
+    except InputError:
+        return False
+    shared = {epoch: history[epoch] for epoch in there if epoch in history}
+    return bool(shared) and history_text(shared) == history_text(there)
 
 
 @dataclass(frozen=True)
@@ -191,21 +263,45 @@ def restore_(trainer: Trainer, checkpoint: Checkpoint | None, record: RunRecord)
     elif training.photos not in (0, record.photos):
         print(f"note: {record.photos} photos to train on, {training.photos} before")
     progress = Progress(training.epoch, training.best, training.stale)
-    if progress.best >= 0 and not (record.run.weights / "best.pt").exists():
+    if progress.best >= 0:
+        _complete_best(record, trainer, checkpoint, progress)
+    return progress
+
+
+def _complete_best(
+    record: RunRecord, trainer: Trainer, checkpoint: Checkpoint, progress: Progress
+) -> None:
+    """Make what is missing or damaged of best.pt and Darknet's pair.
+
+    trainer: restored from the checkpoint, whose network stands in for a best.pt that is no more.
+    """
+    folder = record.run.weights
+    path, training = folder / "best.pt", checkpoint.training
+    assert training
+    problem = "" if path.exists() else f"{folder} has no best.pt"
+    if not problem:
+        try:
+            best = read_checkpoint(path)
+        except InputError as error:
+            problem = str(error)
+    if problem:
         print(
-            f"note: {record.run.weights} has no best.pt: the network after epoch {training.epoch} "
-            "stands in for it, and the best of the epochs to come takes its place"
+            f"note: {problem}: the network after epoch {training.epoch} stands in for the best "
+            "one, and the best of the epochs to come takes its place"
         )
         progress.forget_best()
         save_with_pair(
-            record.run.weights / "best",
+            folder / "best",
             checkpoint.netdef,
             record.names,
             trainer.averaged,
             record.settings,
             training,
         )
-    return progress
+    elif not all((folder / f"best.{suffix}").exists() for suffix in DARKNET_SUFFIXES):
+        model = Darknet(best.netdef)
+        model.load_state_dict(best.model)
+        write_pair(folder / "best", model, best.netdef, best.names)
 
 
 def history_of(checkpoint: Checkpoint | None) -> History | None:

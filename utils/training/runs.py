@@ -12,14 +12,14 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from import_param import TrainSettings
-from utils.checkpoint import Checkpoint, read_checkpoint
+from utils.checkpoint import Checkpoint
 from utils.errors import InputError
-from utils.files import remove_partial_files
+from utils.files import PARTIAL, remove_partial_files
 from utils.monitoring.history import CSV_NAME, read_history
 from utils.settings import save as save_settings
 
-LOCK = ".lock"  # a file in a run's folder
-NETWORKS = ("last.pt", "pruned.weights")  # what is written last of an epoch, and of a cut
+NETWORKS = ("last.pt", "pruned.pt")  # what is written last of an epoch, and of a cut
+LOCK = ".lock"  # in the run's folder; it stays, and tells that a run began there
 
 
 class RunInUseError(InputError):
@@ -52,9 +52,19 @@ class Run:
         return self.folder.exists() or self.weights.exists()
 
     @property
+    def holds_files(self) -> bool:
+        """Whether one of its folders holds anything."""
+        return bool(_files(self.folder) or _files(self.weights))
+
+    @property
     def holds_work(self) -> bool:
-        """Whether a network or figures of a training are there; else its start was interrupted."""
+        """Whether a network, figures of a training or files of somebody else's are there.
+
+        Else at most a start was interrupted, and its name may be used again.
+        """
         if any((self.weights / name).exists() for name in NETWORKS):
+            return True
+        if self.holds_files and not (self.folder / LOCK).exists():
             return True
         try:
             return bool(read_history(self.folder / CSV_NAME))
@@ -117,13 +127,11 @@ def open_run(settings: TrainSettings, checkpoint: Checkpoint | None) -> Run:
     """The folders of a training: new ones, or those of the run that goes on.
 
     Raises:
-        InputError: see `new_run`; or a run that goes on would write over another one.
+        InputError: see `new_run`.
     """
     if checkpoint:
         assert checkpoint.training
-        run = Run(checkpoint.training.run)
-        _expect_own(run, checkpoint)
-        run.claim()
+        run = Run(checkpoint.training.run).claim()
     else:
         stems = (Path(path).stem for path in (settings.model.cfg, settings.data.data))
         run = new_run(settings.training.name, "-".join(stems))
@@ -164,41 +172,37 @@ def new_run(name: str, otherwise: str) -> Run:
 
 
 def expect_free(name: str) -> None:
-    """Refuse the name of a run that is there; to be asked before any work.
+    """Refuse the name of a run that is there, or begins elsewhere; to be asked before any work.
 
     Raises:
-        InputError: it holds a network, or figures of a training.
+        InputError: it holds a network, figures of a training, or other files; or another process
+            writes to it.
     """
+    if not name:
+        return
     run = Run(name)
-    if name and run.holds_work:
+    if run.holds_work:
         last = run.weights / "last.pt"
         more = f", or resume={last}" if last.is_file() else ""
         raise InputError(
             f"name={name!r}: {run.folder} or {run.weights} is there already; give another "
             f"name{more}"
         )
+    expect_unused(run)
 
 
-def _expect_own(run: Run, checkpoint: Checkpoint) -> None:
-    """Refuse to go on in the folders of another run of the same name."""
-    last, given = run.weights / "last.pt", Path(checkpoint.path)
-    if not last.exists() or last.samefile(given):
-        return
-    other = read_checkpoint(last)
-    assert checkpoint.training
-    if not other.training or _identity(other) != _identity(checkpoint):
-        raise InputError(
-            f"resume={str(given)!r}: {run.weights} holds another run of the name {run.name!r}; "
-            "move it away, or train from this file's weights, with pretrained"
-        )
-    if other.training.epoch > checkpoint.training.epoch:
-        print(
-            f"note: {last} has {other.training.epoch} epochs, {given} has "
-            f"{checkpoint.training.epoch}: those after it are trained again"
-        )
+def expect_unused(run: Run) -> None:
+    """Refuse a run to which another process writes; to be asked before any work.
+
+    Raises:
+        RunInUseError: one does.
+    """
+    if (run.folder / LOCK).exists():
+        run.claim().release()
 
 
-def _identity(checkpoint: Checkpoint) -> object:
-    """What is equal in all checkpoints of one run; before 0.3.0 they had no identity."""
-    assert checkpoint.training
-    return checkpoint.training.identity or dict(checkpoint.settings)
+def _files(folder: Path) -> list[Path]:
+    """What is in a folder but for what a kill left half-written."""
+    if not folder.is_dir():
+        return []
+    return [path for path in folder.iterdir() if not path.name.startswith(PARTIAL)]

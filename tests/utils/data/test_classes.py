@@ -18,6 +18,7 @@ NETWORK = ("cat", "dog", "bird")
         (("bird", "cow", "fish"), "reordered"),  # one of ours is at another number
         (("cat", "dog", "owl"), "renamed"),
         (("a", "b", "c"), "renamed"),
+        (("cat", "cat", "bird"), "renamed"),
     ],
 )
 def test_what_a_data_sets_classes_are_to_a_networks(data: tuple[str, ...], expected: str) -> None:

@@ -45,6 +45,17 @@ def test_a_run_that_holds_a_network_or_figures_is_refused_before_any_work() -> N
     expect_free("")
 
 
+@pytest.mark.parametrize("file", ["weights/mine/best.weights", "runs/mine/a.jpg"])
+def test_files_of_somebody_else_are_no_interrupted_start(file: str) -> None:
+    Path(file).parent.mkdir(parents=True)
+    expect_free("mine")  # an empty folder
+    Path(file).touch()
+    with pytest.raises(InputError, match="is there already"):
+        expect_free("mine")
+    with new_run("", "mine") as run:
+        assert run.name == "mine-2"
+
+
 def test_an_interrupted_start_starts_again_under_its_name(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
