@@ -12,7 +12,7 @@ benchmark.png in the output folder. `--seconds` bounds the time that is spent on
 `--peers` lets public PyTorch implementations take turns with ours where they are installed, see
 tools/peers.py. `--memory` opens everything once more, each in a process of its own.
 `--data` measures mAP as well, through every engine, and leaves mean_ap.png, mAP against
-milliseconds.
+milliseconds. Where it is stopped, what was measured so far is in unfinished.csv.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def main(argv: list[str] | None = None) -> None:
         plot,
         plot_accuracy,
         terminal_table,
+        unfinished,
     )
     from utils.files import output_folder, write_text
 
@@ -52,20 +53,23 @@ def main(argv: list[str] | None = None) -> None:
     photos = validation_photos(candidates, settings.data) if settings.data.data else None
     folder = output_folder(benchmark.output)
     opened = open_all(candidates, engines, benchmark, peers)
-    rows = measure(candidates, opened, benchmark)
-    if photos:
-        rows = with_mean_ap(candidates, rows, opened, photos, settings.evaluation, settings.nms)
-    if benchmark.memory:
-        opened.clear()
-        rows = with_memory(candidates, rows, benchmark.threads, peers)
-    method = method_text(settings, engines, list(peers))
-    print(f"{terminal_table(rows)}\n{method}")
-    save(settings, folder / "settings.json")
-    write_text(folder / "benchmark.md", markdown_table(rows, method))
-    write_text(folder / "benchmark.csv", csv_table(rows))
-    plot(rows, folder / "benchmark.png")
-    if photos:
-        plot_accuracy(rows, folder / "mean_ap.png")
+    with unfinished(folder / "unfinished.csv") as keep:
+        rows = measure(candidates, opened, benchmark, keep)
+        if photos:
+            rows = with_mean_ap(
+                candidates, rows, opened, photos, settings.evaluation, settings.nms, keep
+            )
+        if benchmark.memory:
+            opened.clear()
+            rows = with_memory(candidates, rows, benchmark.threads, peers, keep)
+        method = method_text(settings, engines, list(peers))
+        print(f"{terminal_table(rows)}\n{method}")
+        save(settings, folder / "settings.json")
+        write_text(folder / "benchmark.md", markdown_table(rows, method))
+        write_text(folder / "benchmark.csv", csv_table(rows))
+        plot(rows, folder / "benchmark.png")
+        if photos:
+            plot_accuracy(rows, folder / "mean_ap.png")
     print(f"benchmark.md, .csv and .png are in {folder}")
 
 

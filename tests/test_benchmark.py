@@ -1,6 +1,8 @@
 """benchmark.py, from its flags to its files."""
 
 import csv
+import importlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from PIL import Image
 
 import benchmark
 from tests.conftest import COLOURS
+from utils.benchmark.tables import unfinished
 from utils.errors import InputError, run
 
 
@@ -80,3 +83,59 @@ def test_map_needs_a_trained_network_with_the_classes_of_the_data(
 def test_what_cannot_be_is_one_line(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(lambda: benchmark.main(flags)) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("stage", "rounds", "known"), [("time", 3, False), ("mAP", 2, True)])
+def test_what_was_measured_before_a_stop_is_there(
+    stage: str,
+    rounds: int,
+    known: bool,
+    tmp_path: Path,
+    colour_weights: str,
+    squares: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """And the tables of the benchmark before stay as they were."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "benchmark.csv").write_text("of before")
+    calls: list[int] = []
+    place = {
+        "time": "utils.benchmark.latency.make_rows",
+        "mAP": "utils.benchmark.accuracy.evaluate",
+    }[stage]
+    module, _, name = place.rpartition(".")
+    work = getattr(importlib.import_module(module), name)
+
+    def stopped(*args: object, **more: object) -> object:
+        calls.append(1)
+        if len(calls) == rounds:
+            raise KeyboardInterrupt
+        return work(*args, **more)
+
+    flags = ["--weights", colour_weights, "--img_size", "64", "--engines", "torch", "opencv"]
+    flags += ["--precisions", "fp32", "--rounds", "3", "--data", squares]
+    argv = [*flags, "--output", str(tmp_path / "out")]
+    with monkeypatch.context() as patched:
+        patched.setattr(place, stopped)
+        assert run(partial(benchmark.main, argv)) == 130
+    assert "not finished: what was measured is in" in capsys.readouterr().out
+    table = list(csv.DictReader((tmp_path / "out" / "unfinished.csv").open()))
+    assert [row["engine"] for row in table] == ["torch", "opencv"]
+    assert (table[0]["mean_ap"] != "nan") == known and table[1]["mean_ap"] == "nan"
+    assert (tmp_path / "out" / "benchmark.csv").read_text() == "of before"
+    benchmark.main(argv)
+    assert not (tmp_path / "out" / "unfinished.csv").exists()
+
+
+def test_a_disk_that_is_full_for_a_moment_does_not_end_a_benchmark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise InputError("unfinished.csv: cannot be written: No space left on device")
+
+    monkeypatch.setattr("utils.benchmark.tables.write_text", full)
+    with unfinished(tmp_path / "unfinished.csv") as keep:
+        keep([])
+        keep([])
+    assert capsys.readouterr().out.count("No space left on device; the work goes on") == 1

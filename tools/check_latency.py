@@ -77,12 +77,13 @@ def main(argv: list[str] | None = None) -> None:
     from pruning.latency.predictor import check_predictor, fit_predictor
     from utils.checkpoint import check_size
 
-    rows = []
-    for cfg in settings.check.cfgs:
+    side, networks = settings.check.img_size, []
+    for cfg in settings.check.cfgs:  # all are read before the first one is timed
         netdef = cfg_files.load(cfg)
-        side = settings.check.img_size
-        size = (side, side) if side else netdef.size
-        check_size(netdef, size)
+        networks.append((cfg, netdef, (side, side) if side else netdef.size))
+        check_size(*networks[-1][1:])
+    rows = []
+    for cfg, netdef, size in networks:
         model = Darknet(netdef).eval()
         meter = open_meter(model, size, settings.runtime)
         path = Path(settings.check.latency_table or meter.table_path)

@@ -24,6 +24,7 @@ def interleaved(
     settle: float = SETTLE,
     seconds: float = float("inf"),
     clock: Callable[[], float] = time.perf_counter,
+    after_round: Callable[[Mapping[str, list[float]]], object] = lambda times: None,
 ) -> dict[str, list[float]]:
     """Milliseconds of each run in each round.
 
@@ -38,6 +39,7 @@ def interleaved(
         settle: seconds of untimed calls at the beginning of a turn.
         seconds: after so many no new round begins, but there is at least one.
         clock: tells the time in seconds.
+        after_round: gets the milliseconds so far, to keep them.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(warm_up):
@@ -55,6 +57,7 @@ def interleaved(
             start = clock()
             call()
             times[name].append(1000 * (clock() - start))
+        after_round(times)
     return times
 
 

@@ -51,3 +51,14 @@ def test_it_ends_in_time_but_measures_once() -> None:
 def test_spread_is_median_and_quartiles() -> None:
     assert spread([1.0, 2.0, 3.0, 4.0, 100.0]) == (3.0, 2.0, 4.0)
     assert spread([7.0]) == (7.0, 7.0, 7.0)
+
+
+def test_times_so_far_are_told_after_each_round() -> None:
+    told: list[int] = []
+    interleaved(
+        {"a": lambda: None, "b": lambda: None},
+        3,
+        settle=0,
+        after_round=lambda times: told.append(sum(map(len, times.values()))),
+    )
+    assert told == [2, 4, 6]

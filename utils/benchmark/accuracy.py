@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -38,6 +38,7 @@ def with_mean_ap(
     photos: PhotoSet,
     evaluation: Evaluation,
     nms: Nms,
+    keep: Callable[[Sequence[Row]], None] = lambda rows: None,
 ) -> list[Row]:
     """The rows with their mAP; networks with random weights and peers have none.
 
@@ -48,7 +49,12 @@ def with_mean_ap(
         photos: with their labels.
         evaluation: how AP is taken.
         nms: which proposals become detections.
+        keep: gets the rows after each evaluation.
     """
+
+    def known() -> list[Row]:
+        return [replace(row, mean_ap=mean_aps.get(_without_batch(row), math.nan)) for row in rows]
+
     trained = {candidate.name: candidate for candidate in candidates if candidate.trained}
     mean_aps: dict[tuple[str, ...], float] = {}  # another batch changes nothing
     for row in rows:
@@ -67,7 +73,8 @@ def with_mean_ap(
                 run=cast(Engine, run),
             )
             mean_aps[_without_batch(row)] = metrics.mean_ap
-    return [replace(row, mean_ap=mean_aps.get(_without_batch(row), math.nan)) for row in rows]
+            keep(known())
+    return known()
 
 
 def _without_batch(row: Row) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -55,7 +56,10 @@ class Row:
 
 
 def measure(
-    candidates: Sequence[Candidate], opened: Mapping[Key, Run], settings: Benchmark
+    candidates: Sequence[Candidate],
+    opened: Mapping[Key, Run],
+    settings: Benchmark,
+    keep: Callable[[Sequence[Row]], None] = lambda rows: None,
 ) -> list[Row]:
     """Time everything in turns.
 
@@ -63,16 +67,29 @@ def measure(
         candidates: the networks; the first is what others are compared with.
         opened: what is timed.
         settings: its `rounds` and `seconds` count; at least one round is done.
+        keep: gets the rows after each round.
     """
     sizes = {candidate.name: candidate.size for candidate in candidates}
     inputs = {key: torch.rand(key.batch, 3, *reversed(sizes[key.network])) for key in opened}
     names = {str(key): key for key in opened}
     runs: dict[str, Callable[[], object]] = {"peak": peak_run()}
     runs |= {name: partial(opened[key], inputs[key]) for name, key in names.items()}
-    times = interleaved(runs, settings.rounds, seconds=settings.seconds)
-    peak = PEAK_OPERATIONS / (min(times["peak"]) / 1000)
-    rows = make_rows(candidates, {key: times[name] for name, key in names.items()}, peak)
-    return [_with_own_counts(row, opened[row.key]) for row in rows]
+
+    costs = {candidate.name: costs_of(candidate) for candidate in candidates}
+
+    def rows_of(times: Mapping[str, list[float]]) -> list[Row]:
+        peak = PEAK_OPERATIONS / (min(times["peak"]) / 1000)
+        by_key = {key: times[name] for name, key in names.items()}
+        rows = make_rows(candidates, by_key, peak, costs)
+        return [_with_own_counts(row, opened[row.key]) for row in rows]
+
+    times = interleaved(
+        runs,
+        settings.rounds,
+        seconds=settings.seconds,
+        after_round=lambda times: keep(rows_of(times)),
+    )
+    return rows_of(times)
 
 
 def peak_run() -> Callable[[], Tensor]:
@@ -100,8 +117,28 @@ def _with_own_counts(row: Row, run: Run) -> Row:
     )
 
 
+class Costs(NamedTuple):
+    """What a network costs on any engine, see `Row`."""
+
+    operations: int
+    parameters: int
+    file_mb: float
+
+
+def costs_of(candidate: Candidate) -> Costs:
+    """The costs of a network."""
+    return Costs(
+        count_operations(candidate.model.netdef, candidate.size),
+        count_parameters(candidate.model),
+        len(to_bytes(candidate.model)) / 1e6,
+    )
+
+
 def make_rows(
-    candidates: Sequence[Candidate], times: Mapping[Key, list[float]], peak: float
+    candidates: Sequence[Candidate],
+    times: Mapping[Key, list[float]],
+    peak: float,
+    costs: Mapping[str, Costs] | None = None,
 ) -> list[Row]:
     """The table's rows.
 
@@ -109,14 +146,14 @@ def make_rows(
         candidates: the networks.
         times: milliseconds in each round.
         peak: operations a second that the machine reaches.
+        costs: of each network; None to work them out.
     """
-    by_name = {candidate.name: candidate for candidate in candidates}
+    costs = costs or {candidate.name: costs_of(candidate) for candidate in candidates}
     medians = {key: spread(values)[0] for key, values in times.items()}
     rows = []
     for key, values in times.items():
-        candidate = by_name[key.network]
         ms, low, high = spread(values)
-        operations = count_operations(candidate.model.netdef, candidate.size)
+        network = costs[key.network]
         first = medians.get(key._replace(network=candidates[0].name), math.nan)
         upstream = medians.get(Key(key.network, UPSTREAM, "fp32", key.batch), math.nan)
         rows.append(
@@ -128,10 +165,10 @@ def make_rows(
                 images_per_s=1000 * key.batch / ms,
                 speedup=first / ms,
                 upstream=upstream / ms,
-                of_peak=operations * key.batch / (ms / 1000) / peak,
-                parameters=count_parameters(candidate.model),
-                operations=operations,
-                file_mb=len(to_bytes(candidate.model)) / 1e6,
+                of_peak=network.operations * key.batch / (ms / 1000) / peak,
+                parameters=network.parameters,
+                operations=network.operations,
+                file_mb=network.file_mb,
             )
         )
     return rows

@@ -13,7 +13,7 @@ import gc
 import importlib
 import io
 import multiprocessing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
@@ -55,7 +55,11 @@ num=3
 
 
 def with_memory(
-    candidates: Sequence[Candidate], rows: Sequence[Row], threads: int, peers: Mapping[str, Peer]
+    candidates: Sequence[Candidate],
+    rows: Sequence[Row],
+    threads: int,
+    peers: Mapping[str, Peer],
+    keep: Callable[[Sequence[Row]], None] = lambda rows: None,
 ) -> list[Row]:
     """The rows with their memory.
 
@@ -64,17 +68,19 @@ def with_memory(
         rows: what was measured before.
         threads: of the engines; 0 for as many as torch finds useful.
         peers: the other projects among the rows' engines.
+        keep: gets the rows after each measurement.
     """
     by_name = {candidate.name: candidate for candidate in candidates}
     context = multiprocessing.get_context("spawn")
-    result = []
-    for row in rows:
+    result = list(rows)
+    for number, row in enumerate(rows):
         # Passed as bytes: tensors that processes share would not count as this one's memory.
         parcel = io.BytesIO()
         torch.save((by_name[row.network], row.key, threads, peers), parcel)
         with ProcessPoolExecutor(1, context) as process:
             bytes_added = process.submit(_added_bytes, parcel.getvalue()).result()
-        result.append(replace(row, memory_mb=bytes_added / 1e6))
+        result[number] = replace(row, memory_mb=bytes_added / 1e6)
+        keep(result)
     return result
 
 

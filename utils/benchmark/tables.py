@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, fields
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from matplotlib.figure import Figure
 from terminaltables import AsciiTable
 
 from utils.benchmark.latency import UPSTREAM, Row
+from utils.errors import InputError
+from utils.files import write_text
 from utils.visualization.figures import write_figure
 
 COLUMNS: dict[str, Callable[[Row], str]] = {
@@ -67,6 +70,33 @@ def csv_table(rows: Sequence[Row]) -> str:
     writer.writerow(field.name for field in fields(Row))
     writer.writerows(map(astuple, rows))
     return text.getvalue()
+
+
+@contextmanager
+def unfinished(path: Path) -> Iterator[Callable[[Sequence[Row]], None]]:
+    """Yield what writes the rows so far to `path`, a .csv that goes once the work is done.
+
+    So what was measured is there whenever the work is stopped. A disk that is full for a moment
+    does not end it.
+    """
+    written: set[str] = set()
+
+    def keep(rows: Sequence[Row]) -> None:
+        try:
+            write_text(path, csv_table(rows))
+            written.add("rows")
+        except InputError as error:
+            if "note" not in written:
+                print(f"note: {error}; the work goes on")
+            written.add("note")
+
+    try:
+        yield keep
+    except BaseException:
+        if "rows" in written:
+            print(f"not finished: what was measured is in {path}")
+        raise
+    path.unlink(missing_ok=True)
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
