@@ -55,6 +55,8 @@ def main(argv: list[str] | None = None) -> None:
             "difference": exported.difference,
             "largest": exported.largest,
         }
+        if exported.int8_loss is not None:
+            report[file_format]["int8_loss"] = exported.int8_loss
         if validation and exported.run:
             report[file_format] |= mean_ap_before_and_after(network, validation, exported.run)
     save(settings, stem.parent / "export_settings.json")
@@ -108,9 +110,10 @@ def difference_line(exported: Exported, photos: int) -> str:
             f"same detections as torch on {photos} photos, boxes and scores within "
             f"{exported.difference:.2g}"
         )
+    loss = "" if exported.int8_loss is None else f"; AP lost in int8: {exported.int8_loss:.3f}"
     return (
         f"raw maps within {exported.difference:.2g} of torch on {photos} photos "
-        f"(their largest value: {exported.largest:.3g})"
+        f"(their largest value: {exported.largest:.3g}){loss}"
     )
 
 

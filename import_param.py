@@ -94,6 +94,7 @@ class Runtime:
     threads: Whole = 0  # on a CPU; 0 = as many as torch finds useful
     calibration: str = ""  # photos like those to come, for int8: a .data file, a folder or a glob
     calibration_photos: Count = 200  # at most so many of them; for a cut that is timed, 4 do
+    int8_loss: Share = 0.05  # refuse int8 that loses more AP of the network's own float detections on these photos
 
     def check(self) -> None:
         if self.precision == "int8" and not self.calibration:
@@ -268,11 +269,19 @@ class Export:
     source: str = ""  # photos to compare on; empty = the data set's, or the demo set's
     photos: Count = 8  # how many to compare on
     calibration_photos: Count = 200  # at most so many training photos to calibrate int8 on
+    int8_loss: Share = 0.05  # refuse int8 that loses more AP of the network's own float detections on these photos
     output: str = ""  # folder for the files; empty = export/ beside the weights
 
     def check(self) -> None:
         if not self.format:
             raise ValueError("format=(): expected at least one")
+        for name in ("dynamic", "nms"):
+            if getattr(self, name) and self.format != ("onnx",):
+                raise ValueError(f"{name}=True: expected format=('onnx',), found {self.format}")
+        if self.precision == "int8" and (self.dynamic or self.nms):
+            raise ValueError("precision='int8': expected neither dynamic nor nms")
+        if self.precision == "int8" and not {"onnx", "openvino"} >= set(self.format):
+            raise ValueError(f"precision='int8': expected format onnx or openvino, found {self.format}")
 
 
 @dataclass(frozen=True)
@@ -290,6 +299,7 @@ class Benchmark:
     threads: Whole = 0  # 0 = as many as torch finds useful
     calibration: str = ""  # photos for int8: .data file, folder or glob; empty = `data`, or noise
     calibration_photos: Count = 200  # at most so many of them
+    int8_loss: Share = 0.05  # leave int8 out that loses more AP of the network's own float detections on these photos
     output: str = "runs/benchmark"  # folder for the table and the plot
 
     def check(self) -> None:

@@ -22,6 +22,7 @@ def main(argv: list[str] | None = None) -> None:
     """Read the flags, open the network and the photos, detect, measure, and write."""
     settings = load(TestSettings, argv)
     # Imported after the flags are read, so that --help and a mistyped flag need no torch.
+    from utils.backends.registry import check_installed
     from utils.backends.runtime import open_runtime
     from utils.checkpoint import load_network
     from utils.data.datasets import ValidationDataset, validation_loader
@@ -33,6 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     from utils.visualization.metrics_plots import plot_confusion, plot_precision_recall
 
     data = settings.data
+    check_installed(settings.runtime.backend, settings.runtime.precision)
     network = load_network(settings.network)
     classes = {"the network": network.names}
     photos = open_split(data, settings.test.split, classes, expect_objects=True)

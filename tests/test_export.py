@@ -71,7 +71,8 @@ def test_what_computes_something_else_is_not_kept(
 ) -> None:
     def wrong(source: object, stem: Path) -> export.Written:
         stem.with_suffix(".cfg").write_text("half")
-        return [stem.with_suffix(".cfg")], lambda batch: [m + 1 for m in network.model(batch)]
+        files = [stem.with_suffix(".cfg")]
+        return export.Written(files, lambda batch: [m + 1 for m in network.model(batch)])
 
     monkeypatch.setitem(FORMATS, "darknet", Format(wrong, "torch"))
     with pytest.raises(InputError, match="differs by 1"):
@@ -95,9 +96,10 @@ def test_what_computes_no_number_is_not_kept(
 
     def wrong(source: object, stem: Path) -> export.Written:
         stem.with_suffix(".onnx").write_text("half")
-        return [stem.with_suffix(".onnx")], lambda batch: [
-            torch.full_like(raw, value) for raw in network.model(batch)
-        ]
+        files = [stem.with_suffix(".onnx")]
+        return export.Written(
+            files, lambda batch: [torch.full_like(raw, value) for raw in network.model(batch)]
+        )
 
     monkeypatch.setitem(FORMATS, "onnx", Format(wrong, "onnxruntime"))
     images, settings = torch.rand(1, 3, 64, 64), Export(precision=precision)
@@ -111,7 +113,7 @@ def test_detections_that_are_no_number_are_not_kept(
 ) -> None:
     def wrong(source: object, stem: Path) -> export.Written:
         boxes, labels = torch.full((3, 4), math.nan), torch.zeros(3)
-        return [], lambda batch: [labels, labels, boxes, labels]
+        return export.Written([], lambda batch: [labels, labels, boxes, labels])
 
     monkeypatch.setitem(FORMATS, "onnx", Format(wrong, "torch"))
     with pytest.raises(InputError, match="what was written: computes nan"):
@@ -166,9 +168,10 @@ def test_overlap_by_distance_is_refused(tmp_path: Path) -> None:
 def test_int8_is_near(kind: str, network: Network, tmp_path: Path) -> None:
     need(kind, "int8")
     photos = torch.rand(8, 3, 64, 64)
-    settings = Export(precision="int8")
+    settings = Export(precision="int8", int8_loss=1.0)
     exported = export.export(network, kind, tmp_path / "net", photos[:2], settings, Nms(), photos)
     assert 0 < exported.difference < 0.1 * exported.largest
+    assert exported.int8_loss is not None and 0 <= exported.int8_loss < 0.3
 
 
 def test_the_script_reports_what_it_wrote(

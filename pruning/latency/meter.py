@@ -63,6 +63,10 @@ def open_meter(model: Darknet, size: tuple[int, int], runtime: Runtime) -> Laten
 
     In int8, networks of this size are calibrated on a few of the user's photos, which also decide
     which layers stay in float; single layers on noise, since their times do not depend on it.
+    Only the network as it is is compared with itself in float: one that was just cut detects less.
+
+    Raises:
+        InputError: the engine cannot run the network, or loses too much of it in int8.
     """
     photos = None
     if runtime.precision == "int8":
@@ -70,19 +74,22 @@ def open_meter(model: Darknet, size: tuple[int, int], runtime: Runtime) -> Laten
             sample_images(DataSet(data=runtime.calibration), size, False, FLOAT_LAYERS.photos)
         ]
 
-    def open_as(backend: str, model: Darknet, inputs: tuple[int, int]) -> Engine:
+    def open_as(
+        backend: str, model: Darknet, inputs: tuple[int, int], int8_loss: float | None = None
+    ) -> Engine:
         options = EngineOptions(
             inputs,
             runtime.precision,
             threads=runtime.threads,
             calibration=photos if photos is None or inputs == size else [noise_image(inputs)],
+            int8_loss=int8_loss,
             use_cache=False,
         )
         return open_engine(backend, model, options)
 
     backend: str = runtime.backend
-    if backend == "auto":
-        backend = open_as(backend, model, size).name
+    if backend == "auto" or photos:  # int8 is to be worth its time before it is timed
+        backend = open_as(backend, model, size, runtime.int8_loss).name
     threads = f", threads: {runtime.threads}" if runtime.threads else ""
     name = f"{backend} {runtime.precision}{threads}"
     return LatencyMeter(name, partial(open_as, backend), _conditions(backend, runtime))

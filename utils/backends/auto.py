@@ -81,7 +81,9 @@ def open_fastest(
     path = cache_folder() / "engines.json"
     if (known := read_measurements(path).get(key)) and known.chosen in openers:
         line = f"engine: {_line(known.chosen, known.milliseconds)}, as measured before"
-        return openers[known.chosen](), line
+        # With other weights it may be refused, as int8 is that loses too much: then it is told.
+        with contextlib.suppress(InputError):
+            return openers[known.chosen](), line
     engine, milliseconds, refused = fastest(openers, options)
     line = f"engine: {_line(engine.name, milliseconds)}"
     if refused:

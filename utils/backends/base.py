@@ -47,6 +47,7 @@ class EngineOptions:
     batch: int = 1  # images that it runs at once; it takes any number
     threads: int = 0  # 0 = as many as torch uses
     calibration: Iterable[Tensor] | None = None  # for int8: batches [B, 3, H, W] like those to come
+    int8_loss: float | None = None  # that is allowed, see `quantization`; None = not compared
     use_cache: bool = True  # keep int8 networks, so that the same one is quantised once
 
     def check_precision(self, engine: str, supported: Sequence[str]) -> None:

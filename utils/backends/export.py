@@ -22,7 +22,7 @@ from utils.evaluation.nms import non_maximum_suppression
 from utils.files import fill, folder_within, guarded, put
 
 if TYPE_CHECKING:
-    from utils.backends.quantization import CalibrationBatches
+    from utils.backends.quantization import Tools
 
 # The largest difference of a float32 file's maps from torch's, as a share of their largest value.
 TOLERANCE = 1e-3
@@ -41,6 +41,7 @@ class Exported:
     difference: float
     largest: float  # value that the difference compares with
     run: Callable[[Tensor], list[Tensor]] | None  # the reloaded network, unless it has NMS in it
+    int8_loss: float | None = None  # of float's detections, see `utils.backends.int8_loss`
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,16 @@ class _Source:
     def in_int8(self) -> bool:
         return self.settings.precision == "int8"
 
-    def calibration_batches(self) -> CalibrationBatches:
-        from utils.backends.quantization import calibration_batches
+    def quantized(self, graph: bytes, tools: Tools) -> tuple[bytes, float]:
+        """The graph in int8, and its `int8_loss`; refused where that is too large."""
+        from utils.backends.quantization import calibration_batches, check_loss, least_loss
 
-        return calibration_batches([] if self.calibration is None else [self.calibration], 1)
+        limit = self.settings.int8_loss
+        photos = [] if self.calibration is None else [self.calibration]
+        batches = calibration_batches(photos, 1)
+        content, loss = least_loss(graph, self.network.model, batches, tools, limit)
+        check_loss(loss, limit, tools.packages[0])
+        return content, loss
 
 
 def export(
@@ -89,7 +96,8 @@ def export(
     model = network.model
     source = _Source(network, images, settings, nms, calibration)
     with folder_within(stem.parent) as folder:
-        files, run = FORMATS[file_format].write(source, folder / stem.name)
+        written = FORMATS[file_format].write(source, folder / stem.name)
+        files, run = written.files, written.run
         if settings.nms:
             difference = _compare_detections(run, model, images, nms)
             largest = float(images.shape[-1])  # as far as a box's corner can be from another's
@@ -100,8 +108,15 @@ def export(
                 f"format={file_format!r}: differs by {difference:.3g} from torch, whose largest "
                 f"value is {largest:.3g}: not written"
             )
-        written = tuple(reversed(put(files[::-1], stem.parent)))  # the first is what others open
-    return Exported(file_format, written, difference, largest, None if settings.nms else run)
+        kept = tuple(reversed(put(files[::-1], stem.parent)))  # the first is what others open
+    return Exported(
+        file_format,
+        kept,
+        difference,
+        largest,
+        None if settings.nms else run,
+        written.int8_loss,
+    )
 
 
 def check_format(file_format: str, settings: Export) -> None:
@@ -124,8 +139,19 @@ def check_format(file_format: str, settings: Export) -> None:
         raise InputError(f"format={file_format!r}: not installed: {command}")
 
 
-# The files, that first which others open and which leads them to the rest; and the network in them.
-Written = tuple[list[Path], Callable[[Tensor], Any]]
+@dataclass(frozen=True)
+class Written:
+    """What a format's writer leaves.
+
+    Attributes:
+        files: that first which others open and which leads them to the rest.
+        run: the network in them.
+        int8_loss: see `utils.backends.int8_loss`; None in float.
+    """
+
+    files: list[Path]
+    run: Callable[[Tensor], Any]
+    int8_loss: float | None = None
 
 
 def _darknet(source: _Source, stem: Path) -> Written:
@@ -137,7 +163,7 @@ def _darknet(source: _Source, stem: Path) -> Written:
     write_pair(stem, network.model, netdef, network.names)
     files = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".cfg", ".weights", ".names")]
     opened = load_network(TrainedNetwork(weights=str(files[1]), device="cpu")).model
-    return files, torch.inference_mode()(opened)
+    return Written(files, torch.inference_mode()(opened))
 
 
 def _torchscript(source: _Source, stem: Path) -> Written:
@@ -148,48 +174,36 @@ def _torchscript(source: _Source, stem: Path) -> Written:
         with guarded(file) as output:  # given a name, torch ends the process on a full disk
             torch.jit.save(torch.jit.freeze(traced), output)
         opened = torch.jit.load(str(file))
-    return [file], lambda batch: list(opened(batch))
+    return Written([file], lambda batch: list(opened(batch)))
 
 
 def _onnx(source: _Source, stem: Path) -> Written:
     from utils.backends.nms_graph import with_nms
-    from utils.backends.onnx_graph import IMAGES, to_onnx
-    from utils.backends.onnxruntime_engine import session
-    from utils.backends.quantization import float_nodes, quantized_onnx
+    from utils.backends.onnx_graph import to_onnx
+    from utils.backends.onnxruntime_engine import INT8, runner
 
     model = source.network.model
     size = None if source.settings.dynamic else (source.images.shape[-1], source.images.shape[-2])
     content = with_nms(model, size, source.nms) if source.settings.nms else to_onnx(model, size)
+    loss = None
     if source.in_int8():
-        batches = source.calibration_batches()
-        content = quantized_onnx(content, batches, float_nodes(model, batches))
+        content, loss = source.quantized(content, INT8)
     file = stem.with_name(f"{stem.name}.onnx")
     fill(file, content)
-    opened = session(str(file))
-    return [file], lambda batch: [
-        torch.from_numpy(value) for value in opened.run(None, {IMAGES: batch.numpy()})
-    ]
+    return Written([file], runner(str(file)), loss)
 
 
 def _openvino(source: _Source, stem: Path) -> Written:
     from utils.backends.onnx_graph import to_onnx
-    from utils.backends.openvino_engine import compiled, core, write_model
-    from utils.backends.quantization import float_nodes, quantized_openvino
+    from utils.backends.openvino_engine import INT8, core, runner, unpacked, write_model
 
-    model = source.network.model
-    size = (source.images.shape[-1], source.images.shape[-2])
-    graph = core().read_model(to_onnx(model, size))
+    content = to_onnx(source.network.model, (source.images.shape[-1], source.images.shape[-2]))
+    loss = None
     if source.in_int8():
-        batches = source.calibration_batches()
-        graph = quantized_openvino(graph, batches, float_nodes(model, batches))
+        content, loss = source.quantized(content, INT8)
+    graph = core().read_model(content) if loss is None else unpacked(content)
     files = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".xml", ".bin")]
-    opened = compiled(write_model(graph, files[0]))
-
-    def run(batch: Tensor) -> list[Tensor]:
-        maps = opened([batch.numpy()])
-        return [torch.from_numpy(maps[number].copy()) for number in range(len(model.heads))]
-
-    return files, run
+    return Written(files, runner(write_model(graph, files[0])), loss)
 
 
 def _ncnn(source: _Source, stem: Path) -> Written:
@@ -198,7 +212,7 @@ def _ncnn(source: _Source, stem: Path) -> Written:
     model = source.network.model
     files = write(model, stem.with_name(f"{stem.name}.ncnn"))
     net = load(*files)
-    return list(files), lambda batch: infer(net, batch[0], len(model.heads))
+    return Written(list(files), lambda batch: infer(net, batch[0], len(model.heads)))
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,13 @@
 Those that write the raw maps, since a box's width is an exponential of what they say, and those
 that lose most when they alone are rounded. Measured on yolov3-tiny trained on BCCD and on mcu: the
 first two or three of the thirteen convolutions make four fifths of the whole error, with a tenth of
-the operations.
+the operations. Networks of depthwise convolutions can need more: so there are several choices, of
+which `utils.backends.quantization` takes the first that is good enough as a whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -27,23 +28,35 @@ class FloatLayerOptions:
     """How many layers stay in float beside those that write the raw maps."""
 
     photos: int = 4  # calibration photos on which errors are measured
-    error_share: float = 0.5  # share of the error that may stay
-    operations_share: float = 0.1  # share of the network's operations that may stay in float
+    # by choice: the share of the error that may stay
+    error_shares: tuple[float, ...] = (0.5, 0.25, 0.1)
+    # by choice: the share of the network's operations that may stay in float
+    operations_shares: tuple[float, ...] = (0.1, 0.25, 0.5)
 
 
 OPTIONS = FloatLayerOptions()
 
 
-def float_layers(model: Darknet, images: Tensor) -> tuple[int, ...]:
-    """The convolutions that stay in float, by their layers' indices.
+def float_layers(model: Darknet, images: Tensor) -> list[tuple[int, ...]]:
+    """The convolutions that stay in float, by their layers' indices; several choices.
 
     Args:
         model: the network.
         images: calibration photos [N, 3, H, W], float32, 0 to 1, of which the first
             `OPTIONS.photos` are looked at.
+
+    Returns:
+        The choices, with more and more layers.
     """
+    images = images[: OPTIONS.photos]
     heads = head_convolutions(model.netdef)
-    return tuple(sorted({*heads, *sensitive_layers(model, images[: OPTIONS.photos], heads)}))
+    errors = rounding_errors(model, images, heads)
+    operations = layer_operations(model.netdef, (images.shape[-1], images.shape[-2]))
+    choices = (
+        tuple(sorted({*heads, *sensitive_layers(errors, operations, *shares)}))
+        for shares in zip(OPTIONS.error_shares, OPTIONS.operations_shares, strict=True)
+    )
+    return list(dict.fromkeys(choices))
 
 
 def head_convolutions(netdef: NetDef) -> tuple[int, ...]:
@@ -56,22 +69,26 @@ def head_convolutions(netdef: NetDef) -> tuple[int, ...]:
     return tuple(layers)
 
 
-def sensitive_layers(model: Darknet, images: Tensor, excluded: Collection[int]) -> tuple[int, ...]:
+def sensitive_layers(
+    errors: Mapping[int, float],
+    operations: Mapping[int, float],
+    error_share: float,
+    operations_share: float,
+) -> tuple[int, ...]:
     """The convolutions with the most error for their operations.
 
-    They are taken one by one, until no more than `OPTIONS.error_share` of the error is left; those
-    that would exceed `OPTIONS.operations_share` of the network's operations are passed over.
+    They are taken one by one, until no more than `error_share` of the error is left; those that
+    would exceed `operations_share` of the network's operations are passed over.
 
     Args:
-        model: the network.
-        images: photos [N, 3, H, W].
-        excluded: layers that are in float in any case, and whose error does not count.
+        errors: of each convolution that may be rounded.
+        operations: of each layer.
+        error_share: 0 to 1.
+        operations_share: 0 to 1.
     """
-    errors = rounding_errors(model, images, excluded)
-    operations = layer_operations(model.netdef, (images.shape[-1], images.shape[-2]))
     remaining_error = sum(errors.values())
-    allowed_error = OPTIONS.error_share * remaining_error
-    budget = OPTIONS.operations_share * sum(operations.values())
+    allowed_error = error_share * remaining_error
+    budget = operations_share * sum(operations.values())
     layers = []
     for index in sorted(errors, key=lambda index: -errors[index] / operations[index]):
         if remaining_error <= allowed_error:
@@ -138,5 +155,9 @@ def round_input(x: Tensor) -> Tensor:
 
 
 def _relative_error(maps: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
-    parts = [(a - b).square().mean() / b.var() for a, b in zip(maps, reference, strict=True)]
+    # A map that is the same everywhere, such as one of 1x1, has no variance to compare with.
+    parts = [
+        (a - b).square().mean() / b.var(unbiased=False).clamp(min=1e-12)
+        for a, b in zip(maps, reference, strict=True)
+    ]
     return float(torch.stack(parts).mean())

@@ -9,7 +9,8 @@ from torch import Tensor
 from models.darknet import Darknet
 from utils.backends.base import EngineOptions, FixedBatch
 from utils.backends.onnx_graph import IMAGES, to_onnx
-from utils.backends.quantization import quantized, quantized_onnx
+from utils.backends.quantization import Tools, quantized, quantized_onnx
+from utils.evaluation.evaluate import Run
 
 
 def session(graph: bytes | str, threads: int = 0) -> onnxruntime.InferenceSession:
@@ -20,6 +21,20 @@ def session(graph: bytes | str, threads: int = 0) -> onnxruntime.InferenceSessio
     # Its threads would wait for more work, busily, and slow down whatever comes next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def runner(graph: bytes | str, threads: int = 0) -> Run:
+    """From images to raw maps through an ONNX graph, or a file of one."""
+    opened = session(graph, threads)
+
+    def run(images: Tensor) -> list[Tensor]:
+        feeds = {IMAGES: images.cpu().contiguous().numpy()}
+        return [torch.from_numpy(raw) for raw in opened.run(None, feeds)]
+
+    return run
+
+
+INT8 = Tools(quantized_onnx, runner, ("onnxruntime",))
 
 
 class OnnxRuntimeEngine(FixedBatch):
@@ -33,10 +48,9 @@ class OnnxRuntimeEngine(FixedBatch):
         options.check_precision(self.name, ("fp32", "int8"))
         graph = to_onnx(model, options.size, options.batch)
         if options.precision == "int8":
-            graph = quantized(graph, model, options, quantized_onnx, ("onnxruntime",))
-        self._session = session(graph, options.threads)
+            graph = quantized(graph, model, options, INT8)
+        self._run = runner(graph, options.threads)
 
     def run(self, images: Tensor) -> list[Tensor]:
         """Exactly `batch` images → the maps."""
-        feeds = {IMAGES: images.cpu().contiguous().numpy()}
-        return [torch.from_numpy(raw) for raw in self._session.run(None, feeds)]
+        return self._run(images)

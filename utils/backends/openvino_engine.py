@@ -14,8 +14,14 @@ from torch import Tensor
 from models.darknet import Darknet
 from utils.backends.base import EngineOptions, FixedBatch
 from utils.backends.onnx_graph import to_onnx
-from utils.backends.quantization import CalibrationBatches, quantized, quantized_openvino
+from utils.backends.quantization import (
+    CalibrationBatches,
+    Tools,
+    quantized,
+    quantized_openvino,
+)
 from utils.errors import InputError
+from utils.evaluation.evaluate import Run
 from utils.files import scratch_folder
 
 # Left to itself, OpenVINO computes in bfloat16 where the CPU has it, whatever the model says.
@@ -79,8 +85,22 @@ def unpacked(content: bytes) -> openvino.Model:
     return core().read_model(content[8:end], openvino.Tensor(weights))
 
 
-def _quantized(graph: bytes, batches: CalibrationBatches, in_float: Sequence[str]) -> bytes:
+def runner(graph: openvino.Model, precision: str = "fp32", threads: int = 0) -> Run:
+    """From images to raw maps through a graph."""
+    request = compiled(graph, precision, threads).create_infer_request()
+
+    def run(images: Tensor) -> list[Tensor]:
+        maps = request.infer([images.cpu().contiguous().numpy()], share_inputs=True)
+        return [torch.from_numpy(maps[n]) for n in range(len(maps))]
+
+    return run
+
+
+def _quantize(graph: bytes, batches: CalibrationBatches, in_float: Sequence[str]) -> bytes:
     return packed(quantized_openvino(core().read_model(graph), batches, in_float))
+
+
+INT8 = Tools(_quantize, lambda content: runner(unpacked(content), "int8"), ("openvino", "nncf"))
 
 
 class OpenVinoEngine(FixedBatch):
@@ -94,12 +114,11 @@ class OpenVinoEngine(FixedBatch):
         options.check_precision(self.name, precisions())
         graph = to_onnx(model, options.size, options.batch)
         if options.precision == "int8":
-            network = unpacked(quantized(graph, model, options, _quantized, ("openvino", "nncf")))
+            network = unpacked(quantized(graph, model, options, INT8))
         else:
             network = core().read_model(graph)
-        self._request = compiled(network, options.precision, options.threads).create_infer_request()
+        self._run = runner(network, options.precision, options.threads)
 
     def run(self, images: Tensor) -> list[Tensor]:
         """Exactly `batch` images → the maps."""
-        maps = self._request.infer([images.cpu().contiguous().numpy()], share_inputs=True)
-        return [torch.from_numpy(maps[n]) for n in range(len(maps))]
+        return self._run(images)

@@ -59,6 +59,16 @@ def install_command(name: str, precision: str = "fp32") -> str:
     return f"pip install {' '.join(missing)}" if missing else ""
 
 
+def check_installed(name: str, precision: str) -> None:
+    """Refuse an engine that is not installed; `auto` takes what there is.
+
+    Raises:
+        InputError: it is not, or there is none of this name.
+    """
+    if name != "auto" and (command := install_command(name, precision)):
+        raise InputError(f"backend={name!r}: not installed: {command}")
+
+
 def open_engine(
     name: str, model: Darknet, options: EngineOptions, report: Callable[[str], None] = print
 ) -> Engine:
@@ -84,8 +94,7 @@ def open_engine(
         engine, line = _open_fastest(model, options)
         report(line)
         return engine
-    if command := install_command(name, options.precision):
-        raise InputError(f"backend={name!r}: not installed: {command}")
+    check_installed(name, options.precision)
     return _open(name, model, options)
 
 

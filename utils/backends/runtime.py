@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from import_param import DataSet, Runtime
 from utils.backends.base import Engine, EngineOptions
-from utils.backends.registry import open_engine
+from utils.backends.registry import check_installed, open_engine
 from utils.checkpoint import Network
 from utils.data.calibration import sample_images
 
@@ -22,6 +22,7 @@ def open_runtime(
         InputError: the library is not installed or cannot compute in that precision, or there are
             no photos to calibrate on.
     """
+    check_installed(runtime.backend, runtime.precision)
     calibration = None
     if runtime.precision == "int8":
         photos = sample_images(
@@ -32,6 +33,11 @@ def open_runtime(
         )
         calibration = photos.split(CALIBRATION_BATCH)
     options = EngineOptions(
-        network.size, runtime.precision, batch, runtime.threads, calibration=calibration
+        network.size,
+        runtime.precision,
+        batch,
+        runtime.threads,
+        calibration=calibration,
+        int8_loss=runtime.int8_loss,
     )
     return open_engine(runtime.backend, network.model, options, report)

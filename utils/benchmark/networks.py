@@ -35,6 +35,7 @@ class Candidate:
     calibration: Tensor | None = None  # photos [N, 3, H, W] to calibrate int8 on
     letterbox: bool = False  # whether photos keep their aspect
     trained: bool = True  # or else its weights are random
+    int8_loss: float | None = None  # that is allowed; None = int8 is not compared with float
     names: tuple[str, ...] = ()  # of its classes
 
 
@@ -82,8 +83,13 @@ def open_candidates(settings: Benchmark, data: DataSet) -> list[Candidate]:
     candidates = [open_candidate(p, short_name(p, paths), settings.img_size) for p in paths]
     if "int8" not in settings.precisions:
         return candidates
+    compared = bool(settings.calibration or data.data)  # noise shows no objects
     return [
-        dataclasses.replace(candidate, calibration=_calibration(candidate, settings, data))
+        dataclasses.replace(
+            candidate,
+            calibration=_calibration(candidate, settings, data),
+            int8_loss=settings.int8_loss if compared and candidate.trained else None,
+        )
         for candidate in candidates
     ]
 
@@ -184,5 +190,7 @@ def open_one(candidate: Candidate, key: Key, threads: int, peers: Mapping[str, P
     if key.engine in peers:
         return PeerNetwork(peers[key.engine].open(candidate.model, key.network), candidate.size)
     calibration = None if candidate.calibration is None else [candidate.calibration]
-    options = EngineOptions(candidate.size, key.precision, key.batch, threads, calibration)
+    options = EngineOptions(
+        candidate.size, key.precision, key.batch, threads, calibration, candidate.int8_loss
+    )
     return open_engine(key.engine, candidate.model, options)
