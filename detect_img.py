@@ -36,9 +36,9 @@ def main(argv: list[str] | None = None) -> None:
 
     batch_size = settings.detection.batch_size
     timer = StageTimer()
-    detector = open_detector(timer, batch_size, settings)
     folder = output_folder(settings.detection.output)
     photos = plan_photos(settings.detection.source, folder)
+    detector = open_detector(timer, batch_size, settings)
     unreadable: list[Path] = []
     pictures = Background(
         read_photos(photos, detector, timer, unreadable, settings.detection.max_megapixels),

@@ -162,3 +162,15 @@ def test_a_real_network_finds_what_is_on_the_photos(
     assert {"giraffe", "zebra"} <= categories["giraffe"]
     assert "horse" in categories["horses"]
     assert categories["eagle"] == {"bird"}
+
+
+def test_a_missing_source_is_told_before_an_engine_is_opened(
+    colour_weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*arguments: object) -> None:
+        raise AssertionError("an engine is opened")
+
+    monkeypatch.setattr("utils.detection.detector.open_runtime", never)
+    flags = ["--weights", colour_weights, "--output", str(tmp_path / "out")]
+    with pytest.raises(InputError, match="nowhere"):
+        detect_img.main([*flags, "--source", str(tmp_path / "nowhere")])

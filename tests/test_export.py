@@ -196,6 +196,9 @@ def test_the_script_reports_what_it_wrote(
         ["--format", "darknet", "--nms"],
         ["--format", "darknet", "--dynamic"],
         ["--format", "onnx", "--precision", "int8"],
+        ["--format", "onnx", "--precision", "int8", "--nms"],
+        ["--format", "onnx", "openvino", "--precision", "int8", "--dynamic"],
+        ["--format", "onnx", "ncnn", "--precision", "int8"],
         ["--format", "darknet", "--source", "photos", "--output", "/dev/null/x"],
     ],
 )

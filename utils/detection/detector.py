@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from import_param import DetectSettings, Nms
+from utils.backends.registry import check_installed
 from utils.backends.runtime import open_runtime
 from utils.boxes import network_input
 from utils.checkpoint import Network, load_network
@@ -19,6 +20,7 @@ from utils.visualization.draw import undrawable
 
 def open_detector(timer: StageTimer, batch: int, settings: DetectSettings) -> "Detector":
     """Open the network and the engine that a user asked for. batch: pictures at once."""
+    check_installed(settings.runtime.backend, settings.runtime.precision)
     network = load_network(settings.network)
     if hidden := undrawable(network.names):
         print(f"no font here has the letters of {', '.join(hidden)}: pictures show their numbers")
