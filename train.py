@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{run.name}: {describe(model)}, on {device}; see {run.folder}, {run.weights}")
         make_trainer = TrainerFactory(settings, training.optimizer_steps, run.folder, teacher)
         trainer = pruning.start(model.to(device), make_trainer)
-        record = RunRecord.of(run, settings, training, checkpoint)
+        record = RunRecord.of(run, settings, training, validation, checkpoint)
         progress = restore_(trainer, checkpoint, record)
 
         report.write_overview(training, validation, run.folder)

@@ -19,6 +19,7 @@ from pruning.latency.search import LatencyResult
 from pruning.plots import plot_channels
 from pruning.surgeon import Plan, trim
 from pruning.targets import CutShares, target_measure
+from utils.errors import only_warn
 from utils.files import write_text
 from utils.timing import machine
 
@@ -99,7 +100,8 @@ class Report:
         figures["found"] = figures.pop("quality")  # the name that reports have always had
         write_text(folder / "report.json", json.dumps(figures, indent=2) + "\n")
         counts = {row.layer: (row.channels, row.channels_now) for row in self.layers}
-        plot_channels(counts, folder / "channels.png")
+        with only_warn():
+            plot_channels(counts, folder / "channels.png")
 
     def _layer_table(self) -> str:
         head = ["layer", "now", "kernel", "channels", "now", "kept", "parameters", "now", "MOPs",

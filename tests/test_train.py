@@ -22,6 +22,7 @@ from tests.models.test_darknet import RESIDUAL
 from utils.checkpoint import Checkpoint, load_network, read_checkpoint
 from utils.data.demo_data import DemoSettings, make_demo
 from utils.errors import InputError, run
+from utils.monitoring.monitor import Monitor
 from utils.structures import Batch
 from utils.training.loop import Trainer, train_one_epoch
 from utils.training.runs import Run
@@ -323,6 +324,43 @@ def test_a_run_in_use_is_refused_before_any_work(
     assert capsys.readouterr().out == ""
 
 
+def test_other_photos_to_validate_on_are_told(
+    interrupted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listing = interrupted / "demo/valid.txt"
+    listing.write_text("\n".join(listing.read_text().splitlines()[:3]))
+    train.main(resume())
+    assert "note: 3 photos to validate on, 4 before" in capsys.readouterr().out
+
+
+def test_pictures_and_tables_that_cannot_be_written_cost_no_epoch(
+    interrupted: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("labels.png", "augmented_batch.jpg", "precision_recall.png", "examples.jpg")
+    for name in names:
+        (Path("runs/first") / name).unlink(missing_ok=True)
+        (Path("runs/first") / name).mkdir()
+    Path("runs/first/confusion.png").unlink(missing_ok=True)
+
+    show = Monitor.show
+
+    def full(path: Path, history: object) -> None:
+        raise InputError(f"{path}: cannot be written: No space left on device")
+
+    def show_on_a_full_disk(monitor: Monitor, values: Iterable[str]) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr("utils.monitoring.monitor.write_history", full)
+            show(monitor, values)
+
+    monkeypatch.setattr(Monitor, "show", show_on_a_full_disk)
+    train.main(resume())
+    told = capsys.readouterr().out
+    for name in (*names, "metrics.csv"):
+        assert f"warning: runs/first/{name}: cannot be written" in told
+    assert last("first").training.epoch == 3 and Path("runs/first/confusion.png").exists()
+    expect_one_network(Path("weights/first"))
+
+
 def test_curves_that_cannot_be_drawn_cost_no_epoch(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,7 +369,7 @@ def test_curves_that_cannot_be_drawn_cost_no_epoch(
 
     monkeypatch.setattr("utils.monitoring.monitor.plot_curves", full)
     train.main(flags("--name", "first", epochs=2))
-    assert "warning: no curves: " in capsys.readouterr().out
+    assert "warning: runs/first/curves_loss.png: cannot be" in capsys.readouterr().out
     assert last("first").training.epoch == 2
 
 

@@ -75,6 +75,7 @@ class TrainingState:
         history: the figures of all epochs, as metrics.csv has them.
         identity: of the run, other than that of any other run.
         photos: to train on, a number.
+        validation_photos: to validate on, a number.
         epoch_steps: steps of the optimizer in an epoch.
         threads: of torch, on whose number the last bits of sums depend.
     """
@@ -91,6 +92,7 @@ class TrainingState:
     history: str = ""
     identity: str = ""
     photos: Step = 0  # 0 for all of these: of before 0.3.0, which did not say
+    validation_photos: Step = 0
     epoch_steps: Step = 0
     threads: Step = 0
 

@@ -35,6 +35,15 @@ def _one_line(text: str) -> str:
     return "".join(c if is_fine else repr(c)[1:-1] for c, is_fine in zip(text, fine, strict=True))
 
 
+@contextlib.contextmanager
+def only_warn(say: Callable[[str], None] = print) -> Iterator[None]:
+    """Tell bad input in a line and go on: for pictures, which are no reason to lose other work."""
+    try:
+        yield
+    except InputError as error:
+        say(f"warning: {error}")
+
+
 def run(main: Callable[[], None]) -> int:
     """Run a script's `main`; its exit code.
 

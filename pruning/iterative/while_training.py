@@ -26,7 +26,7 @@ from pruning.sparsity import SparsityPenalty, equalise_, near_zero
 from pruning.strategies import LATENCY
 from pruning.sweep import safe_ratio_line, sweep, sweep_table
 from utils.checkpoint import Checkpoint, load_network
-from utils.errors import InputError
+from utils.errors import InputError, only_warn
 from utils.files import write_text
 from utils.monitoring.history import CSV_NAME, read_history
 from utils.training.batches import TrainingBatches, ValidationBatches
@@ -238,7 +238,8 @@ def draw_scales(run: Run) -> None:
     """Draw how the scales came to zero."""
     network = load_network(TrainedNetwork(weights=str(run.weights / "best.pt"), device="cpu"))
     dead = near_zero(network.model)
-    plot_scales(read_history(run.folder / CSV_NAME), dead, run.folder / "scales.png")
+    with only_warn():
+        plot_scales(read_history(run.folder / CSV_NAME), dead, run.folder / "scales.png")
 
 
 def report_sweep(
@@ -257,7 +258,8 @@ def report_sweep(
         lambda model: validation.evaluate(model)[0].mean_ap,
         training.without_augmentation(),
     )
-    plot_sweep(points, strategy, run.folder / "percent.png")
+    with only_warn():
+        plot_sweep(points, strategy, run.folder / "percent.png")
     text = (
         f"{sweep_table(points)}\nmAP on the validation photos after a cut by {strategy} of "
         f"that share of {pruning.percent_of}, without and with new BN statistics, not "

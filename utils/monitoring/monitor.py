@@ -9,7 +9,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from utils.errors import InputError
+from utils.errors import only_warn
 from utils.monitoring.client import Picture, Sender
 from utils.monitoring.history import CSV_NAME, History, read_history, replay, write_history
 from utils.monitoring.server import Address, Server, answers, start
@@ -115,7 +115,8 @@ class Monitor:
 
     def show(self, values: Iterable[str]) -> None:
         """Write the history to metrics.csv, and show the curves that `values` belong to."""
-        write_history(self.folder / CSV_NAME, self.history)
+        with only_warn(self._say):  # the next epoch writes it whole again
+            write_history(self.folder / CSV_NAME, self.history)
         if self._sender:
             replay(self.history, self._sender, {name.partition("/")[0] for name in values})
         if time.monotonic() >= self._plot_after:
@@ -142,12 +143,9 @@ class Monitor:
             self._close_page()
 
     def _plot(self) -> None:
-        """Draw the curves. They are no reason to end a training that goes well."""
         started = time.monotonic()
-        try:
+        with only_warn(self._say):
             plot_curves(self.history, self.folder)
-        except InputError as problem:
-            self._say(f"warning: no curves: {problem}")
         now = time.monotonic()
         self._plot_after = now + (now - started) / PLOT_SHARE
 

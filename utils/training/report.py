@@ -10,6 +10,7 @@ from terminaltables import AsciiTable
 from import_param import Monitoring, TrainedNetwork, TrainSettings
 from utils.checkpoint import load_network
 from utils.data.datasets import ValidationDataset
+from utils.errors import only_warn
 from utils.evaluation.metrics import Metrics, format_metrics
 from utils.monitoring.history import History
 from utils.monitoring.monitor import Monitor
@@ -88,8 +89,10 @@ def epoch_report(
 def write_overview(training: TrainingBatches, validation: ValidationBatches, folder: Path) -> None:
     """Draw what is labelled, and the first photos as the network will see them."""
     splits = [("train", training.photos), ("valid", validation.dataset.photos)]
-    plot_labels(splits, folder / "labels.png")
-    _write_augmented_batch(training, folder / "augmented_batch.jpg")
+    with only_warn():
+        plot_labels(splits, folder / "labels.png")
+    with only_warn():
+        _write_augmented_batch(training, folder / "augmented_batch.jpg")
 
 
 def _write_augmented_batch(training: TrainingBatches, path: Path) -> None:
@@ -135,9 +138,12 @@ def report_best(run: Run, settings: TrainSettings, validation: ValidationBatches
     best = run.weights / "best.pt"
     network = load_network(TrainedNetwork(weights=str(best), device=settings.model.device))
     metrics, detections = validation.evaluate(network.model)
-    plot_precision_recall(metrics, network.names, run.folder / "precision_recall.png")
-    plot_confusion(metrics, network.names, run.folder / "confusion.png")
-    pictures = _example_pictures(validation.dataset, detections, network.names)
-    write_image(run.folder / "examples.jpg", grid(pictures, columns=COLUMNS))
+    with only_warn():
+        plot_precision_recall(metrics, network.names, run.folder / "precision_recall.png")
+    with only_warn():
+        plot_confusion(metrics, network.names, run.folder / "confusion.png")
+    with only_warn():
+        pictures = _example_pictures(validation.dataset, detections, network.names)
+        write_image(run.folder / "examples.jpg", grid(pictures, columns=COLUMNS))
     print(f"the best epoch, {best}:\n{format_metrics(metrics, network.names)}")
     print(f"pictures are in {run.folder}")

@@ -33,7 +33,7 @@ from utils.monitoring.history import (
     read_history,
 )
 from utils.settings import restore as restore_settings
-from utils.training.batches import TrainingBatches
+from utils.training.batches import TrainingBatches, ValidationBatches
 from utils.training.fit import load_
 from utils.training.loop import Trainer
 from utils.training.lr_schedule import set_step_
@@ -170,6 +170,7 @@ class RunRecord:
         names: of the classes.
         identity: other than that of any other run.
         photos: to train on, a number.
+        validation_photos: to validate on, a number.
         epoch_steps: steps of the optimizer in an epoch.
     """
 
@@ -178,11 +179,16 @@ class RunRecord:
     names: Sequence[str]
     identity: str
     photos: int
+    validation_photos: int
     epoch_steps: int
 
     @staticmethod
     def of(
-        run: Run, settings: TrainSettings, training: TrainingBatches, checkpoint: Checkpoint | None
+        run: Run,
+        settings: TrainSettings,
+        training: TrainingBatches,
+        validation: ValidationBatches,
+        checkpoint: Checkpoint | None,
     ) -> RunRecord:
         """The record of a run that begins, or goes on from a checkpoint."""
         state = checkpoint.training if checkpoint else None
@@ -192,6 +198,7 @@ class RunRecord:
             training.photos.names,
             (state.identity if state else "") or uuid4().hex,
             len(training.photos),
+            len(validation.dataset),
             training.optimizer_steps,
         )
 
@@ -229,6 +236,7 @@ def save(
         history=history_text(history),
         identity=record.identity,
         photos=record.photos,
+        validation_photos=record.validation_photos,
         epoch_steps=record.epoch_steps,
         threads=torch.get_num_threads(),
     )
@@ -262,6 +270,11 @@ def restore_(trainer: Trainer, checkpoint: Checkpoint | None, record: RunRecord)
         set_step_(trainer.schedule, training.epoch * record.epoch_steps)
     elif training.photos not in (0, record.photos):
         print(f"note: {record.photos} photos to train on, {training.photos} before")
+    if training.validation_photos not in (0, record.validation_photos):
+        print(
+            f"note: {record.validation_photos} photos to validate on, "
+            f"{training.validation_photos} before: mAP before and from now on are of other photos"
+        )
     progress = Progress(training.epoch, training.best, training.stale)
     if progress.best >= 0:
         _complete_best(record, trainer, checkpoint, progress)
