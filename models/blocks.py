@@ -231,7 +231,7 @@ class Shortcut(nn.Module):
     NORMALIZATIONS = ("none", "relu", "avg_relu", "softmax")
 
     def __init__(self, section: Section, inputs: int, channels: int) -> None:
-        """Build a [shortcut] of `inputs` maps, which have `channels` channels each."""
+        """Build a [shortcut] of `inputs` maps, the first of which has `channels` channels."""
         super().__init__()
         kind = section.choice("weights_type", "none", self.WEIGHTS)
         self.normalization = section.choice("weights_normalization", "none", self.NORMALIZATIONS)
@@ -242,15 +242,19 @@ class Shortcut(nn.Module):
         self.activation = activation(section, "linear")
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Maps [B, C, H, W] → their sum, [B, C, H, W]."""
+        """Maps [B, C, H, W] → their sum, of the first map's shape.
+
+        As in Darknet and OpenCV, of two maps with c and d channels the first min(c, d) are added.
+        """
         weights = self.normalized()
+        others = [_with_channels(other, inputs[0].shape[1]) for other in inputs[1:]]
         if weights is None:
             total = inputs[0]
-            for other in inputs[1:]:
+            for other in others:
                 total = total + other
         else:
             total = inputs[0] * weights[0]
-            for other, weight in zip(inputs[1:], weights[1:], strict=True):
+            for other, weight in zip(others, weights[1:], strict=True):
                 total = total + other * weight
         activated: Tensor = self.activation(total)
         return activated
@@ -266,6 +270,14 @@ class Shortcut(nn.Module):
             positive = weights.relu()
             weights = positive / (positive.sum(0, keepdim=True) + 1e-4)
         return weights[:, :, None, None]
+
+
+def _with_channels(x: Tensor, channels: int) -> Tensor:
+    """A map's first `channels` channels, or with zeros after its own."""
+    missing = channels - x.shape[1]
+    if missing > 0:
+        return F.pad(x, (0, 0, 0, 0, 0, missing))
+    return x if missing == 0 else x[:, :channels]
 
 
 class Scale(nn.Module):

@@ -50,8 +50,9 @@ def propagate(
         netdef: the network's definition.
         image: the value of the input.
         conv: a convolution: (index, value) → value.
-        add: maps of equal shape combined point by point (shortcut, sam, scale_channels):
-            (index, values) → value.
+        add: maps combined point by point (shortcut, sam, scale_channels): (index, values) → value.
+            A shortcut's first map says how many channels come out; of others with fewer or more,
+            the first that both have are added.
         cat: a route's concatenation: (index, values) → value.
         part: a grouped route's slice of one input: (index, value, groups, group_id) → value.
         other: layers that keep the channels as they are (pooling, upsample, dropout, yolo), and
@@ -109,9 +110,12 @@ def shapes(netdef: NetDef, size: tuple[int, int] | None = None) -> list[Shape]:
                 )
             return full
         for other in inputs[1:]:
-            if other != inputs[0]:
+            if other != inputs[0] and (section.kind != "shortcut" or other[1:] != inputs[0][1:]):
+                wanted = "height and width" if section.kind == "shortcut" else "shape"
                 raise section.error(
-                    f"cannot add {shape_text(other)} to {shape_text(inputs[0])}", "from"
+                    f"cannot add {shape_text(other)} to {shape_text(inputs[0])}: expected maps of "
+                    f"one {wanted}",
+                    "from",
                 )
         return inputs[0]
 

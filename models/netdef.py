@@ -79,6 +79,9 @@ REFUSED_KEYS = {
     "maxpool": {"maxpool_depth", "out_channels", "antialiasing"},
 }  # fmt: skip
 
+MOST_ANCHORS = 1000  # of a [yolo]: published ones have 9 to 20
+UNLISTED_ANCHOR = (0.5, 0.5)  # what Darknet takes where `num` is more than the anchors
+
 # The sections that read a second layer beside the one before them, and the key that names it.
 SECOND_INPUT = {"shortcut": "from", "scale_channels": "from", "sam": "from"}
 
@@ -292,6 +295,21 @@ class NetDef:
             layers[index] = layers[index].with_options(anchors=text, mask=mask, num=len(used))
         return replace(self, layers=tuple(layers))
 
+    def with_plain_heads(self) -> NetDef:
+        """The same net, each [yolo] with a `mask` and a `num` of all anchors: OpenCV wants both."""
+        layers = list(self.layers)
+        for index in self.heads:
+            section = layers[index]
+            count = len(listed_anchors(section))
+            missing = count - len(section.numbers("anchors")) // 2
+            if missing or "mask" not in section.options or section.options.get("num") != str(count):
+                layers[index] = section.with_options(
+                    anchors=section.options["anchors"].rstrip(",") + missing * ",0.5,0.5",
+                    mask=",".join(map(str, head_mask(section))),
+                    num=count,
+                )
+        return replace(self, layers=tuple(layers))
+
     def with_head_options(self, **options: object) -> NetDef:
         """The same net with values changed or added in every [yolo]."""
         layers = list(self.layers)
@@ -317,22 +335,35 @@ class NetDef:
 
 
 def head_mask(section: Section) -> list[int]:
-    """Which of a [yolo]'s anchors it uses: `mask`, or all of them where it is absent."""
-    count = len(section.numbers("anchors")) // 2
-    mask = section.integers("mask") if "mask" in section.options else list(range(count))
+    """Which of a [yolo]'s anchors it uses: `mask`, or where that is absent the first `num`."""
+    count = len(listed_anchors(section))
+    if "mask" not in section.options:
+        return list(range(section.integer("num", count, at_least=1)))
+    mask = section.integers("mask")
     if not mask or not all(0 <= m < count for m in mask):
         raise section.error(f"expected indices from 0 to {count - 1}, one for each anchor", "mask")
     return mask
 
 
-def head_anchors(section: Section) -> list[tuple[float, float]]:
-    """The anchors that a [yolo] uses: (width, height) in pixels of the input."""
+def listed_anchors(section: Section) -> list[tuple[float, float]]:
+    """The (width, height) in pixels of the input that `mask` points to.
+
+    `num` need not be their number: as in Darknet, those that it counts beyond the last are half a
+    pixel wide and high.
+    """
     numbers = section.numbers("anchors")
     if len(numbers) % 2 or not numbers or min(numbers) <= 0:
         raise section.error("expected positive width,height pairs", "anchors")
     pairs = list(zip(numbers[::2], numbers[1::2], strict=True))
-    if "num" in section.options and section.integer("num") != len(pairs):
-        raise section.error(f"expected {len(pairs)}, the number of anchors", "num")
+    count = section.integer("num", len(pairs), at_least=1)
+    if count > MOST_ANCHORS:
+        raise section.error(f"expected at most {MOST_ANCHORS}", "num")
+    return pairs + [UNLISTED_ANCHOR] * (count - len(pairs))
+
+
+def head_anchors(section: Section) -> list[tuple[float, float]]:
+    """The anchors that a [yolo] uses: (width, height) in pixels of the input."""
+    pairs = listed_anchors(section)
     return [pairs[m] for m in head_mask(section)]
 
 

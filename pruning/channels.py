@@ -111,6 +111,8 @@ def channel_groups(netdef: NetDef) -> ChannelGroups:
     - A convolution's outputs are new channels. One with groups reads each input channel for some
       of its outputs only: those and the inputs of one of its groups live or die together. So a
       depthwise convolution loses single channels, and any other a whole group of its own.
+    - Of maps with unequal channels, a shortcut adds the first that both have: these are united, and
+      the rest of the wider map is free. So a cut leaves as many of them in both, in one order.
     - A grouped route slices into parts of one width: the first channels of all parts live or die
       together, and so on. The maps that [reorg] rearranges and that a [yolo] reads keep theirs.
     - The scales of a convolution decide on a unit where something else reads it than a depthwise
@@ -190,9 +192,11 @@ class _Walk:
         return _Value(ids, frozenset([index]))
 
     def _add(self, index: int, inputs: list[_Value]) -> _Value:
-        for together in np.stack([value.ids for value in inputs], 1).tolist():
-            self._unite(together)
-            self.added.update(together)
+        first, *others = (value.ids for value in inputs)
+        for ids in others:  # of a shortcut, perhaps with fewer or more channels
+            for together in zip(first.tolist(), ids.tolist(), strict=False):
+                self._unite(together)
+                self.added.update(together)
         return _Value(inputs[0].ids, frozenset().union(*(value.writers for value in inputs)))
 
     def _part(self, index: int, value: _Value, groups: int, group_id: int) -> _Value:

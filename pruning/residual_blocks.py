@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from models.darknet import shapes
 from models.netdef import SECOND_INPUT, NetDef, Section
 from utils.errors import InputError
 
@@ -38,9 +39,10 @@ def residual_blocks(netdef: NetDef) -> tuple[Block, ...]:
 
     Whatever lies between trunk and shortcut counts: any number of layers, depthwise ones, inner
     shortcuts, branches that join again. Not removable is a block whose inside is read from
-    elsewhere, one that adds more than two maps or weighs them, and one whose shortcut changes its
-    sum by an activation, since the trunk alone is something else then. (A relu is fine where the
-    trunk comes out of a relu: it changes nothing.)
+    elsewhere, one that adds more than two maps or weighs them, one whose shortcut puts out more or
+    fewer channels than the trunk has, and one whose shortcut changes its sum by an activation,
+    since the trunk alone is something else then. (A relu is fine where the trunk comes out of a
+    relu: it changes nothing.)
     """
     blocks, _ = _blocks_and_reasons(netdef)
     return blocks
@@ -62,12 +64,13 @@ def _blocks_and_reasons(netdef: NetDef) -> tuple[tuple[Block, ...], tuple[str, .
     for index in range(len(netdef.layers)):
         for source in netdef.sources(index):
             readers.setdefault(source, set()).add(index)
+    channels = {-1: netdef.channels} | {n: shape[0] for n, shape in enumerate(shapes(netdef))}
     blocks: list[Block] = []
     reasons: list[str] = []
     for index, section in enumerate(netdef.layers):
         if section.kind != "shortcut":
             continue
-        block = _refusal(netdef, index) or _block(netdef, index, readers)
+        block = _refusal(netdef, index) or _block(netdef, index, readers, channels)
         if isinstance(block, Block):
             blocks.append(block)
         else:
@@ -84,7 +87,9 @@ def _refusal(netdef: NetDef, index: int) -> str:
     return ""
 
 
-def _block(netdef: NetDef, index: int, readers: dict[int, set[int]]) -> Block | str:
+def _block(
+    netdef: NetDef, index: int, readers: dict[int, set[int]], channels: dict[int, int]
+) -> Block | str:
     reason = ""
     first, second = netdef.sources(index)
     for branch, (trunk, end) in enumerate([(second, first), (first, second)]):
@@ -94,6 +99,8 @@ def _block(netdef: NetDef, index: int, readers: dict[int, set[int]]) -> Block | 
         outside = {r for layer in inside for r in readers[layer]} - inside - {index}
         if outside:
             reason = f"layer {min(outside)} reads the inside of the block at layer {index}"
+        elif channels[trunk] != channels[index]:
+            reason = f"layer {index} puts out other channels than its trunk"
         elif not _changes_nothing(netdef, index, trunk):
             reason = f"the activation of layer {index} changes its trunk"
         else:

@@ -364,7 +364,7 @@ def _write_pair(
 ) -> None:
     listed, cfg, weights = files
     fill(listed, "".join(f"{name}\n" for name in names))
-    fill(cfg, netdef.text())
+    fill(cfg, netdef.with_plain_heads().text())
     fill(weights, to_bytes(model))
 
 

@@ -75,7 +75,8 @@ def test_text_and_sections_are_the_same_thing(layers: list[Section]) -> None:
         ("activation=leaky", "activation=lekay", "x.cfg:11: activation='lekay': expected one of"),
         ("filters=16", "filters=17", "x.cfg:21: classes='3': 17 channels before it, expected 2·"),
         ("mask=0,1", "mask=0,3", "x.cfg:19: mask='0,3': expected indices from 0 to 2"),
-        ("num=3", "num=9", "x.cfg:22: num='9': expected 3"),
+        ("num=3", "num=0", "x.cfg:22: num='0': expected an integer of at least 1"),
+        ("num=3", "num=1001", "x.cfg:22: num='1001': expected at most 1000"),
         ("10,14,", "10,x,", "x.cfg:20: anchors='10,x,23,27,37,58': expected numbers"),
         ("[net]", "[convolutional]", "x.cfg:1: expected a [net] section first"),
         ("size=3", "size", "x.cfg:8: 'size': expected key=value"),
@@ -99,8 +100,8 @@ def test_text_and_sections_are_the_same_thing(layers: list[Section]) -> None:
         ),
         (
             "[yolo]",
-            "[shortcut]\nfrom=-2\n[yolo]",
-            "x.cfg:19: from='-2': cannot add 8x16x32 to 16x16x32",
+            "[maxpool]\nstride=2\n[shortcut]\nfrom=-2\n[yolo]",
+            "x.cfg:21: from='-2': cannot add 16x16x32 to 16x8x16",
         ),
         (
             "[yolo]",
@@ -120,6 +121,32 @@ def test_a_mistake_is_told_with_its_line(old: str, new: str, message: str) -> No
         _build(SMALL.replace(old, new, 1))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("head", "anchors"),
+    [
+        ("mask=0,1\nanchors=8,9,3,4\nnum=1", [(8, 9), (3, 4)]),
+        ("mask=1,2\nanchors=8,9,3,4\nnum=3", [(3, 4), (0.5, 0.5)]),
+        ("mask=1,0\nanchors=8,9,3,4", [(3, 4), (8, 9)]),
+        ("anchors=8,9,3,4,5,6\nnum=2", [(8, 9), (3, 4)]),
+        ("anchors=8,9,3,4,\n", [(8, 9), (3, 4)]),
+        ("anchors=8.123456789,9\nnum=2", [(8.123456789, 9), (0.5, 0.5)]),
+    ],
+)
+def test_num_may_differ_from_the_anchors_as_in_darknet(
+    head: str, anchors: list[tuple[float, float]]
+) -> None:
+    """`make_yolo_layer` fills `num` of them with .5, `parse_yolo` reads over these."""
+    _, _, after = SMALL.partition("[yolo]")
+    definition = parse(SMALL.replace(after, f"\n{head}\nclasses=3\n"), "x.cfg")
+    section = definition.layers[-1]
+    assert netdef.head_anchors(section) == anchors
+    plain = definition.with_plain_heads()
+    assert netdef.head_anchors(plain.layers[-1]) == anchors
+    assert plain.layers[-1].integer("num") == len(plain.layers[-1].numbers("anchors")) // 2
+    assert "mask" in plain.layers[-1].options
+    assert plain.with_plain_heads() == plain
 
 
 def _build(text: str) -> None:

@@ -258,17 +258,21 @@ class _Drawing:
         ends = [i for i, section in enumerate(self.sections) if not section.startswith("[yolo]")]
         return [i for i in ends if self.shapes[i] == shape]
 
+    def _of_side(self, side: int) -> list[int]:
+        ends = [i for i, section in enumerate(self.sections) if not section.startswith("[yolo]")]
+        return [i for i in ends if self.shapes[i][1] == side]
+
     def _number(self, layer: int) -> int:
         return layer if self.rng.random() < 0.5 else layer - len(self.sections)
 
     def route(self) -> None:
         """Some layers of one size, perhaps one twice."""
         ends = [i for i, section in enumerate(self.sections) if not section.startswith("[yolo]")]
-        side = self.shapes[self.rng.choice(ends)][1]
-        alike = [i for i in ends if self.shapes[i][1] == side]
+        alike = self._of_side(self.shapes[self.rng.choice(ends)][1])
         chosen = [self.rng.choice(alike) for _ in range(self.rng.randint(1, 3))]
         channels = sum(self.shapes[i][0] for i in chosen)
         if channels <= 48:
+            side = self.shapes[alike[0]][1]
             self.put(
                 "route", (channels, side), layers=",".join(str(self._number(i)) for i in chosen)
             )
@@ -280,8 +284,10 @@ class _Drawing:
         self.put("route", (channels // groups, side), layers=-1, groups=groups, group_id=where)
 
     def shortcut(self) -> None:
-        """To any layer of this shape, or to two, plain or weighted."""
+        """To any layer of this shape, or of this size, or to two, plain or weighted."""
         alike = self._alike(self.shape)
+        if self.rng.random() < 0.5:
+            alike = self._of_side(self.shape[1])
         chosen = [self.rng.choice(alike) for _ in range(self.rng.choice([1, 1, 1, 2]))]
         weighted = {"weights_type": self.rng.choice(["per_feature", "per_channel"])}
         self.put(
@@ -297,7 +303,8 @@ class _Drawing:
             self.convolution(stride=1)
         if self.rng.random() < 0.4:
             self.depthwise()
-        self.convolution(channels, "linear", stride=1)
+        other = self.rng.randint(1, 12) if self.rng.random() < 0.3 else channels
+        self.convolution(other, "linear", stride=1)
         self.put("shortcut", self.shape, from_=self._number(start), activation="linear")
 
     def csp(self) -> None:

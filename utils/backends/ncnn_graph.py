@@ -101,13 +101,16 @@ def to_ncnn(model: Darknet) -> tuple[str, bytes]:
         IMAGE,
         layer=lambda layer: WRITERS[type(layer.module)](graph, layer),
         cat=lambda names: graph.add("Concat", *names),
-        part=lambda name, start, stop: graph.add(
-            "Crop", name, settings={9: [start], 10: [stop], 11: [0]}
-        ),
+        part=lambda name, start, stop: _part(graph, name, start, stop),
     )
     for number, name in enumerate(maps):
         graph.add("Noop", name, name=f"map{number}")
     return graph.text(), bytes(graph.weights)
+
+
+def _part(graph: Graph, name: str, start: int, stop: int) -> str:
+    """Some channels of a map."""
+    return graph.add("Crop", name, settings={9: [start], 10: [stop], 11: [0]})
 
 
 def _convolution(graph: Graph, layer: Layer) -> Map:
@@ -159,7 +162,8 @@ def _mean(graph: Graph, layer: Layer) -> Map:
 
 
 def _shortcut(graph: Graph, layer: Layer) -> Map:
-    names, channels = layer.names, layer.inputs[0].channels
+    channels = layer.inputs[0].channels
+    names = [_with_channels(graph, value, channels) for value in layer.inputs]
     if (weights := layer.module.normalized()) is not None:  # [inputs, 1 or C, 1, 1]
         for number, weight in enumerate(weights):
             names[number] = graph.add("Scale", names[number], settings={0: channels})
@@ -168,6 +172,15 @@ def _shortcut(graph: Graph, layer: Layer) -> Map:
     for name in names[1:]:
         total = graph.add("BinaryOp", total, name, settings={0: ADD})
     return Map(_activated(graph, layer, total), channels)
+
+
+def _with_channels(graph: Graph, value: Map, channels: int) -> str:
+    """A map's first channels, or with zeros after its own: what a [shortcut] adds."""
+    if value.channels > channels:
+        return _part(graph, value.name, 0, channels)
+    if value.channels < channels:
+        return graph.add("Padding", value.name, settings={8: channels - value.channels})
+    return value.name
 
 
 def _product(graph: Graph, layer: Layer) -> Map:

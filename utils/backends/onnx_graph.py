@@ -109,17 +109,18 @@ def image_shape(model: Darknet, size: tuple[int, int] | None, batch: int = 1) ->
 
 def raw_maps(graph: Graph, model: Darknet) -> list[str]:
     """Add a network's layers to an empty graph; the names of its raw maps."""
-
-    def part(name: str, start: int, stop: int) -> str:
-        return graph.node("Slice", name, *(graph.integers([n]) for n in (start, stop, 1)))
-
     return write_layers(
         model,
         IMAGES,
         layer=lambda layer: WRITERS[type(layer.module)](graph, layer),
         cat=lambda names: graph.node("Concat", *names, axis=1),
-        part=part,
+        part=lambda name, start, stop: _part(graph, name, start, stop),
     )
+
+
+def _part(graph: Graph, name: str, start: int, stop: int) -> str:
+    """Some channels of a map."""
+    return graph.node("Slice", name, *(graph.integers([n]) for n in (start, stop, 1)))
 
 
 def _convolution(graph: Graph, layer: Layer) -> Map:
@@ -158,7 +159,8 @@ def _mean(graph: Graph, layer: Layer) -> Map:
 
 
 def _shortcut(graph: Graph, layer: Layer) -> Map:
-    names = layer.names
+    channels = layer.inputs[0].channels
+    names = [_with_channels(graph, value, channels) for value in layer.inputs]
     if (weights := layer.module.normalized()) is not None:  # [inputs, 1 or C, 1, 1]
         names = [
             graph.node("Mul", name, graph.constant(weight.cpu()))
@@ -167,7 +169,17 @@ def _shortcut(graph: Graph, layer: Layer) -> Map:
     total = names[0]
     for name in names[1:]:
         total = graph.node("Add", total, name)
-    return Map(_activated(graph, layer, total), layer.inputs[0].channels)
+    return Map(_activated(graph, layer, total), channels)
+
+
+def _with_channels(graph: Graph, value: Map, channels: int) -> str:
+    """A map's first channels, or with zeros after its own: what a [shortcut] adds."""
+    if value.channels > channels:
+        return _part(graph, value.name, 0, channels)
+    if value.channels < channels:
+        ends = graph.integers([0, 0, 0, 0, 0, channels - value.channels, 0, 0])
+        return graph.node("Pad", value.name, ends)
+    return value.name
 
 
 def _scale(graph: Graph, layer: Layer) -> Map:

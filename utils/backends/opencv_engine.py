@@ -66,7 +66,7 @@ class OpenCvEngine(FixedBatch):
         super().__init__(options)
         options.check_precision(self.name, ("fp32",))
         width, height = options.size
-        netdef = model.netdef.with_net_options(width=width, height=height)
+        netdef = model.netdef.with_net_options(width=width, height=height).with_plain_heads()
         self._net = load(netdef.text().encode(), to_bytes(model))
         self._threads = options.threads
         self._check(model, options.random_images())

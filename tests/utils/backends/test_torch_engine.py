@@ -46,9 +46,9 @@ def test_both_ways_give_the_networks_maps(
         assert maps_agree([raw.float() for raw in maps], reference, TOLERANCE[precision])
 
 
-@pytest.mark.parametrize("seed", [*range(5), 38, 171, 239, 264])
+@pytest.mark.parametrize("seed", [*range(5), 54, 130])
 def test_any_network_gives_its_maps(seed: int) -> None:
-    """Of the last four, the graph compiler writes sums over maps that are read later."""
+    """Of the last two, the graph compiler writes sums over maps that are read later."""
     netdef = random_net(random.Random(seed))
     model, images = random_weights(netdef, seed), photos(netdef)
     with torch.inference_mode():
