@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -103,11 +102,19 @@ class Step:
             return [self.script, "--resume", str(self.result), "--workers", "0", "--no-visdom"]
         return [self.script, "--name", self.name, *self.flags]
 
-    def clear(self) -> None:
-        """Remove what a try left that never came to a result."""
-        if not self.result.is_file():
-            for folder in (self.run.folder, self.run.weights):
-                shutil.rmtree(folder, ignore_errors=True)
+    @property
+    def in_use(self) -> bool:
+        """Whether a process works on it, such as one that a kill of this program left behind."""
+        from utils.training.runs import RunInUseError
+
+        run = self.run
+        try:
+            if run.folder.exists():
+                with run.claim():
+                    pass
+        except RunInUseError:
+            return True
+        return False
 
 
 @dataclass(frozen=True)
@@ -291,7 +298,8 @@ def run_steps(steps: Sequence[Step], scripts: Path, logs: Path, jobs: int) -> No
     """Run what is not done yet; what is done stays, and a stopped training goes on where it was.
 
     Args:
-        steps: in an order in which each is behind those that it starts from.
+        steps: in an order in which each is behind those that it starts from. One that another
+            process works on is waited for.
         scripts: the folder of train.py and prune.py.
         logs: a folder for what they print.
         jobs: how many run at a time, each with its share of the cores, or as many as the
@@ -305,6 +313,7 @@ def run_steps(steps: Sequence[Step], scripts: Path, logs: Path, jobs: int) -> No
     waiting = [step for step in steps if not step.done]
     finished = {step.name for step in steps} - {step.name for step in waiting}
     running: dict[str, subprocess.Popen[bytes]] = {}
+    awaited: set[str] = set()
     logs.mkdir(parents=True, exist_ok=True)
     with tqdm(total=len(steps), initial=len(finished), desc="runs", dynamic_ncols=True) as progress:
         try:
@@ -317,7 +326,16 @@ def run_steps(steps: Sequence[Step], scripts: Path, logs: Path, jobs: int) -> No
                     progress.update()
                 ready = [s for s in waiting if finished.issuperset(a.name for a in s.after)]
                 for step in ready[: jobs - len(running)]:
+                    if step.in_use:
+                        if step.name not in awaited:
+                            tqdm.write(f"{step.name}: another process works on it: waiting for it")
+                            awaited.add(step.name)
+                        continue
                     waiting.remove(step)
+                    if step.name in awaited and step.done:
+                        finished.add(step.name)
+                        progress.update()
+                        continue
                     running[step.name] = _start(step, scripts, logs, jobs)
                     progress.set_postfix_str(", ".join(running))
                 time.sleep(POLL_SECONDS)
@@ -329,7 +347,6 @@ def run_steps(steps: Sequence[Step], scripts: Path, logs: Path, jobs: int) -> No
 
 
 def _start(step: Step, scripts: Path, logs: Path, jobs: int) -> subprocess.Popen[bytes]:
-    step.clear()
     script, *flags = step.command()
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     with (logs / f"{step.name}.log").open("ab") as log:

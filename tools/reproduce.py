@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from import_param import TORCH, TrainedNetwork
+from import_param import TORCH, DataSet, TrainedNetwork
 from tools.experiment import Reproduce, Row, Step, in_order, plan_rows, run_steps
 from utils import errors
 from utils.errors import InputError
@@ -70,11 +70,13 @@ def main(argv: list[str] | None = None) -> None:
     # Imported after the flags are read, so that --help and a mistyped flag need no torch.
     from models import netdef as cfg_files
     from pruning.plots import plot_sizes
-    from utils.data.demo_data import make_if_demo
-    from utils.files import write_text
+    from utils.data.splits import open_definition
+    from utils.files import require_file, write_text
 
     rows = select_rows(plan_rows(settings, cfg_files.load(settings.cfg)), settings.only)
-    make_if_demo(settings.data)  # not by two runs at once
+    require_file(settings.weights)
+    # A demo set is made now, not by two runs at once.
+    open_definition(DataSet(settings.data), ("train", "valid"))
     folder = Path("runs") / settings.run_name
     run_steps(in_order(rows), Path(__file__).parents[1], folder / "logs", settings.jobs)
 

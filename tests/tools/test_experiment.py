@@ -10,6 +10,7 @@ from tests.pruning.nets import config
 from tools.experiment import MAIN_CUT, Reproduce, Step, in_order, plan_rows, run_steps
 from utils.checkpoint import TrainingState, save_checkpoint
 from utils.errors import InputError
+from utils.training.runs import Run
 
 # Stands for train.py: notes its flags, and leaves the checkpoint that it was told to copy.
 SCRIPT = """
@@ -136,10 +137,28 @@ def test_steps_run_in_order_and_only_once(scripts: Path) -> None:
 def test_a_stopped_training_goes_on_and_one_without_a_checkpoint_starts_anew(scripts: Path) -> None:
     checkpoint(Path("weights/first/last.pt"), epoch=2)
     Path("runs/second").mkdir(parents=True)
-    (Path("runs/second") / "half.txt").write_text("")
     run_steps(chain(), scripts, Path("logs"), jobs=2)
     assert order()[0].startswith("--resume weights/first/last.pt")
-    assert order()[1] == "--name second" and not Path("runs/second").exists()
+    assert order()[1] == "--name second"
+
+
+def test_a_step_that_a_killed_run_of_the_tool_left_working_is_waited_for(
+    scripts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And what it came to is used; one that it did not finish is run."""
+    orphan, polls = Run("first").claim(), list[int]()
+
+    def sleep(seconds: float) -> None:
+        polls.append(1)
+        if len(polls) == 3:
+            assert not Path("order.txt").exists()
+            checkpoint(Path("weights/first/last.pt"), epoch=3)
+            orphan.release()
+
+    monkeypatch.setattr("tools.experiment.time.sleep", sleep)
+    run_steps(chain(), scripts, Path("logs"), jobs=1)
+    assert order() == ["--name second"]
+    assert capsys.readouterr().out.count("another process works on it") == 1
 
 
 def test_a_step_that_fails_is_named_with_its_log(scripts: Path) -> None:

@@ -54,6 +54,26 @@ def test_values_that_no_run_could_take_are_refused() -> None:
             reproduce.main([flag, value])
 
 
+def test_files_that_are_missing_are_told_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config("yolov3-lite").write(Path("net.cfg"))
+    Path("a.names").write_text("a\n")
+    Path("d.data").write_text("names = a.names\ntrain = nowhere\n")
+
+    def run_steps(*_: object) -> None:
+        raise AssertionError("run")
+
+    monkeypatch.setattr(reproduce, "run_steps", run_steps)
+    flags = ["--cfg", "net.cfg", "--data", "d.data", "--weights", "w.weights"]
+    with pytest.raises(InputError, match=r"w\.weights: cannot be read"):
+        reproduce.main(flags)
+    Path("w.weights").touch()
+    with pytest.raises(InputError, match="nowhere"):
+        reproduce.main(flags)
+
+
 @pytest.mark.slow
 def test_the_whole_experiment(project: Path) -> None:  # noqa: F811
     netdef = config("yolov3-lite", thinner=8)
