@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 import traceback
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -463,10 +464,11 @@ def _watch_changes(kill: Moment | None, count_to: Path | None) -> None:
 
 
 def files_of(place: Path) -> Iterator[Path]:
-    """What work has left in a folder: files under final names."""
+    """What work has left in a folder: files under final names, which do not begin with a dot."""
     for name in ("runs", "weights", "out"):
         for path in sorted((place / name).rglob("*")):
-            if path.is_file() and not path.name.startswith("."):
+            hidden = any(part.startswith(".") for part in path.relative_to(place).parts)
+            if path.is_file() and not hidden:
                 yield path
 
 
@@ -477,6 +479,10 @@ def contents(place: Path) -> dict[str, object]:
         name = path.relative_to(place).as_posix()
         if path.suffix == ".pt":
             held[name] = _weights_of(path)
+        elif path.suffix == ".torchscript":
+            with zipfile.ZipFile(path) as archive:  # without the lines of Python that traced it
+                names = [each for each in archive.namelist() if not each.endswith(".debug_pkl")]
+                held[name] = {each: archive.read(each) for each in names}
         elif path.name == "metrics.csv":
             rows = csv.DictReader(io.StringIO(path.read_text()))
             held[name] = [[(k, v) for k, v in row.items() if k not in TIMED] for row in rows]

@@ -161,8 +161,8 @@ def _darknet(source: _Source, stem: Path) -> Written:
         width=width, height=height, letter_box=int(network.letterbox)
     )
     write_pair(stem, network.model, netdef, network.names)
-    files = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".cfg", ".weights", ".names")]
-    opened = load_network(TrainedNetwork(weights=str(files[1]), device="cpu")).model
+    files = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".weights", ".cfg", ".names")]
+    opened = load_network(TrainedNetwork(weights=str(files[0]), device="cpu")).model
     return Written(files, torch.inference_mode()(opened))
 
 
