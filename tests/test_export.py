@@ -60,9 +60,9 @@ def test_a_darknet_pair_has_the_name_size_and_shape_that_it_is_used_with(
     images = torch.rand(1, 3, 64, 96)
     exported = export.export(used, "darknet", tmp_path / "net-1.1", images, Export(), Nms())
     assert [file.name for file in exported.files] == [
-        "net-1.1.cfg", "net-1.1.weights", "net-1.1.names",
+        "net-1.1.weights", "net-1.1.cfg", "net-1.1.names",
     ]  # fmt: skip
-    opened = load_network(TrainedNetwork(weights=str(exported.files[1]), device="cpu"))
+    opened = load_network(TrainedNetwork(weights=str(exported.files[0]), device="cpu"))
     assert (opened.size, opened.letterbox) == (used.size, used.letterbox)
 
 

@@ -481,7 +481,8 @@ def contents(place: Path) -> dict[str, object]:
             held[name] = _weights_of(path)
         elif path.suffix == ".torchscript":
             with zipfile.ZipFile(path) as archive:  # without the lines of Python that traced it
-                names = [each for each in archive.namelist() if not each.endswith(".debug_pkl")]
+                traced = (".debug_pkl", "serialization_id")
+                names = [each for each in archive.namelist() if not each.endswith(traced)]
                 held[name] = {each: archive.read(each) for each in names}
         elif path.name == "metrics.csv":
             rows = csv.DictReader(io.StringIO(path.read_text()))
