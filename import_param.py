@@ -45,8 +45,15 @@ class Data(DataSet):
     workers: Annotated[int, Ge(-1)] = -1  # processes that load photos; 0 = none; -1 = none on two cores, else some
 
 
+@dataclass(frozen=True, kw_only=True)
+class NetworkLimits:
+    """How large a network may be; a .cfg of a few lines may ask for any amount of memory and time."""
+    max_network_gb: Positive = 8.0  # memory for its weights, and its maps of one photo, GB; a larger network is refused
+    max_network_gflops: Positive = 10_000.0  # operations for one photo, in 10^9; more are refused
+
+
 @dataclass(frozen=True)
-class NetworkFiles:
+class NetworkFiles(NetworkLimits):
     """A network: its files, and how it sees photos."""
     cfg: str = ""  # a Darknet .cfg; empty = the one beside .weights with the same name (a .pt holds its own)
     weights: str = ""  # .pt of ours or Darknet's .weights; empty = the newest weights/*/best.pt
@@ -285,7 +292,7 @@ class Export:
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class Benchmark(NetworkLimits):
     """What benchmark.py compares."""
     weights: tuple[str, ...] = ("config/yolov3.cfg", "config/yolov3-mobilenet.cfg", "config/yolov3-mobilenetv2.cfg", "config/yolov3-tiny.cfg", "config/yolov3-lite.cfg", "config/yolov3-tiny-mobilenet.cfg")  # .pt, .weights with a .cfg beside it, or a .cfg; the first is compared with
     engines: tuple[str, ...] = ()  # torch, onnxruntime, openvino, ncnn, opencv; none = all installed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import nn
 
 from models.darknet import shapes
 from models.netdef import NetDef
+from utils.errors import InputError
 
 Ints = NDArray[np.int64]
 
@@ -113,6 +115,54 @@ def layer_operations(netdef: NetDef, size: tuple[int, int] | None = None) -> dic
 def count_operations(netdef: NetDef, size: tuple[int, int] | None = None) -> int:
     """Operations of all convolutions for one image: two a multiply-add, as Darknet counts."""
     return sum(layer_operations(netdef, size).values())
+
+
+def check_demand(
+    netdef: NetDef, size: tuple[int, int], gigabytes: float, gigaoperations: float
+) -> None:
+    """Refuse a network that would take more memory or time than a person allows, before it does.
+
+    A .cfg of a few lines may ask for any amount of both.
+
+    Args:
+        netdef: the network.
+        size: (width, height) of its input in pixels.
+        gigabytes: the most that its weights, and the maps that are held at once for one photo, may
+            take in float32; what a library needs beside them does not count.
+        gigaoperations: the most operations for one photo, in 10^9.
+
+    Raises:
+        InputError: it takes more; or its layers do not fit together.
+    """
+    sides = f"at {size[0]}x{size[1]}"
+    costs = layer_costs(netdef, size)
+    parameters = float(costs.parameters(costs.inputs, costs.outputs).sum())
+    memory = 4 * (parameters + _largest_maps(netdef, size)) / 1e9
+    if memory > gigabytes:
+        raise InputError(
+            f"{netdef.name}: takes {memory:.3g} GB for one photo {sides}: expected at most "
+            f"{gigabytes:g}, or a larger max_network_gb"
+        )
+    operations = float(costs.operations(costs.inputs, costs.outputs).sum()) / 1e9
+    if operations > gigaoperations:
+        raise InputError(
+            f"{netdef.name}: takes {operations:.3g} G operations for one photo {sides}: expected "
+            f"at most {gigaoperations:g}, or a larger max_network_gflops"
+        )
+
+
+def _largest_maps(netdef: NetDef, size: tuple[int, int]) -> int:
+    """The most numbers in maps that are held at once: each from its layer to its last reader."""
+    numbers = {n: math.prod(shape) for n, shape in enumerate(shapes(netdef, size))}
+    numbers[-1] = netdef.channels * size[0] * size[1]
+    sources = [netdef.sources(index) for index in range(len(netdef.layers))]
+    last_reader = {source: index for index, read in enumerate(sources) for source in read}
+    held = most = numbers[-1]
+    for index, read in enumerate(sources):
+        held += numbers[index]
+        most = max(most, held)
+        held -= sum(numbers[source] for source in set(read) if last_reader[source] == index)
+    return most
 
 
 def count_parameters(model: nn.Module) -> int:

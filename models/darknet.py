@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeVar
 
@@ -14,6 +15,11 @@ from models.netdef import NetDef
 from utils.errors import InputError
 
 T = TypeVar("T")
+
+# Numbers that a kernel, or a map, may have: far more than any machine computes with, and few enough
+# for 64 bits.
+LARGEST_KERNEL = 2**40
+LARGEST_MAP = 2**60
 
 
 def propagate(
@@ -98,7 +104,10 @@ def shapes(netdef: NetDef, size: tuple[int, int] | None = None) -> list[Shape]:
 
     def conv(index: int, shape: Shape) -> Shape:
         section = layers[index]
-        return slide(section, shape, section.integer("filters", 1, at_least=1))
+        filters = section.integer("filters", 1, at_least=1)
+        if filters * shape[0] * section.integer("size", 1, at_least=1) ** 2 > LARGEST_KERNEL:
+            raise section.error(f"expected at most {LARGEST_KERNEL} weights", "size")
+        return slide(section, shape, filters)
 
     def add(index: int, inputs: list[Shape]) -> Shape:
         section = layers[index]
@@ -138,7 +147,13 @@ def shapes(netdef: NetDef, size: tuple[int, int] | None = None) -> list[Shape]:
         return ONE_INPUT[layers[index].kind].shape(layers[index], shape)
 
     image = (netdef.channels, height, width)
-    return list(propagate(netdef, image, conv=conv, add=add, cat=cat, part=part, other=other))
+    outputs: list[Shape] = []
+    for shape in propagate(netdef, image, conv=conv, add=add, cat=cat, part=part, other=other):
+        if math.prod(shape) > LARGEST_MAP:
+            section = layers[len(outputs)]
+            raise section.error(f"a map of {shape_text(shape)}: expected at most 2^60 numbers")
+        outputs.append(shape)
+    return outputs
 
 
 def stride(netdef: NetDef) -> int:

@@ -373,7 +373,8 @@ def load(path: str | Path) -> NetDef:
     Raises:
         InputError: it cannot be read, or is wrong; with file and line.
     """
-    return parse(read_bytes(path).decode("utf-8-sig", errors="replace"), str(path))
+    content = read_bytes(path, LARGEST_FILE)
+    return parse(content.decode("utf-8-sig", errors="replace"), str(path))
 
 
 def parse(text: str, path: str = "cfg") -> NetDef:
@@ -395,10 +396,14 @@ def parse(text: str, path: str = "cfg") -> NetDef:
         raise InputError(f"{path}:1: expected a [net] section first")
     if len(sections) == 1:
         raise InputError(f"{path}:1: expected layers after the [net] section")
+    if len(sections) - 1 > MOST_LAYERS:
+        raise InputError(f"{path}: {len(sections) - 1} layers: expected at most {MOST_LAYERS}")
     for section in sections[1:]:
         if section.kind == "net":
             raise section.error("expected one of it, before all layers")
-    notes = [note for section in sections for note in _check_keys(section)]
+    notes: list[str] = []
+    for section in sections:
+        notes += _check_keys(section, MOST_NOTES - len(notes))
     netdef = NetDef(sections[0], tuple(sections[1:]), tuple(notes))
     _check_net(netdef)
     _check_sources(netdef)
@@ -428,17 +433,17 @@ def _sections(text: str, path: str) -> list[Section]:
     return sections
 
 
-def _check_keys(section: Section) -> list[str]:
-    """Refuse unknown sections and what is not built; note keys that nobody knows."""
+def _check_keys(section: Section, most: int) -> list[str]:
+    """Refuse what is not built; note up to `most` keys that nobody knows."""
     if section.kind not in KEYS:
         raise section.error(f"unknown section; known are {', '.join(sorted(KEYS))}")
     known = KEYS[section.kind] | TRAINING_KEYS.get(section.kind, set())
-    notes = []
+    notes: list[str] = []
     for key in section.options:
         if key in REFUSED_KEYS.get(section.kind, ()):
             if section.number(key) != 0:
                 raise section.error("not supported here", key)
-        elif key not in known:
+        elif key not in known and len(notes) < most:
             near = difflib.get_close_matches(key, known, 1)
             hint = f", did you mean {near[0]!r}?" if near else ""
             notes.append(
@@ -449,6 +454,13 @@ def _check_keys(section: Section) -> list[str]:
 
 
 LARGEST = 1_000_000  # pixels a side, filters, classes: more can only be a slip of the hand
+MOST_LAYERS = 10_000  # published networks have up to a thousand
+LARGEST_FILE = 4 * 2**20  # bytes of a .cfg; published ones have up to 50 kB
+MOST_NOTES = 20  # about keys of one file
+COUNTS = (
+    "filters", "classes", "size", "stride", "stride_x", "stride_y", "padding", "dilation",
+    "groups", "group_id",
+)  # fmt: skip
 
 
 def _check_net(netdef: NetDef) -> None:
@@ -457,7 +469,7 @@ def _check_net(netdef: NetDef) -> None:
     if max(*netdef.size, netdef.channels) > LARGEST:
         raise netdef.net.error(f"expected a width, height and channels of at most {LARGEST}")
     for section in netdef.layers:
-        for key in ("filters", "classes", "size", "stride", "padding", "dilation"):
+        for key in COUNTS:
             if key in section.options and section.integer(key, at_least=0) > LARGEST:
                 raise section.error(f"expected at most {LARGEST}", key)
 

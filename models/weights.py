@@ -102,13 +102,13 @@ def read_weights(path: str | Path, netdef: NetDef) -> tuple[dict[str, Tensor], H
     Raises:
         InputError: the file ends inside a layer, or is longer than the network.
     """
-    data = read_bytes(path)
+    with torch.device("meta"):  # only the shapes are wanted
+        skeleton = Darknet(netdef)
+    data = read_bytes(path, 4 * _total(skeleton) + 2**20)  # some more: it is counted below
     header, offset = Header.of(data, path)
     if (len(data) - offset) % 4:
         raise InputError(f"{path}: {len(data)} bytes: expected whole 4-byte floats")
     floats = np.frombuffer(data, "<f4", offset=offset)
-    with torch.device("meta"):  # only the shapes are wanted
-        skeleton = Darknet(netdef)
     state: dict[str, Tensor] = {}
     position = 0
     for index, tensors in _stored(skeleton):

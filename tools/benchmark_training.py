@@ -28,6 +28,7 @@ from import_param import (
     Evaluation,
     Loss,
     Model,
+    NetworkLimits,
     Training,
     TrainSettings,
     Whole,
@@ -113,7 +114,7 @@ def open_netdef(settings: Model) -> NetDef:
     check_for_photos(netdef)
     if settings.img_size:
         netdef = netdef.with_net_options(width=settings.img_size, height=settings.img_size)
-    check_size(netdef, netdef.size)
+    check_size(netdef, netdef.size, NetworkLimits())
     return netdef
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from import_param import TORCH, Count, CsvFile, Runtime, Whole
+from import_param import TORCH, Count, CsvFile, NetworkLimits, Runtime, Whole
 from utils import errors
 from utils.settings import load
 
@@ -80,8 +80,9 @@ def main(argv: list[str] | None = None) -> None:
     side, networks = settings.check.img_size, []
     for cfg in settings.check.cfgs:  # all are read before the first one is timed
         netdef = cfg_files.load(cfg)
-        networks.append((cfg, netdef, (side, side) if side else netdef.size))
-        check_size(*networks[-1][1:])
+        size = (side, side) if side else netdef.size
+        check_size(netdef, size, NetworkLimits())
+        networks.append((cfg, netdef, size))
     rows = []
     for cfg, netdef, size in networks:
         model = Darknet(netdef).eval()

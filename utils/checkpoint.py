@@ -13,9 +13,10 @@ import torch
 from annotated_types import Ge, Interval, MaxLen, MinLen, Predicate
 from torch import Tensor
 
-from import_param import PruneSettings, RunName, TrainedNetwork, TrainSettings
+from import_param import NetworkLimits, PruneSettings, RunName, TrainedNetwork, TrainSettings
 from models import netdef as cfg_files
-from models.darknet import Darknet, shapes, stride
+from models.costs import check_demand
+from models.darknet import Darknet, stride
 from models.netdef import NetDef
 from models.weights import fill_, read_weights, to_bytes, torchvision_trunk
 from utils.data.definition import read_names
@@ -399,12 +400,12 @@ def load_network(settings: TrainedNetwork) -> Network:
     for note in netdef.notes:
         print(f"note: {note}", file=sys.stderr)
     check_for_photos(netdef)
+    size = (settings.img_size, settings.img_size) if settings.img_size else netdef.size
+    check_size(netdef, size, settings)
     model = Darknet(netdef)
     filled = fill_(model, state, path)
     if filled.missing:
         raise InputError(f"{path}: holds only a part of the network: {filled}")
-    size = (settings.img_size, settings.img_size) if settings.img_size else netdef.size
-    check_size(netdef, size)
     names_file = settings.names or (_names_beside(path) if path.suffix == ".weights" else "")
     names = read_names(names_file) if names_file else own_names
     letterbox = settings.letterbox
@@ -413,6 +414,18 @@ def load_network(settings: TrainedNetwork) -> Network:
         _class_names(model, names, names_file or str(path)),
         size,
         netdef.letterbox if letterbox == "auto" else letterbox == "yes",
+    )
+
+
+def reopen(path: Path, device: str) -> Network:
+    """Open what this program has written itself: it is as large as its user allowed."""
+    return load_network(
+        TrainedNetwork(
+            max_network_gb=math.inf,
+            max_network_gflops=math.inf,
+            weights=str(path),
+            device=device,
+        )
     )
 
 
@@ -442,14 +455,14 @@ def check_for_photos(netdef: NetDef) -> None:
         raise netdef.net.error("expected 3: photos are read as RGB", "channels")
 
 
-def check_size(netdef: NetDef, size: tuple[int, int]) -> None:
-    """Refuse an input size whose maps would not line up."""
+def check_size(netdef: NetDef, size: tuple[int, int], limits: NetworkLimits) -> None:
+    """Refuse an input size whose maps would not line up, or be too large."""
     step = stride(netdef)
     if size[0] % step or size[1] % step:
         raise InputError(
             f"img_size={size[0]}x{size[1]}: expected multiples of {step}, the network's stride"
         )
-    shapes(netdef, size)
+    check_demand(netdef, size, limits.max_network_gb, limits.max_network_gflops)
 
 
 def _names_beside(path: Path) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from import_param import TrainedNetwork, TrainSettings
+from import_param import TrainSettings
 from models import netdef as cfg_files
 from models.darknet import Darknet
 from models.netdef import NetDef
@@ -25,7 +25,7 @@ from pruning.plots import plot_scales, plot_sweep
 from pruning.sparsity import SparsityPenalty, equalise_, near_zero
 from pruning.strategies import LATENCY
 from pruning.sweep import safe_ratio_line, sweep, sweep_table
-from utils.checkpoint import Checkpoint, load_network
+from utils.checkpoint import Checkpoint, reopen
 from utils.errors import InputError, only_warn
 from utils.files import write_text
 from utils.monitoring.history import CSV_NAME, read_history
@@ -177,8 +177,8 @@ class IterativePruning:
     def report(self, run: Run, training: TrainingBatches, validation: ValidationBatches) -> None:
         """Draw the scales, and time the network where a time was asked for."""
         draw_scales(run)
-        best = TrainedNetwork(weights=str(run.weights / "best.pt"), device="cpu")
-        if text := self.schedule.target.latencies(load_network(best).model):
+        best = reopen(run.weights / "best.pt", "cpu")
+        if text := self.schedule.target.latencies(best.model):
             write_text(run.folder / "latency.txt", text + "\n")
             print(text)
 
@@ -236,7 +236,7 @@ def _expect_no_budget(settings: TrainSettings, wanted: str) -> None:
 
 def draw_scales(run: Run) -> None:
     """Draw how the scales came to zero."""
-    network = load_network(TrainedNetwork(weights=str(run.weights / "best.pt"), device="cpu"))
+    network = reopen(run.weights / "best.pt", "cpu")
     dead = near_zero(network.model)
     with only_warn():
         plot_scales(read_history(run.folder / CSV_NAME), dead, run.folder / "scales.png")
@@ -246,8 +246,7 @@ def report_sweep(
     run: Run, settings: TrainSettings, training: TrainingBatches, validation: ValidationBatches
 ) -> None:
     """Say how much of the sparse network could be cut."""
-    best = TrainedNetwork(weights=str(run.weights / "best.pt"), device=settings.model.device)
-    network = load_network(best)
+    network = reopen(run.weights / "best.pt", settings.model.device)
     pruning = settings.pruning
     # A latency is no share of a network; slim cuts the same channels by shares.
     strategy = "slim" if pruning.strategy == LATENCY else pruning.strategy

@@ -1,5 +1,6 @@
 """Are parameters and operations those of the modules, at any widths?"""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -8,17 +9,21 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from import_param import NetworkLimits
 from models import netdef
 from models.costs import (
+    _largest_maps,
+    check_demand,
     count_operations,
     count_parameters,
     layer_costs,
     layer_operations,
     layer_parameters,
 )
-from models.darknet import Darknet
+from models.darknet import Darknet, shapes
 from models.netdef import NetDef, parse
 from tests.conftest import ROOT
+from utils.errors import InputError
 
 
 def conv(filters: int, **options: object) -> str:
@@ -104,3 +109,49 @@ def test_costs_at_other_widths_are_those_of_a_network_with_these_widths() -> Non
     for measure in ("parameters", "operations"):
         expected = [getattr(other, measure)(other.inputs, other.outputs) for other in others]
         np.testing.assert_array_equal(getattr(costs, measure)(inputs, outputs), expected)
+
+
+NET = "[net]\nwidth=416\nheight=416\nchannels=3\n"
+HEAD = conv(7, activation="linear") + "[yolo]\nanchors=8,8\nclasses=2\n"
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (
+            conv(512) * 3000,
+            r"takes 2\.7\de\+05 G operations for one photo at 416x416",
+        ),
+        (
+            conv(4) + "[upsample]\nstride=100\n",
+            r"takes 96\.9 GB for one photo at 416x416",
+        ),
+        (conv(4) + "[upsample]\nstride=1000000\n" * 2, "a map of 4x416000000000000x416000000000"),
+        (conv(1_000_000) * 2, r"takes 5\.38e\+03 GB"),
+        (conv(1_000_000, size=1001, padding=500) * 2, "expected at most 1099511627776 weights"),
+    ],
+)
+def test_what_a_few_lines_may_ask_for_is_refused(layers: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_demand(parse(NET + layers + HEAD), (416, 416), 8.0, 10_000.0)
+
+
+def test_the_largest_published_networks_are_far_from_the_limits() -> None:
+    """yolov4-p6 at 1280 px takes some 0.7 T operations; yolov3-spp and yolov3 here, at 1280 px."""
+    limits = NetworkLimits()
+    for path in sorted((ROOT / "config").glob("*.cfg")):
+        check_demand(
+            netdef.load(path),
+            (1280, 1280),
+            limits.max_network_gb / 4,
+            limits.max_network_gflops / 4,
+        )
+
+
+@pytest.mark.parametrize("cfg", ["yolov3", "yolov3-mobilenetv2"])
+def test_memory_is_what_weights_and_live_maps_take(cfg: str) -> None:
+    """The bytes of all tensors that are alive at once, counted in a forward pass on no memory."""
+    definition = netdef.load(ROOT / f"config/{cfg}.cfg")
+    numbers = [np.prod(shape) for shape in shapes(definition, (320, 320))]
+    predicted = _largest_maps(definition, (320, 320))
+    assert max(a + b for a, b in pairwise(numbers)) <= predicted <= sum(numbers) / 2

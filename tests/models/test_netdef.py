@@ -86,6 +86,10 @@ def test_text_and_sections_are_the_same_thing(layers: list[Section]) -> None:
         ("width=64", "width=9999999", "x.cfg:1: [net]: expected a width, height and channels"),
         ("width=64", "letter_box=7", "x.cfg:2: letter_box='7': expected 0 or 1"),
         ("filters=8", "filters=99999999", "x.cfg:7: filters='99999999': expected at most"),
+        ("stride=2", f"stride_x={2**70}", f"x.cfg:9: stride_x='{2**70}': expected an integer"),
+        ("stride=2", "stride_x=9999999", "x.cfg:9: stride_x='9999999': expected at most 1000000"),
+        ("stride=2", "groups=9999999", "x.cfg:9: groups='9999999': expected at most 1000000"),
+        ("[yolo]", "[yolo]\n" * 10_001, "x.cfg: 10003 layers: expected at most 10000"),
         ("[yolo]", "[net]\n[yolo]", "x.cfg:18: [net]: expected one of it, before all layers"),
         ("[yolo]", "[dropout]\nprobability=2\n[yolo]", "x.cfg:19: probability='2': expected"),
         ("[yolo]", "[route]\nlayers=,\n[yolo]", "x.cfg:19: layers=',': expected at least one"),
@@ -147,6 +151,18 @@ def test_num_may_differ_from_the_anchors_as_in_darknet(
     assert plain.layers[-1].integer("num") == len(plain.layers[-1].numbers("anchors")) // 2
     assert "mask" in plain.layers[-1].options
     assert plain.with_plain_heads() == plain
+
+
+def test_of_many_unknown_keys_some_are_told() -> None:
+    """Looking for what was meant takes a millisecond a key."""
+    more = "".join(f"key{number}=1\n" for number in range(50_000))
+    assert len(parse(SMALL.replace("[yolo]", f"[dropout]\n{more}[yolo]")).notes) == 20
+
+
+def test_a_file_that_is_no_cfg_by_its_size_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a.cfg").write_text("#" * 5_000_000)
+    with pytest.raises(InputError, match=r"a.cfg: 5000000 bytes: expected at most 4194304"):
+        netdef.load(tmp_path / "a.cfg")
 
 
 def _build(text: str) -> None:

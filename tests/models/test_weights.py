@@ -122,6 +122,14 @@ def test_a_file_without_layers_is_refused(length: int, tmp_path: Path) -> None:
         read_weights(path, small().netdef)
 
 
+def test_a_file_far_too_large_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.weights"
+    with path.open("wb") as file:
+        file.truncate(2**40)  # on the disk it takes nothing
+    with pytest.raises(InputError, match=r"a\.weights: 1099511627776 bytes: expected at most"):
+        read_weights(path, small().netdef)
+
+
 def test_a_layer_of_another_shape_is_named() -> None:
     model = small()
     other = Darknet(

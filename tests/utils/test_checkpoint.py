@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from import_param import Pruning, TrainedNetwork, Training, TrainSettings
+from import_param import NetworkLimits, Pruning, TrainedNetwork, Training, TrainSettings
 from models.darknet import Darknet
 from models.netdef import load, parse
 from models.weights import write_weights
@@ -21,6 +21,7 @@ from utils.checkpoint import (
     newest_weights,
     read_checkpoint,
     read_pretrained,
+    reopen,
     save_checkpoint,
     untrained_heads,
     write_pair,
@@ -311,6 +312,23 @@ def test_arguments_that_do_not_fit(
     with pytest.raises(InputError) as error:
         load_network(replace(TrainedNetwork(weights="best.pt"), **arguments))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        (NetworkLimits(max_network_gb=1e-5), "takes .* GB .* larger max_network_gb"),
+        (NetworkLimits(max_network_gflops=1e-5), "takes .* operations .*larger max_network_gflops"),
+    ],
+)
+def test_a_network_beyond_the_limits_does_not_open(
+    limit: NetworkLimits, message: str, tmp_path: Path
+) -> None:
+    path = save(tmp_path / "a.pt", model())
+    settings = TrainedNetwork(weights=str(path), device="cpu", **vars(limit))
+    with pytest.raises(InputError, match=message):
+        load_network(settings)
+    assert reopen(path, "cpu").names == ("a", "b")
 
 
 def test_a_part_of_a_network_is_not_used(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from import_param import Export, Nms, TrainedNetwork
+from import_param import Export, Nms
 from models.darknet import Darknet
 from models.head import decode, expect_finite
 from utils.backends import install_command
 from utils.backends.fold import folded
-from utils.checkpoint import Network, load_network, write_pair
+from utils.checkpoint import Network, reopen, write_pair
 from utils.errors import InputError
 from utils.evaluation.nms import non_maximum_suppression
 from utils.files import fill, folder_within, guarded, put
@@ -162,7 +162,7 @@ def _darknet(source: _Source, stem: Path) -> Written:
     )
     write_pair(stem, network.model, netdef, network.names)
     files = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".weights", ".cfg", ".names")]
-    opened = load_network(TrainedNetwork(weights=str(files[0]), device="cpu")).model
+    opened = reopen(files[0], "cpu").model
     return Written(files, torch.inference_mode()(opened))
 
 

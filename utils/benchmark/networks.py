@@ -80,7 +80,7 @@ class PeerNetwork:
 def open_candidates(settings: Benchmark, data: DataSet) -> list[Candidate]:
     """The networks that are asked for, with photos to calibrate on where int8 is."""
     paths = settings.weights
-    candidates = [open_candidate(p, short_name(p, paths), settings.img_size) for p in paths]
+    candidates = [open_candidate(p, short_name(p, paths), settings) for p in paths]
     if "int8" not in settings.precisions:
         return candidates
     compared = bool(settings.calibration or data.data)  # noise shows no objects
@@ -94,16 +94,25 @@ def open_candidates(settings: Benchmark, data: DataSet) -> list[Candidate]:
     ]
 
 
-def open_candidate(path: str, name: str, img_size: int) -> Candidate:
+def open_candidate(path: str, name: str, settings: Benchmark) -> Candidate:
     """A trained network, or a .cfg with random weights; on the CPU.
 
     Args:
         path: of the weights or the .cfg.
         name: what the tables call it.
-        img_size: width and height of its input in pixels; 0 for its own.
+        settings: the size of its input, and how large it may be.
     """
+    img_size = settings.img_size
     if Path(path).suffix != ".cfg":
-        network = load_network(TrainedNetwork(weights=path, device="cpu", img_size=img_size))
+        network = load_network(
+            TrainedNetwork(
+                max_network_gb=settings.max_network_gb,
+                max_network_gflops=settings.max_network_gflops,
+                weights=path,
+                device="cpu",
+                img_size=img_size,
+            )
+        )
         own, used = ("x".join(map(str, s)) for s in (network.model.netdef.size, network.size))
         if own != used:
             print(f"note: {name}: made for {own} px, measured at {used} (--img_size 0: at its own)")
@@ -117,7 +126,7 @@ def open_candidate(path: str, name: str, img_size: int) -> Candidate:
     netdef = cfg_files.load(path)
     check_for_photos(netdef)
     size = (img_size, img_size) if img_size else netdef.size
-    check_size(netdef, size)
+    check_size(netdef, size, settings)
     return Candidate(name, Darknet(netdef).eval(), size, None, netdef.letterbox, trained=False)
 
 

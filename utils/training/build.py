@@ -41,6 +41,8 @@ def build_network(
     Raises:
         InputError: a file cannot be read or does not fit, or a setting does not fit the network.
     """
+    if checkpoint:
+        check_size(checkpoint.netdef, checkpoint.netdef.size, settings.model)
     model = Darknet(checkpoint.netdef) if checkpoint else _new_network(settings, photos)
     freeze_(model, settings.training.freeze)
     return model
@@ -63,7 +65,7 @@ def _new_network(settings: TrainSettings, photos: PhotoSet) -> Darknet:
         netdef = netdef.with_net_options(letter_box=int(files.letterbox == "yes"))
     if files.img_size:
         netdef = netdef.with_net_options(width=files.img_size, height=files.img_size)
-    check_size(netdef, netdef.size)
+    check_size(netdef, netdef.size, files)
     untrained = untrained_heads(netdef, start.state)
     if untrained:
         netdef = _with_new_heads(settings, netdef, photos)
@@ -148,7 +150,13 @@ def load_teacher(settings: TrainSettings, netdef: NetDef, names: Sequence[str]) 
         return None
     device = settings.model.device
     network = load_network(
-        TrainedNetwork(cfg=files.teacher_cfg, weights=files.teacher, device=device)
+        TrainedNetwork(
+            max_network_gb=settings.model.max_network_gb,
+            max_network_gflops=settings.model.max_network_gflops,
+            cfg=files.teacher_cfg,
+            weights=files.teacher,
+            device=device,
+        )
     )
     check_teacher(network.model.netdef, netdef, files.teacher)
     place = f"teacher={files.teacher!r}"

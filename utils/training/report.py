@@ -7,8 +7,8 @@ from pathlib import Path
 
 from terminaltables import AsciiTable
 
-from import_param import Monitoring, TrainedNetwork, TrainSettings
-from utils.checkpoint import load_network
+from import_param import Monitoring, TrainSettings
+from utils.checkpoint import reopen
 from utils.data.datasets import ValidationDataset
 from utils.errors import only_warn
 from utils.evaluation.metrics import Metrics, format_metrics
@@ -136,7 +136,7 @@ def _confident(detections: Detections) -> Detections:
 def report_best(run: Run, settings: TrainSettings, validation: ValidationBatches) -> None:
     """Evaluate the best network once more, as saved, and draw what it does."""
     best = run.weights / "best.pt"
-    network = load_network(TrainedNetwork(weights=str(best), device=settings.model.device))
+    network = reopen(best, settings.model.device)
     metrics, detections = validation.evaluate(network.model)
     with only_warn():
         plot_precision_recall(metrics, network.names, run.folder / "precision_recall.png")
