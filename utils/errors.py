@@ -53,36 +53,52 @@ def run(main: Callable[[], None]) -> int:
     try:
         with stoppable():
             main()
+            print(
+                end="", flush=True
+            )  # here, and not at Python's end, it is told what cannot be printed
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _tell(f"error: {error}")
         return 2
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        _tell("stopped")
         return 130
     except BrokenPipeError:
-        # Python would print once more at its end: there is nowhere to print to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _stop_printing()
         return 1
     except OSError as error:
         if error.errno is None:  # not the system's: a bug
             raise
         place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        print(f"error: {place}{error.strerror}", file=sys.stderr)
+        _tell(f"error: {place}{error.strerror}")
         return 2
     except (MemoryError, RuntimeError) as error:
         if _worker_ended(error):
             told = str(error).splitlines()[0]
-            print(f"error: {told} Too little memory? Fewer workers need less", file=sys.stderr)
+            _tell(f"error: {told} Too little memory? Fewer workers need less")
             return 2
         if not _out_of_memory(error):
             raise
-        print(
+        _tell(
             "error: not enough memory here; smaller images (img_size), batches (batch_size) or "
-            f"networks need less. {str(error).splitlines()[0] if str(error) else ''}",
-            file=sys.stderr,
+            f"networks need less. {str(error).splitlines()[0] if str(error) else ''}"
         )
         return 2
     return 0
+
+
+def _tell(line: str) -> None:
+    """Print a last line, where it can be printed."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        _stop_printing()
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
+def _stop_printing() -> None:
+    """Python prints what is left at its end, and tells a traceback where that fails."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _out_of_memory(error: Exception) -> bool:

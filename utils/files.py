@@ -19,6 +19,7 @@ if sys.platform != "win32":
     import fcntl
 
 PARTIAL = ".partial-"  # begins the names of files and folders that are not whole yet
+PROBE = 2**16  # bytes that are written to see whether any can be
 LONGEST_STEM = 32  # characters of a name that a temporary one repeats; names end at 255 bytes
 
 
@@ -225,6 +226,19 @@ def alone(path: str | Path, wait: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def expect_room(path: str | Path) -> None:
+    """Write something beside `path` and remove it.
+
+    Raises:
+        InputError: it cannot be written; the disk is full, or gone.
+    """
+    with _temporary(Path(path)) as temporary:
+        try:
+            fill(temporary, bytes(PROBE))
+        except OSError as error:
+            raise cannot_be_written(path, error) from error
 
 
 def cannot_be_written(path: str | Path, error: OSError) -> InputError:

@@ -65,6 +65,29 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.parametrize("redirected", ["stdout", "stderr"])
+def test_a_full_disk_below_what_is_printed_is_told_in_one_line(redirected: str) -> None:
+    script = (
+        "import sys; from utils.errors import run, InputError\n"
+        f"sys.exit(run(lambda: print('x', file=sys.{redirected}, flush=True)))"
+    )
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, redirected: full}
+        done = subprocess.run([sys.executable, "-c", script], check=False, text=True, **streams)  # type: ignore[call-overload]
+    assert done.returncode == 2
+    assert (done.stdout or "") == ""
+    assert done.stderr in (None, "error: No space left on device\n")
+
+
+def test_what_is_still_to_be_printed_is_told_where_it_cannot() -> None:
+    script = "import sys; from utils.errors import run; sys.exit(run(lambda: print('x')))"
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(
+            [sys.executable, "-c", script], check=False, stdout=full, stderr=subprocess.PIPE
+        )
+    assert (done.returncode, done.stderr) == (2, b"error: No space left on device\n")
+
+
 def test_a_reader_that_goes_away_ends_the_work_quietly() -> None:
     script = (
         "import sys; from utils.errors import run; sys.exit(run(lambda: print('x\\n' * 10**6)))"

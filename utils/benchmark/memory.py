@@ -24,6 +24,7 @@ from models.darknet import Darknet
 from models.netdef import parse
 from utils.benchmark.latency import Row
 from utils.benchmark.networks import Candidate, Key, Peer, Run, open_one
+from utils.processes import end_with_parent
 
 METHOD = (
     "resident memory that grows as the network is opened and run, in a process of its own in which "
@@ -77,7 +78,7 @@ def with_memory(
         # Passed as bytes: tensors that processes share would not count as this one's memory.
         parcel = io.BytesIO()
         torch.save((by_name[row.network], row.key, threads, peers), parcel)
-        with ProcessPoolExecutor(1, context) as process:
+        with ProcessPoolExecutor(1, context, end_with_parent) as process:
             bytes_added = process.submit(_added_bytes, parcel.getvalue()).result()
         result[number] = replace(row, memory_mb=bytes_added / 1e6)
         keep(result)

@@ -18,6 +18,7 @@ from utils.boxes import InputTransform, network_input
 from utils.data.augment import augment, to_tensor, without_flips
 from utils.data.photos import PhotoSet
 from utils.errors import InputError
+from utils.processes import end_with_parent
 from utils.structures import Batch, Sample, Targets
 
 SHUFFLE = 2**31  # in place of an index, so that an epoch's order has a generator of its own
@@ -201,15 +202,15 @@ def _worker_options(setting: int) -> dict[str, Any]:
     return {
         "num_workers": workers,
         "persistent_workers": workers > 0,
-        "worker_init_fn": _one_thread,
+        "worker_init_fn": _start_worker,
     }
 
 
-def _one_thread(worker: int) -> None:
-    """Workers run beside each other, so none of them should start threads of its own."""
+def _start_worker(worker: int) -> None:
     import cv2
 
-    cv2.setNumThreads(0)
+    cv2.setNumThreads(0)  # workers run beside each other
+    end_with_parent()
 
 
 def _image_index(boxes: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -5,10 +5,10 @@ a full disk leaves a file that does not play. This module makes each of these an
 of text.
 """
 
+import math
 import os
 import re
 import stat
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from utils.errors import InputError
-from utils.files import atomic, exists, expand, same_file
+from utils.files import atomic, exists, expand, expect_room, same_file, scratch_folder
 from utils.structures import Image
 
 # Read once by OpenCV, at its first use of FFmpeg: what goes wrong is told by our own one line.
@@ -112,6 +112,8 @@ class VideoFile:
         self._size = (0, 0)
         self._writer: cv2.VideoWriter | None = None
         self._temporary = Path()
+        self._next_check = 0  # frames
+        self._bytes = -1  # at the last check
 
     def __enter__(self) -> "VideoFile":
         return self
@@ -126,13 +128,14 @@ class VideoFile:
             return
         self._writer.release()
         self._writer = None
-        if _playable(self._temporary):
+        written = self._temporary
+        if self.frames and _playable(written) and _frames_in(written) >= self.frames:
             self._stack.close()  # without the error, so that what is done stays
-        else:
-            problem = InputError(f"{self.path}: could not be written whole; is the disk full?")
-            self._stack.__exit__(InputError, problem, None)
-            if error is None:
-                raise problem
+            return
+        problem = InputError(f"{self.path}: could not be written whole; is the disk full?")
+        self._stack.__exit__(InputError, problem, None)
+        if not isinstance(error, InputError):  # which says more
+            raise problem from error
 
     def write(self, image: Image, copies: int = 1) -> None:
         """Add a frame, uint8 [H, W, 3] RGB, or several that look the same.
@@ -148,6 +151,21 @@ class VideoFile:
         for _ in range(copies):
             self._writer.write(frame)
         self.frames += copies
+        if self.frames >= self._next_check:
+            self._next_check = self.frames + math.ceil(self._rate)
+            self._expect_to_grow()
+
+    def _expect_to_grow(self) -> None:
+        """See to it that a full disk ends the work now and not in hours, of which nothing stays.
+
+        Raises:
+            InputError: nothing can be written beside a file that does not grow.
+        """
+        assert self.path is not None
+        size = self._temporary.stat().st_size if self._temporary.exists() else -1
+        if size == self._bytes:
+            expect_room(self.path)
+        self._bytes = size
 
     def _open(self, size: tuple[int, int]) -> None:
         suffix, codec = choose_codec(size)
@@ -158,7 +176,8 @@ class VideoFile:
             raise InputError(f"{self.path}: is the source; choose another output folder")
         self._temporary = self._stack.enter_context(atomic(self.path))
         fourcc = cv2.VideoWriter.fourcc(*codec)
-        self._writer = cv2.VideoWriter(str(self._temporary), fourcc, self._rate, size)
+        with quiet():
+            self._writer = cv2.VideoWriter(str(self._temporary), fourcc, self._rate, size)
         self._size = size
 
 
@@ -200,8 +219,8 @@ def choose_codec(size: tuple[int, int]) -> tuple[str, str]:
         InputError: it can write none.
     """
     for suffix, codec in CODECS:
-        with tempfile.TemporaryDirectory() as folder, quiet():
-            path = Path(folder) / f"probe{suffix}"
+        with scratch_folder() as folder, quiet():
+            path = folder / f"probe{suffix}"
             writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 25.0, size)
             opened = writer.isOpened()
             writer.release()
@@ -301,10 +320,53 @@ def _count(value: float) -> int:
     return int(value) if 0 < value < 2**40 else 0
 
 
-def _playable(path: Path) -> bool:
-    """Does a written video hold a frame that can be read?"""
+def _frames_in(path: Path) -> int:
+    """How many frames a written video has, as its header says and as they are there.
+
+    They are not decoded: reading takes as long as the disk does.
+    """
     with quiet():
-        capture = cv2.VideoCapture(str(path))
-        good, _ = capture.read()
+        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+        promised = _count(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        capture.set(cv2.CAP_PROP_FORMAT, -1)  # frames as they are in the file
+        found = sum(iter(capture.grab, False))
         capture.release()
-    return good
+    return min(promised, found)
+
+
+def _playable(path: Path) -> bool:
+    """Whether the parts that a written video is made of end where the file does.
+
+    On a full disk OpenCV leaves out what finds no room, such as the index at the end, and still
+    writes what belongs to the beginning.
+    """
+    part_length = PART_LENGTHS[path.suffix]
+    size, position = path.stat().st_size if path.exists() else -1, 0
+    with path.open("rb") as file:
+        while position < size:
+            file.seek(position)
+            length = part_length(file.read(16).ljust(16, b"\0"))
+            if length < 5:
+                return False
+            position += length
+    return position == size
+
+
+def _avi_length(head: bytes) -> int:
+    return 8 + int.from_bytes(head[4:8], "little")
+
+
+def _mp4_length(head: bytes) -> int:
+    length = int.from_bytes(head[:4], "big")
+    return int.from_bytes(head[8:16], "big") if length == 1 else length
+
+
+def _webm_length(head: bytes) -> int:
+    """Of one of its two parts, whose names have four bytes, behind which their lengths are."""
+    digits = 9 - head[4].bit_length()  # the number of zeros that a length begins with tells it
+    length = int.from_bytes(head[4 : 4 + digits], "big") & ((1 << 7 * digits) - 1)
+    return 4 + digits + length
+
+
+# From the first bytes of a part to the bytes that it has.
+PART_LENGTHS = {".avi": _avi_length, ".mp4": _mp4_length, ".webm": _webm_length}

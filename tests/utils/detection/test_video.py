@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.conftest import full_disk
 from utils.detection import video
 from utils.detection.video import RealTime, Source, VideoFile, believable_rate, choose_codec
 from utils.errors import InputError
@@ -156,6 +157,52 @@ def test_a_cut_off_file_gives_what_it_has_and_says_so(cut_off: Path) -> None:
     source = Source(str(cut_off))
     assert 3 < len(list(source)) < 20
     assert f"after {source.read} of the 20 frames" in source.ending()
+
+
+@pytest.mark.parametrize("codec", video.CODECS[:3], ids=lambda codec: codec[1])
+def test_wherever_the_disk_is_full_a_video_is_whole_or_not_there(
+    codec: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(video, "choose_codec", lambda size: codec)
+
+    def write_noise(folder: Path) -> Path:
+        with VideoFile(folder / "clip", 25.0, lambda line: None) as file:
+            for seed in range(4):
+                pixels = np.random.default_rng(seed).integers(0, 255, (48, 64, 3), np.uint8)
+                file.write(pixels)
+        assert file.path
+        return file.path
+
+    size = write_noise(tmp_path / "whole").stat().st_size
+    for limit in (0, 100, size // 2, *range(size - 400, size, 40), size - 1):
+        with full_disk(limit), pytest.raises(InputError, match="cannot|could not"):
+            write_noise(tmp_path / "out")
+        assert not list((tmp_path / "out").iterdir())
+    with full_disk(size):
+        write_noise(tmp_path / "out")
+
+
+def test_a_disk_that_is_full_ends_the_work_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A video that does not grow is looked after: can anything be written beside it?"""
+    frame = np.zeros((48, 64, 3), np.uint8)
+    with VideoFile(tmp_path / "clip", 5.0, pytest.fail) as file:
+        for _ in range(40):
+            file.write(frame)  # so like each other that the file hardly grows
+        assert len(list(tmp_path.iterdir())) == 1
+
+    def full(path: Path) -> None:
+        raise InputError(f"{path}: cannot be written: No space left on device")
+
+    monkeypatch.setattr(video, "expect_room", full)
+    with (
+        pytest.raises(InputError, match="No space left"),
+        VideoFile(tmp_path / "other", 5.0, pytest.fail) as file,
+    ):
+        for _ in range(40):
+            file.write(frame)
+    assert file.frames < 40
 
 
 def test_live_sources_are_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
