@@ -15,8 +15,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -32,6 +30,7 @@ from utils.backends.float_layers import float_layers
 from utils.backends.int8_loss import int8_loss
 from utils.errors import InputError
 from utils.evaluation.evaluate import Run
+from utils.files import fill, scratch_folder
 from utils.timing import version
 
 CalibrationBatches = list[NDArray[np.float32]]  # [B, 3, H, W] each, 0 to 1
@@ -192,9 +191,9 @@ def quantized_onnx(graph: bytes, batches: CalibrationBatches, in_float: Sequence
             images = next(self._batches, None)
             return None if images is None else {IMAGES: images}
 
-    with TemporaryDirectory() as folder:
-        source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        source.write_bytes(graph)
+    with scratch_folder() as folder:
+        source, target = folder / "float.onnx", folder / "int8.onnx"
+        fill(source, graph)
         logging.disable(logging.WARNING)  # it asks for what `onnx_graph` has done
         quantize_static(
             source,

@@ -341,7 +341,9 @@ def _playable(path: Path) -> bool:
     writes what belongs to the beginning.
     """
     part_length = PART_LENGTHS[path.suffix]
-    size, position = path.stat().st_size if path.exists() else -1, 0
+    if not path.exists():  # OpenCV removes what it cannot begin
+        return False
+    size, position = path.stat().st_size, 0
     with path.open("rb") as file:
         while position < size:
             file.seek(position)

@@ -10,9 +10,9 @@ import numpy as np
 
 from utils.data.photos import PhotoSet
 from utils.data.suspicious import Suspicion
-from utils.files import atomic
 from utils.structures import Image
 from utils.visualization.draw import draw_boxes, draw_caption, grid, within
+from utils.visualization.figures import write_figure
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import
     from matplotlib.axes import Axes
@@ -39,8 +39,7 @@ def plot_labels(splits: Sequence[tuple[str, PhotoSet]], path: Path) -> None:
     _plot_classes(classes, splits)
     _plot_sizes(sizes, splits)
     _plot_centres(centres, splits)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png")
+    write_figure(figure, path)
 
 
 def _plot_classes(axes: Axes, splits: Sequence[tuple[str, PhotoSet]]) -> None:

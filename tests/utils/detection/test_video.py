@@ -175,7 +175,7 @@ def test_wherever_the_disk_is_full_a_video_is_whole_or_not_there(
 
     size = write_noise(tmp_path / "whole").stat().st_size
     for limit in (0, 100, size // 2, *range(size - 400, size, 40), size - 1):
-        with full_disk(limit), pytest.raises(InputError, match="cannot|could not"):
+        with full_disk(limit), pytest.raises(InputError, match=r"cannot|could not"):
             write_noise(tmp_path / "out")
         assert not list((tmp_path / "out").iterdir())
     with full_disk(size):
