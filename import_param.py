@@ -119,6 +119,7 @@ class Model(NetworkFiles):
     cfg: str = "config/yolov3-lite.cfg"  # the network, a Darknet .cfg
     pretrained: bool = False  # start from `weights` (also a cut-off file or a torchvision .pth); otherwise from random numbers
     fit_anchors: bool = True  # fit anchors to the data set where the heads are trained anew
+    bn_epsilon: Literal["cfg", "opencv", "darknet"] = "cfg"  # whose batch normalisation: the .cfg's `bn_epsilon`, OpenCV's 1e-6 (also where it says nothing), or AlexeyAB's Darknet's 1e-5
     scale_x_y: Reach = 2.0  # reach of a cell's centre where the heads are trained anew; 0 = the .cfg's
 
     def check(self) -> None:
@@ -272,6 +273,7 @@ class Export:
     format: tuple[Literal["darknet", "onnx", "openvino", "ncnn", "torchscript"], ...] = ("onnx",)  # one or several
     precision: Literal["fp32", "int8"] = "fp32"  # int8: onnx and openvino
     dynamic: bool = False  # onnx for any number of images and any size
+    bn_epsilon: Literal["cfg", "opencv", "darknet"] = "cfg"  # whose batch normalisation darknet's pair is to agree with: the network's own, OpenCV's or AlexeyAB's Darknet's
     nms: bool = False  # onnx with decoding and NMS in the graph
     source: str = ""  # photos to compare on; empty = the data set's, or the demo set's
     photos: Count = 8  # how many to compare on

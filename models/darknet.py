@@ -211,6 +211,9 @@ class Darknet(nn.Module):
         for index, section in enumerate(netdef.layers):
             sources = netdef.sources(index)
             self.layers.append(build(section, len(sources), outputs[sources[0]][0]))
+        for module in self.layers.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = netdef.bn_epsilon
         self.heads = tuple(Head.of(netdef.layers[index]) for index in netdef.heads)
         for index, head in zip(netdef.heads, self.heads, strict=True):
             if head.classes != self.heads[0].classes:

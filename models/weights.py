@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.blocks import BN_EPSILON, Convolution, Shortcut
+from models.blocks import Convolution, Shortcut
 from models.darknet import Darknet
 from models.netdef import NetDef
 from utils.errors import InputError
@@ -147,14 +147,30 @@ def write_weights(
     write_bytes(path, to_bytes(model, header, layers))
 
 
-def to_bytes(model: Darknet, header: Header | None = None, layers: int | None = None) -> bytes:
-    """The content of the file that `write_weights` writes."""
+def to_bytes(
+    model: Darknet,
+    header: Header | None = None,
+    layers: int | None = None,
+    epsilon: float | None = None,
+) -> bytes:
+    """The content of the file that `write_weights` writes.
+
+    epsilon: what its reader adds to variances where that is not the network's own `bn_epsilon`:
+    they are stored so much smaller or larger, perhaps below 0, that it computes the same.
+    """
+    shift = 0.0 if epsilon is None else model.netdef.bn_epsilon - epsilon
     parts = [(header or Header()).to_bytes()]
     for index, tensors in _stored(model):
         if layers is None or index < layers:
             parts += [
-                tensor.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes()
-                for _, tensor in tensors
+                (tensor.detach() + shift if shift and name == "bn.running_var" else tensor.detach())
+                .cpu()
+                .float()
+                .contiguous()
+                .numpy()
+                .astype("<f4")
+                .tobytes()
+                for name, tensor in tensors
             ]
     return b"".join(parts)
 
@@ -277,15 +293,16 @@ def expect_computable(model: Darknet, source: str | Path) -> None:
     Raises:
         InputError: a number is not finite, or a variance so far below 0 that it has no root.
     """
+    epsilon = model.netdef.bn_epsilon
     for index, tensors in _stored(model):
         for name, tensor in tensors:
             lowest, highest = tensor.detach().aminmax()  # both are NaN where any is
             if wrong := [float(n) for n in (lowest, highest) if not n.isfinite()]:
                 raise InputError(f"{source}: layer {index}: {name} holds {wrong[0]}: damaged?")
-            if name == "bn.running_var" and lowest + BN_EPSILON <= 0:
+            if name == "bn.running_var" and lowest + epsilon <= 0:
                 raise InputError(
                     f"{source}: layer {index}: a variance of {float(lowest):g}: expected more than "
-                    f"{-BN_EPSILON:g}; is the file another network's?"
+                    f"{-epsilon:g}; is the file another network's?"
                 )
 
 

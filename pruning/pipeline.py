@@ -73,7 +73,7 @@ def prune(settings: PruneSettings) -> Report:
     expect_free(settings.run.name)
     target = _latency_target(settings.pruning)
     definition = open_definition(settings.data, ("train", "valid"))
-    network = load_network(settings.network)
+    network = _named(load_network(settings.network), definition.names)
     _expect_cuttable(network, settings.pruning)
     photos = _photos(network, settings.data, definition)
     meter = open_meter(network.model, network.size, settings.runtime)
@@ -111,6 +111,12 @@ def _expect_cuttable(network: Network, pruning: Pruning) -> None:
 
 def _table(pruning: Pruning, meter: LatencyMeter) -> Path:
     return Path(pruning.latency_table or meter.table_path)
+
+
+def _named(network: Network, names: tuple[str, ...]) -> Network:
+    """The network, its classes called as the data set's where it only numbers as many."""
+    numbers = tuple(str(number) for number in range(len(names)))
+    return replace(network, names=names) if network.names == numbers else network
 
 
 def _plan_to_a_time(

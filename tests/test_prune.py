@@ -51,6 +51,22 @@ def flags(weights: str, *more: str) -> list[str]:
     return [*base, "--latency_rounds", "1", "--batch_size", "2", *more]
 
 
+@pytest.mark.parametrize("given", ["", "given.names"])
+def test_the_class_names_of_a_pair_stay(weights: str, given: str) -> None:
+    """Those beside it, those that `names` gives, or where there are none the data set's."""
+    own = tuple(f"class {number}" for number in range(10))
+    Path("given.names").write_text("\n".join(own))
+    if given:
+        Path("net.names").unlink()
+        Path("other.names").write_text(Path("given.names").read_text().replace("class", "kind"))
+    else:
+        Path("net.names").write_text("\n".join(own))
+    more = ["--names", given] if given else []
+    prune.main(flags(weights, "--name", "small", "--percent", "0.5", *more))
+    assert tuple(Path("weights/small/pruned.names").read_text().splitlines()) == own
+    assert load_network(TrainedNetwork(weights="weights/small/pruned.weights")).names == own
+
+
 def test_a_cut_leaves_what_it_promises(weights: str, capsys: pytest.CaptureFixture[str]) -> None:
     prune.main(flags(weights, "--name", "small", "--percent", "0.5", "--pruned_id", "5"))
     said = capsys.readouterr().out

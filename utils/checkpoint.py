@@ -21,7 +21,7 @@ from models.netdef import NetDef
 from models.weights import fill_, read_weights, to_bytes, torchvision_trunk
 from utils.data.definition import read_names
 from utils.errors import InputError
-from utils.files import fill, guarded, together
+from utils.files import fill, guarded, read_lines, together
 from utils.schema import structured
 from utils.tensor_files import PlainTensor, read_tensors
 from utils.version import VERSION
@@ -315,7 +315,7 @@ def read_pretrained(path: str | Path, netdef: NetDef) -> Pretrained:
         InputError: the file cannot be read, or nothing in it is of use to the network.
     """
     if Path(path).suffix not in CHECKPOINT_SUFFIXES:
-        beside = _names_beside(Path(path))
+        beside = _names_beside(Path(path), _classes(netdef))
         names = read_names(beside) if beside else ()
         return Pretrained(read_weights(path, netdef)[0], netdef, names)
     content = read_tensors(path)
@@ -366,7 +366,7 @@ def _write_pair(
     listed, cfg, weights = files
     fill(listed, "".join(f"{name}\n" for name in names))
     fill(cfg, netdef.with_plain_heads().text())
-    fill(weights, to_bytes(model))
+    fill(weights, to_bytes(model, epsilon=netdef.bn_epsilon))
 
 
 def _beside(path: Path, *suffixes: str) -> list[Path]:
@@ -390,7 +390,7 @@ def load_network(settings: TrainedNetwork) -> Network:
     """Open a trained network: a checkpoint of ours, or Darknet's .weights with its .cfg.
 
     Without `settings.names`, its classes are called as the checkpoint says, or the one .names file
-    beside the .weights; else by their numbers.
+    beside the .weights, of several the one with as many names as classes; else by their numbers.
 
     Raises:
         InputError: a file is missing or does not fit.
@@ -406,7 +406,9 @@ def load_network(settings: TrainedNetwork) -> Network:
     filled = fill_(model, state, path)
     if filled.missing:
         raise InputError(f"{path}: holds only a part of the network: {filled}")
-    names_file = settings.names or (_names_beside(path) if path.suffix == ".weights" else "")
+    names_file = settings.names or ""
+    if not names_file and path.suffix == ".weights":
+        names_file = _names_beside(path, _classes(netdef))
     names = read_names(names_file) if names_file else own_names
     letterbox = settings.letterbox
     return Network(
@@ -465,12 +467,21 @@ def check_size(netdef: NetDef, size: tuple[int, int], limits: NetworkLimits) -> 
     check_demand(netdef, size, limits.max_network_gb, limits.max_network_gflops)
 
 
-def _names_beside(path: Path) -> str:
-    """`best.names` of best.weights, or the only .names file in the folder, or nothing."""
+def _classes(netdef: NetDef) -> int:
+    return netdef.layers[netdef.heads[0]].integer("classes", 20) if netdef.heads else 0
+
+
+def _names_beside(path: Path, classes: int) -> str:
+    """`best.names` of best.weights, or the only .names file in the folder, or nothing.
+
+    Of several, it is the one that names as many classes as the network has.
+    """
     own = path.with_suffix(".names")
     if own.is_file():
         return str(own)
     others = sorted(path.parent.glob("*.names"))
+    if len(others) > 1:
+        others = [other for other in others if len(read_lines(other)) == classes]
     return str(others[0]) if len(others) == 1 else ""
 
 

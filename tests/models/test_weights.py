@@ -9,7 +9,7 @@ import torch
 from models import netdef
 from models.darknet import Darknet
 from models.netdef import parse
-from models.weights import Header, fill_, read_weights, torchvision_trunk, write_weights
+from models.weights import Header, fill_, read_weights, to_bytes, torchvision_trunk, write_weights
 from tests.conftest import ROOT
 from tests.models.test_darknet import RESIDUAL
 from utils.errors import InputError
@@ -191,3 +191,28 @@ def test_torchvisions_trunk_computes_what_torchvision_computes() -> None:
 def test_a_foreign_trunk_is_refused() -> None:
     with pytest.raises(InputError, match=r"x\.pth: its first convolution"):
         torchvision_trunk({"a.weight": torch.zeros(5, 3, 7, 7)}, small(), "x.pth")
+
+
+@pytest.mark.parametrize("own", [1e-6, 1e-5])
+@pytest.mark.parametrize("readers", [1e-6, 1e-5])
+def test_variances_are_stored_for_what_a_reader_adds(
+    own: float, readers: float, tmp_path: Path
+) -> None:
+    """Also where they are tiny: what is stored may be below 0, and the reader's sum never is."""
+    torch.manual_seed(0)
+    model = Darknet(parse(RESIDUAL).with_net_options(bn_epsilon=own))
+    model.layers[0].bn.running_var.copy_(torch.logspace(-9, 0, 8))
+    (tmp_path / "a.weights").write_bytes(to_bytes(model, epsilon=readers))
+    reader = Darknet(model.netdef.with_net_options(bn_epsilon=readers))
+    assert reader.layers[0].bn.eps == readers
+    fill_(reader, read_weights(tmp_path / "a.weights", reader.netdef)[0], "a.weights")
+    images = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        expected, found = model.eval()(images)[0], reader.eval()(images)[0]
+    assert (expected - found).abs().max() < 1e-4 * expected.abs().max()
+
+
+def test_a_bn_epsilon_that_is_none_is_refused() -> None:
+    for value in ("0", "-1", "nan", "1"):
+        with pytest.raises(InputError, match=r"bn_epsilon='.*': expected a number"):
+            parse(RESIDUAL.replace("[net]", f"[net]\nbn_epsilon={value}"))

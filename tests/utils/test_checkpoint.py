@@ -95,6 +95,29 @@ def test_a_pair_takes_the_names_beside_it(tmp_path: Path) -> None:
     ).names == ("own", "names")
 
 
+def test_of_several_names_beside_a_pair_those_that_fit_are_taken(tmp_path: Path) -> None:
+    write_weights(tmp_path / "x.weights", model())
+    model().netdef.write(tmp_path / "x.cfg")
+    (tmp_path / "coco.names").write_text("a\nb\nc\n")
+    (tmp_path / "two.names").write_text("cat\ndog\n")
+    settings = TrainedNetwork(weights=str(tmp_path / "x.weights"), device="cpu")
+    assert load_network(settings).names == ("cat", "dog")
+    (tmp_path / "other.names").write_text("cow\npig\n")
+    assert load_network(settings).names == ("0", "1")
+
+
+@pytest.mark.parametrize("program", ["cfg", "opencv", "darknet"])
+def test_a_pair_computes_the_same_for_the_program_it_is_for(program: str, tmp_path: Path) -> None:
+    network = model().eval()
+    network.layers[0].bn.running_var.fill_(1e-5)
+    write_pair(tmp_path / "x", network, network.netdef.with_bn_epsilon_of(program), "ab")
+    opened = load_network(TrainedNetwork(weights=str(tmp_path / "x.weights"), device="cpu")).model
+    assert opened.layers[0].bn.eps == (1e-5 if program == "darknet" else 1e-6)
+    images = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(network(images)[0], opened(images)[0], rtol=1e-4, atol=1e-4)
+
+
 def test_the_newest_weights_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for age, name in enumerate(("new", "old")):
         path = save(tmp_path / "weights" / name / "best.pt", model())

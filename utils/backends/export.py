@@ -160,6 +160,7 @@ def _darknet(source: _Source, stem: Path) -> Written:
     netdef = network.model.netdef.with_net_options(
         width=width, height=height, letter_box=int(network.letterbox)
     )
+    netdef = netdef.with_bn_epsilon_of(source.settings.bn_epsilon)
     write_pair(stem, network.model, netdef, network.names)
     files = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".weights", ".cfg", ".names")]
     opened = reopen(files[0], "cpu").model

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.darknet import Darknet
+from models.netdef import BN_EPSILON
 from models.weights import to_bytes
 from utils.backends.base import EngineOptions, FixedBatch, maps_agree
 from utils.errors import InputError
@@ -67,7 +68,7 @@ class OpenCvEngine(FixedBatch):
         options.check_precision(self.name, ("fp32",))
         width, height = options.size
         netdef = model.netdef.with_net_options(width=width, height=height).with_plain_heads()
-        self._net = load(netdef.text().encode(), to_bytes(model))
+        self._net = load(netdef.text().encode(), to_bytes(model, epsilon=BN_EPSILON))
         self._threads = options.threads
         self._check(model, options.random_images())
 

@@ -65,6 +65,7 @@ def _new_network(settings: TrainSettings, photos: PhotoSet) -> Darknet:
         netdef = netdef.with_net_options(letter_box=int(files.letterbox == "yes"))
     if files.img_size:
         netdef = netdef.with_net_options(width=files.img_size, height=files.img_size)
+    netdef = netdef.with_bn_epsilon_of(files.bn_epsilon)
     check_size(netdef, netdef.size, files)
     untrained = untrained_heads(netdef, start.state)
     if untrained:
