@@ -53,7 +53,7 @@ def flags(weights: str, *more: str) -> list[str]:
 
 @pytest.mark.parametrize("given", ["", "given.names"])
 def test_the_class_names_of_a_pair_stay(weights: str, given: str) -> None:
-    """Those beside it, those that `names` gives, or where there are none the data set's."""
+    """Those beside it, or those that `names` gives."""
     own = tuple(f"class {number}" for number in range(10))
     Path("given.names").write_text("\n".join(own))
     if given:
