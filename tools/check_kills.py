@@ -149,7 +149,7 @@ SCENARIOS = {
     ),
     "prune": Scenario("prune", (*PRUNE, "--percent", "0.5"), timed=True),
     "latency_prune": Scenario(
-        "latency_prune", (*PRUNE, "--target_speedup", "1.1", "--threads", "1"), timed=True
+        "latency_prune", (*PRUNE, "--target_speedup", "1", "--threads", "1"), timed=True
     ),
     "export": Scenario(
         "export",

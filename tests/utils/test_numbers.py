@@ -35,3 +35,9 @@ def test_numbers_that_are_not_finite_are_told_from_no_numbers() -> None:
         math.inf,
     ]
     assert math.isnan(to_float("NaN"))
+
+
+def test_a_long_word_that_is_no_number_is_refused_at_once() -> None:
+    for word in ("9" * 10**6 + "x", "." * 10**6, "1." + "0" * 10**6 + "e", "-" + "1" * 10**6 + "_"):
+        with pytest.raises(ValueError, match="not a number"):
+            to_float(word)
