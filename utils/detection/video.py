@@ -126,7 +126,8 @@ class VideoFile:
     ) -> None:
         if self._writer is None:
             return
-        self._writer.release()
+        with quiet():
+            self._writer.release()
         self._writer = None
         written = self._temporary
         if self.frames and _playable(written) and _frames_in(written) >= self.frames:
@@ -148,8 +149,9 @@ class VideoFile:
         frame = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         if (image.shape[1], image.shape[0]) != self._size:
             frame = cv2.resize(frame, self._size, interpolation=cv2.INTER_AREA)
-        for _ in range(copies):
-            self._writer.write(frame)
+        with quiet():
+            for _ in range(copies):
+                self._writer.write(frame)
         self.frames += copies
         if self.frames >= self._next_check:
             self._next_check = self.frames + math.ceil(self._rate)
