@@ -60,3 +60,15 @@ def test_every_room_is_drawn() -> None:
     assert not [
         room for room in rooms - {"utils/", "utils/data/labels/"} if f"`{room}`" not in text
     ]
+
+
+def test_the_tests_that_the_table_of_faults_names_are_there() -> None:
+    text = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+    file = ""
+    for path, name in re.findall(r"`(tests/[\w/.]+)?(?:::(\w+))?`", text):
+        if not path and not name:
+            continue  # code that is no test
+        file = path or file
+        assert (ROOT / file).is_file(), file
+        source = (ROOT / file).read_text(encoding="utf-8")
+        assert not name or f"def {name}(" in source, f"{file}::{name}"
