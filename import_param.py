@@ -42,7 +42,7 @@ class DataSet:
 class Data(DataSet):
     """The photos and their labels, and how they are loaded."""
     batch_size: Count = 8  # photos a step of training, or at once
-    workers: Annotated[int, Ge(-1)] = -1  # processes that load photos; 0 = none; -1 = none on two cores, else some
+    workers: Annotated[int, Interval(ge=-1, le=256)] = -1  # processes that load photos; 0 = none; -1 = none on two cores, else some
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class Runtime:
     """What runs a trained network, and on what its latency is measured."""
     backend: Literal["auto", "torch", "onnxruntime", "openvino", "ncnn", "opencv"] = "auto"  # auto = the fastest that is installed, measured once
     precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"  # of its arithmetic; fp16 on cards
-    threads: Whole = 0  # on a CPU; 0 = as many as torch finds useful
+    threads: Annotated[int, Interval(ge=0, le=1024)] = 0  # on a CPU; 0 = as many as torch finds useful
     calibration: str = ""  # photos like those to come, for int8: a .data file, a folder or a glob
     calibration_photos: Count = 200  # at most so many of them; for a cut that is timed, 4 do
     int8_loss: Share = 0.05  # refuse int8 that loses more AP of the network's own float detections on these photos
@@ -137,7 +137,7 @@ class Training:
     optimizer: Literal["adamw", "sgd"] = "adamw"  # sgd wants another learning rate, about 0.01
     lr: Positive = 2e-3  # learning rate at its highest
     final_lr: Share = 0.05  # learning rate at the end, as a share of lr
-    warmup_epochs: NotNegative = 5.0  # epochs in which the learning rate rises from nothing
+    warmup_epochs: Annotated[float, Interval(ge=0, le=1e6)] = 5.0  # epochs in which the learning rate rises from nothing
     momentum: BelowOne = 0.937  # of SGD; AdamW's first beta
     weight_decay: NotNegative = 5e-4  # on the convolutions' kernels only
     clip: NotNegative = 10.0  # largest norm of the gradient; 0 = any
@@ -305,7 +305,7 @@ class Benchmark(NetworkLimits):
     img_size: Whole = 320  # input width and height, pixels; 0 = each network's own
     rounds: Count = 30  # in which everything is timed once
     seconds: Positive = 120.0  # of measuring, about, at most
-    threads: Whole = 0  # 0 = as many as torch finds useful
+    threads: Annotated[int, Interval(ge=0, le=1024)] = 0  # 0 = as many as torch finds useful
     calibration: str = ""  # photos for int8: .data file, folder or glob; empty = `data`, or noise
     calibration_photos: Count = 200  # at most so many of them
     int8_loss: Share = 0.05  # leave int8 out that loses more AP of the network's own float detections on these photos

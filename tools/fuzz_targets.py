@@ -6,6 +6,8 @@ import contextlib
 import io
 import json
 import random
+import tempfile
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -283,8 +285,6 @@ def coco() -> Target:
 
 def latency_table() -> Target:
     """Measured layers, read and asked for the time of one."""
-    import tempfile
-
     from pruning.latency.table import Conditions, LatencyTable, LayerSpec, read_table
 
     conditions = Conditions("torch", "fp32", "torch 2", "a machine", 1)
@@ -479,7 +479,6 @@ def _resumed(folder: Path) -> tuple[dict[str, Any], Callable[[Path], None]]:
 
 
 def _strange_tensors() -> list[Any]:
-    import warnings
 
     import torch
 
@@ -509,8 +508,6 @@ def _strange_tensors() -> list[Any]:
 
 def checkpoint_values() -> Target:
     """Checkpoints whose entries have changed, opened and gone on with."""
-    import tempfile
-
     import torch
 
     with tempfile.TemporaryDirectory() as folder:
@@ -528,8 +525,6 @@ def checkpoint_values() -> Target:
 
 def checkpoint() -> Target:
     """Checkpoints whose bytes have changed: of the file, or of what is pickled in it."""
-    import tempfile
-
     import torch
 
     with tempfile.TemporaryDirectory() as folder:
@@ -557,7 +552,9 @@ def _mutated_pickle(rng: random.Random, archive: bytes) -> bytes:
             content = old.read(entry)
             if entry.filename.endswith(".pkl") or rng.random() < 0.02:
                 content = mutate(rng, [content])
-            new.writestr(_name(rng, entry.filename), content)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of names that are there twice
+                new.writestr(_name(rng, entry.filename), content)
     return packed.getvalue()
 
 

@@ -156,7 +156,9 @@ def _changed(rng: random.Random, tree: Any, strange: Sequence[Any]) -> Any:
             copy[key], copy[other] = copy[other], copy[key]
         case "repeat":
             copy[_hashable(rng, strange)] = copy[key]
-    return copy if isinstance(tree, dict) else type(tree)(copy.values())
+    if isinstance(tree, dict):
+        return copy
+    return list(copy.values()) if isinstance(tree, list) else tuple(copy.values())
 
 
 def _hashable(rng: random.Random, strange: Sequence[Any]) -> Any:

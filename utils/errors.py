@@ -1,6 +1,7 @@
 """How bad input is told: one line, exit code 2, no traceback."""
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -50,6 +51,9 @@ def run(main: Callable[[], None]) -> int:
     0; 2 for bad input and for what the system refuses; 130 for Ctrl-C, SIGTERM and SIGHUP; 1 where
     nobody reads what is printed any more.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may be anything, in any encoding
+            stream.reconfigure(errors="backslashreplace")
     try:
         with stoppable():
             main()
@@ -103,7 +107,7 @@ def _stop_printing() -> None:
 
 def _out_of_memory(error: Exception) -> bool:
     """MemoryError, and what torch raises: on the CPU a RuntimeError like any other."""
-    told = ("can't allocate memory", "out of memory")
+    told = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
     return isinstance(error, MemoryError) or any(words in str(error) for words in told)
 
 

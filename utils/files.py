@@ -503,6 +503,10 @@ def output_folder(path: str) -> Path:
     Raises:
         InputError: it cannot be made, or nothing can be written to it.
     """
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:  # engines' libraries take no other paths
+        raise InputError(f"output={path!r}: expected a name in UTF-8") from error
     folder = Path(path).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -100,7 +100,8 @@ def in_lines(path: Path) -> None:
     ],
 )
 def test_what_is_a_fault(use: Callable[[Path], None], kind: str, tmp_path: Path) -> None:
-    reader = Reader(Target(lambda rng: b"", use, "a"), tmp_path, Fuzz(slow=0.1, memory_mb=50.0))
+    settings = Fuzz(slow=0.1 if use is sleeps else 60.0, memory_mb=50.0)
+    reader = Reader(Target(lambda rng: b"", use, "a"), tmp_path, settings)
     fault = reader.fault(5, b"x")
     assert (fault.kind[: len(kind)] if fault else "") == kind and (not fault or fault.number == 5)
 

@@ -1,6 +1,7 @@
 """Does a script end with one line and its exit code, whatever went wrong?"""
 
 import errno
+import io
 import os
 import signal
 import subprocess
@@ -99,3 +100,20 @@ def test_a_reader_that_goes_away_ends_the_work_quietly() -> None:
         process.stdout.readline()
         process.stdout.close()
         assert (process.stderr.read(), process.wait()) == (b"", 1)
+
+
+def test_names_that_the_terminal_has_no_letters_for_are_printed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, "ascii"))
+    assert run(lambda: print("photo \udcff é")) == 0
+    assert printed.getvalue() == b"photo \\udcff \\xe9\n"
+
+
+def test_a_message_is_one_line_of_a_length_that_can_be_read() -> None:
+    assert str(InputError("a\nb\x1b[31m\udcff")) == r"a\nb\x1b[31m\udcff"
+    assert str(InputError("größe\u3000\u00a0😀")) == "größe\u3000\u00a0😀"
+    long = str(InputError(f"a.cfg:1: x={'9' * 5000}: expected a number"))
+    assert len(long) < 1010 and long.startswith("a.cfg:1: x=9")
+    assert long.endswith("9: expected a number")

@@ -220,6 +220,12 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     assert output_folder(str(tmp_path / "new" / "folder")).is_dir()
 
 
+def test_an_output_folder_has_a_name_that_every_library_takes(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected a name in UTF-8"):
+        output_folder(f"{tmp_path}/\udc80")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_link_below_a_folder_leads_nobody_out_of_it(tmp_path: Path) -> None:
     for name in ("real/inside", "elsewhere"):
         (tmp_path / name).mkdir(parents=True)

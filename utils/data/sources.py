@@ -41,7 +41,7 @@ from utils.files import exists, read_lines, walk
 from utils.images import SUFFIXES, by_suffix, is_image
 
 PHOTO_FOLDERS = ("images", "jpegimages", "image", "imgs", "img")  # in any case
-CLASS_LIST_MARK = re.compile(r"\s+(?:-1|0|1)$")  # of VOC's lists of one class: no, hard, yes
+CLASS_LIST_MARK = re.compile(r"(?<!\s)\s+(?:-1|0|1)$")  # of VOC's lists of one class: no, hard, yes
 
 
 @dataclass(frozen=True)

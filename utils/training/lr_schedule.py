@@ -58,5 +58,9 @@ def scale_lr(settings: Training, epoch_steps: int, steps: int) -> float:
     short training, or a small data set, needs a higher one to shrink as many. Never below `lr`, and
     otherwise at most `MAX_SCALE_LR`, so that a scale dies over many steps and not by chance.
     """
-    factor = warmup_cosine_factor(epoch_steps, settings)
-    return max(settings.lr, min(MAX_SCALE_LR, SCALE_TRAVEL / sum(map(factor, range(steps)))))
+    total = 0.0
+    for factor in map(warmup_cosine_factor(epoch_steps, settings), range(steps)):
+        total += factor
+        if SCALE_TRAVEL / total <= settings.lr:  # the rest, of however many steps, makes it less
+            return settings.lr
+    return max(settings.lr, min(MAX_SCALE_LR, SCALE_TRAVEL / total))

@@ -1,5 +1,7 @@
 """Does the learning rate rise and fall as said?"""
 
+import time
+
 import pytest
 import torch
 
@@ -54,3 +56,10 @@ def test_scales_never_move_slower_than_the_rest() -> None:
 
 def test_scales_do_not_leap_in_a_very_short_training() -> None:
     assert scale_lr(Training(lr=1e-3), 4, 4) == MAX_SCALE_LR
+
+
+def test_scales_of_however_long_a_training_have_their_rate_at_once() -> None:
+    settings = Training(epochs=10**15, lr=1e-3)
+    start = time.monotonic()
+    assert scale_lr(settings, 1000, 1000 * settings.epochs) == settings.lr
+    assert time.monotonic() - start < 1
