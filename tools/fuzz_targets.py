@@ -536,9 +536,12 @@ def checkpoint() -> Target:
         seeds.append(file.getvalue())
 
     def make(rng: random.Random) -> bytes:
-        if rng.random() < 0.3:
+        kind = rng.random()
+        if kind < 0.3:
             return _mutated_pickle(rng, seeds[0])
         data = rng.choice(seeds)
+        if kind > 0.95:
+            return data  # some are to be read to their end
         return mutate(rng, [data]) if rng.random() < 0.7 else data[: rng.randrange(len(data))]
 
     return Target(make, use, "a.pt")
