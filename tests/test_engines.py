@@ -24,14 +24,14 @@ SCRIPTS = {
     "latency_prune": [*PRUNING, "--target_speedup", "1"],
     "train": [
         *flags("--is_pruned", "--prune_while_training", "--cut_epochs", "1"),
-        "--pruned_id", "latency", "--target_speedup", "1",
+        "--pruned_id", "latency", "--target_speedup", "1.1",
     ],
     "test": DATA,
     "detect_img": ["--weights", "net.weights", "--source", "demo/images/valid"],
     "benchmark": ["--weights", "net.weights", "--img_size", "64", "--rounds", "2"],
 }  # fmt: skip
 # What is said where chance measured a tiny network as too slow, on a machine that others use.
-MISSED = ("no cut", "expected a time of at least")
+MISSED = ("no cut", "expected a time of at least", "expected less time than")
 # The engine that once ended the process has all scripts, the others one of each kind.
 CASES = [
     *((script, "openvino") for script in SCRIPTS),
