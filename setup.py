@@ -6,6 +6,7 @@ and their imports say so.
 """
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import setup
@@ -40,6 +41,7 @@ def build(folder: Path) -> list[Path]:
     sources = [ROOT / "import_param.py", ROOT / PACKAGE / "py.typed"]
     for name in (PACKAGE, "models", "utils"):
         sources += sorted((ROOT / name).rglob("*.py"))
+    shutil.rmtree(folder / PACKAGE, ignore_errors=True)  # modules of an earlier build
     written = []
     for source in sources:
         relative = source.relative_to(ROOT)

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 
 import setup
 import yolov3
-from tests.conftest import COLOURS
+from tests.conftest import COLOURS, ROOT
 from utils.images import read_image
 
 RED = np.full((96, 128, 3), (255, 0, 0), np.uint8)
@@ -115,3 +116,18 @@ def test_every_module_compiles_and_imports_below_the_name_once_installed(tmp_pat
             source = path.read_text(encoding="utf-8")
             assert not re.search(r"^\s*(from|import) (utils|models|import_param)\b", source, re.M)
             compile(source, path, "exec")
+
+
+def test_a_module_of_an_earlier_build_is_not_installed_again(tmp_path: Path) -> None:
+    setup.build(tmp_path)
+    stale = tmp_path / "yolov3/utils/removed_since.py"
+    stale.touch()
+    setup.build(tmp_path)
+    assert not stale.exists()
+
+
+def test_what_a_build_and_a_run_leave_in_the_folder_is_not_checked_as_the_projects_code() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    excluded = settings["tool"]["mypy"]["exclude"]
+    for left in ("build/lib/yolov3/utils/boxes.py", "runs/mine/own.py", "weights/mine/own.py"):
+        assert any(re.search(pattern, left) for pattern in excluded), left
