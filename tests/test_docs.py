@@ -1,8 +1,9 @@
-"""Does docs/architecture.md tell the truth: its examples, its files, its rooms?"""
+"""Do the pages tell the truth: the examples of architecture.md, files, links, rooms?"""
 
 import doctest
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,13 +42,28 @@ def test_the_examples_hold() -> None:
     assert results.attempted > 30 and not results.failed
 
 
-@pytest.mark.parametrize("page", ["docs/architecture.md", "README.md", "CONTRIBUTING.md"])
-def test_files_that_are_named_are_there(page: str) -> None:
-    text = (ROOT / page).read_text(encoding="utf-8")
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_are_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
     named = set(
         re.findall(r"\b(?:models|pruning|utils|tools|tests|docs)/[\w/]+\.(?:py|md)\b", text)
     )
-    assert named and not [path for path in named if not (ROOT / path).is_file()]
+    assert not [path for path in named if not (ROOT / path).is_file()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        path, _, heading = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            anchors = [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
+            assert heading in anchors, link
 
 
 def test_every_room_is_drawn() -> None:
