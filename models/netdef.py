@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from utils.errors import InputError
-from utils.files import read_bytes, write_text
+from utils.files import encoding_of, read_bytes, write_text
 from utils.numbers import to_float, to_int
 
 # Short names that Darknet accepts → the name that this project uses.
@@ -397,7 +397,8 @@ def load(path: str | Path) -> NetDef:
         InputError: it cannot be read, or is wrong; with file and line.
     """
     content = read_bytes(path, LARGEST_FILE)
-    return parse(content.decode("utf-8-sig", errors="replace"), str(path))
+    # Comments may be in any encoding; what counts is ASCII.
+    return parse(content.decode(encoding_of(content), errors="replace"), str(path))
 
 
 def parse(text: str, path: str = "cfg") -> NetDef:

@@ -27,6 +27,7 @@ from utils.files import (
     output_folder,
     read_bytes,
     read_lines,
+    read_start,
     read_text,
     remove_partial_files,
     same_file,
@@ -308,3 +309,20 @@ def test_of_processes_that_work_on_a_file_one_does_at_a_time(tmp_path: Path) -> 
         order.append("first")
     thread.join(30)
     assert order == ["first", "second"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_text_is_read_in_the_encodings_that_can_be_told(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.names").write_bytes("猫\r\nHündin\r\n".encode(encoding))
+    assert read_lines(tmp_path / "a.names") == ["猫", "Hündin"]
+    assert read_start(tmp_path / "a.names").startswith("猫")
+
+
+@pytest.mark.parametrize(("encoding", "told"), [("gbk", "GBK"), ("utf-16-le", "UTF-16LE")])
+def test_a_text_in_another_encoding_is_refused_with_the_way_to_convert_it(
+    tmp_path: Path, encoding: str, told: str
+) -> None:
+    (tmp_path / "a.names").write_bytes("dog\n猫\n".encode(encoding))
+    with pytest.raises(InputError, match=f"a.names: not a text file in UTF-8.*-f {told} ") as error:
+        read_text(tmp_path / "a.names")
+    assert ("in line 2" in str(error.value)) == (encoding == "gbk")

@@ -115,7 +115,7 @@ def test_names_are_checked(tmp_path: Path, text: str, reason: str) -> None:
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.data").write_bytes(b"\xff\xfe\x00\x01")
+    (tmp_path / "a.data").write_bytes(b"\xff\x00\x00\x01")
     with pytest.raises(InputError, match="not a text file"):
         read_data(tmp_path / "a.data")
     with pytest.raises(InputError, match=r"b\.data: cannot be read: No such file"):

@@ -15,6 +15,7 @@ from utils.data.labels.record import Label, MalformedLabel, Problem, Record, ima
 from utils.data.labels.shapes import bounding_box, class_index, locate, polygon_problem
 from utils.data.labels.xml_files import read_xml
 from utils.errors import InputError
+from utils.files import read_start
 from utils.numbers import to_float
 
 SHAPES = ("box", "polygon", "ellipse")
@@ -88,11 +89,7 @@ def class_names(path: Path) -> list[str]:
 
 def is_cvat(path: Path) -> bool:
     """Whether a file begins as CVAT's do, told without reading it whole."""
-    try:
-        with path.open("rb") as file:
-            return b"<annotations" in file.read(4096)
-    except OSError:
-        return False
+    return "<annotations" in read_start(path, 4096)
 
 
 def _root(path: Path) -> Element:

@@ -10,6 +10,7 @@ from utils.data.labels.coco import load_json, read_coco
 from utils.data.labels.label_studio import class_names as label_studio_names
 from utils.data.labels.label_studio import is_label_studio, read_label_studio
 from utils.data.labels.record import Record
+from utils.files import read_start
 
 
 def read_json(path: Path, names: Sequence[str], images: Sequence[Path] = ()) -> list[Record]:
@@ -46,12 +47,8 @@ def is_data_set(path: Path) -> bool:
 
     Told by its first keys, without reading it whole.
     """
-    try:
-        with path.open("rb") as file:
-            start = file.read(65_536).lstrip(b"\xef\xbb\xbf \t\r\n")
-    except OSError:
-        return False
-    if start.startswith(b"["):
-        return b"{" in start
-    keys = (b'"images"', b'"annotations"')
-    return start.startswith(b"{") and b'"shapes"' not in start and any(key in start for key in keys)
+    start = read_start(path).lstrip()
+    if start.startswith("["):
+        return "{" in start
+    keys = ('"images"', '"annotations"')
+    return start.startswith("{") and '"shapes"' not in start and any(key in start for key in keys)

@@ -58,7 +58,7 @@ def test_malformed_lines_are_problems_and_the_others_are_read(
 
 def test_a_label_file_that_is_no_text_is_named_once(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    path.write_bytes(b"\xff\xfe")
+    path.write_bytes(b"\xff\xfd")
     (problem,) = read_yolo(tmp_path / "a.png", path).problems
     assert problem.where == str(path)
     assert problem.detail.startswith("not a text file")
