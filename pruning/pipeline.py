@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ from pruning.surgeon import Plan, cut
 from pruning.targets import cut_shares, deviation_note
 from utils.checkpoint import (
     Network,
+    Origin,
     load_network,
     newest_weights,
     save_with_pair,
@@ -278,6 +279,6 @@ def _save(
         network.names,
         small,
         settings,
-        {"pruned": {"strategy": report.strategy, "shares": asdict(report.shares)}},
+        Origin(run.name),
         checkpoint_last=True,
     )

@@ -19,7 +19,7 @@ from models import netdef
 from models.netdef import head_anchors
 from models.weights import read_weights
 from tests.models.test_darknet import RESIDUAL
-from utils.checkpoint import Checkpoint, load_network, read_checkpoint
+from utils.checkpoint import Checkpoint, Origin, load_network, read_checkpoint
 from utils.data.demo_data import DemoSettings, make_demo
 from utils.errors import InputError, run
 from utils.monitoring.monitor import Monitor
@@ -469,11 +469,23 @@ def test_a_loss_that_is_no_number_names_the_files(project: Path) -> None:
     assert listed and all(Path(name).is_file() for name in listed)
 
 
+def test_best_holds_the_network_alone_and_says_of_which_training_it_is(project: Path) -> None:
+    train.main(flags("--name", "lean", epochs=1))
+    best, last = Path("weights/lean/best.pt"), Path("weights/lean/last.pt")
+    assert best.stat().st_size < last.stat().st_size / 2
+    checkpoint, state = read_checkpoint(best), read_checkpoint(last).training
+    assert state and checkpoint.training is None
+    assert checkpoint.origin == read_checkpoint(last).origin
+    assert checkpoint.origin == Origin("lean", state.identity, 1, state.best)
+    with pytest.raises(InputError, match=r"expected the last.pt of a training; best.pt and"):
+        train.main(["--resume", str(best)])
+
+
 def test_best_is_an_epoch_that_was_measured(project: Path) -> None:
     train.main(flags("--name", "rare", "--eval_every", "2", epochs=3))
     measured = [float(row["mAP/mAP@.5"]) for row in figures("runs/rare/metrics.csv")[1:]]
-    best = read_checkpoint("weights/rare/best.pt").training
-    assert best and best.epoch == 2 + measured.index(max(measured))
+    best = read_checkpoint("weights/rare/best.pt").origin
+    assert best.run == "rare" and best.epoch == 2 + measured.index(max(measured))
     assert best.best == pytest.approx(max(measured))
 
 

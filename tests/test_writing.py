@@ -18,7 +18,7 @@ from tests.conftest import COLOUR_CFG, ROOT, full_disk
 from tests.utils.backends.test_backends import trained
 from utils.backends import export, install_command
 from utils.backends.export import FORMATS
-from utils.checkpoint import Network, save_checkpoint, save_with_pair, write_pair
+from utils.checkpoint import Network, Origin, save_checkpoint, save_with_pair, write_pair
 from utils.data.demo_data import DemoSettings, make_demo
 from utils.detection.writer import DetectedPicture, Picture, Results
 from utils.errors import InputError
@@ -72,10 +72,10 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "cfg": lambda folder: NETDEF.write(folder / "a.cfg"),
     "pair": lambda folder: write_pair(folder / "a", trained(), NETDEF, ("a", "b", "c")),
     "checkpoint": lambda folder: save_checkpoint(
-        folder / "a.pt", NETDEF, (), small_state(), TrainSettings(), {}
+        folder / "a.pt", NETDEF, (), small_state(), TrainSettings(), Origin()
     ),
     "checkpoint and pair": lambda folder: save_with_pair(
-        folder / "a", NETDEF, (), trained(), TrainSettings(), {}
+        folder / "a", NETDEF, (), trained(), TrainSettings(), Origin()
     ),
     "results": write_results,
     "demo set": lambda folder: make_demo(folder / "demo", DemoSettings(train=2, valid=1)),

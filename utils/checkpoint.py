@@ -59,6 +59,43 @@ class Network:
     letterbox: bool
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Which training a network is of, and how far it had come.
+
+    Attributes:
+        run: its name; empty where nothing says so.
+        identity: of the run, other than that of any other run; empty before 0.3.0.
+        epoch: epochs done; 0 for a network that was cut and not trained since.
+        best: the mAP@.5 on its validation photos, the highest so far; -1 where none was measured.
+    """
+
+    run: RunName = ""
+    identity: str = ""
+    epoch: Step = 0
+    best: Annotated[float, Ge(-1)] = -1.0
+
+    def values(self) -> dict[str, Any]:
+        """What a checkpoint holds of it, where that holds no training."""
+        return asdict(self)
+
+    @staticmethod
+    def read(values: Mapping[str, Any], path: str) -> Origin:
+        """Of what a checkpoint holds; what it does not say keeps its default.
+
+        Raises:
+            InputError: an entry is not of its kind or out of range.
+        """
+        known = {f.name: values[f.name] for f in fields(Origin) if f.name in values}
+        return structured(Origin, _without_nan(known), f"{path}: training")
+
+
+def _without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same; an mAP that had nothing to be measured on counts as not measured."""
+    best = values.get("best")
+    return {**values, "best": -1.0} if isinstance(best, float) and math.isnan(best) else {**values}
+
+
 @dataclass(frozen=True, eq=False)
 class TrainingState:
     """What going on with a training needs beside the network to use.
@@ -110,13 +147,9 @@ class TrainingState:
         """
         if "optimizer" not in values:
             return None
-        values = dict(values)
+        values = _without_nan(values)
         if "gradual" in values:  # before 0.2.0
             values["pruning"] = values.pop("gradual")
-        if isinstance(best := values.get("best"), float) and math.isnan(
-            best
-        ):  # nothing to validate on
-            values["best"] = -1.0
         return structured(TrainingState, values, f"{path}: training")
 
 
@@ -130,7 +163,8 @@ class Checkpoint:
         model: the weights to use, a state dict.
         settings: what the run was started with, by group; `utils.settings.restore` makes settings
             of them, also of those that older versions wrote.
-        training: what going on with the training needs; None for what is not of a training.
+        origin: the training that it is of.
+        training: what going on with that training needs; None where only its network is there.
         version: of the project that wrote it; empty before 0.2.0.
         path: the file, for messages.
     """
@@ -139,6 +173,7 @@ class Checkpoint:
     names: tuple[str, ...]
     model: Mapping[str, Tensor]
     settings: Mapping[str, Any]
+    origin: Origin
     training: TrainingState | None
     version: str
     path: str = ""
@@ -187,11 +222,11 @@ def save_checkpoint(
     names: Sequence[str],
     model: Mapping[str, Tensor],
     settings: TrainSettings | PruneSettings,
-    training: TrainingState | Mapping[str, Any],
+    training: TrainingState | Origin,
 ) -> None:
     """Write a checkpoint that opens alone; `Checkpoint` tells its parts.
 
-    training: of a network that does not train, what people may want to know.
+    training: what going on needs, or where only the network is to be kept, what it is of.
 
     Raises:
         InputError: it cannot be written.
@@ -207,7 +242,7 @@ def save_with_pair(
     names: Sequence[str],
     model: Darknet,
     settings: TrainSettings | PruneSettings,
-    training: TrainingState | Mapping[str, Any],
+    training: TrainingState | Origin,
     checkpoint_last: bool = False,
 ) -> None:
     """Write `path`.pt as `save_checkpoint` does, and what `write_pair` writes, as one.
@@ -241,7 +276,7 @@ def _content(
     names: Sequence[str],
     model: Mapping[str, Tensor],
     settings: TrainSettings | PruneSettings,
-    training: TrainingState | Mapping[str, Any],
+    training: TrainingState | Origin,
 ) -> dict[str, Any]:
     """What `_Content` is to hold."""
     return {
@@ -251,7 +286,7 @@ def _content(
         "names": list(names),
         "model": dict(model),
         "settings": asdict(settings),
-        "training": training.values() if isinstance(training, TrainingState) else dict(training),
+        "training": training.values(),
     }
 
 
@@ -281,6 +316,7 @@ def _checkpoint(content: Any, path: str) -> Checkpoint:
         checked.names,
         checked.model,
         checked.settings,
+        Origin.read(checked.training, path),
         TrainingState.read(checked.training, path),
         checked.version,
         path,

@@ -15,6 +15,7 @@ from models.netdef import load, parse
 from models.weights import write_weights
 from tests.models.test_darknet import RESIDUAL
 from utils.checkpoint import (
+    Origin,
     TrainingState,
     choose_device,
     load_network,
@@ -36,7 +37,7 @@ def model(classes: int = 2) -> Darknet:
 
 
 def save(path: Path, network: Darknet, names: tuple[str, ...] = ("a", "b")) -> Path:
-    save_checkpoint(path, network.netdef, names, network.state_dict(), TrainSettings(), {})
+    save_checkpoint(path, network.netdef, names, network.state_dict(), TrainSettings(), Origin())
     return path
 
 
@@ -237,13 +238,14 @@ def test_a_training_that_cannot_be_is_refused(
     entry: str, value: object, message: str, tmp_path: Path
 ) -> None:
     network, path = model(), tmp_path / "x.pt"
-    training = TrainingState(3, 0.5, 0, "a", {}, {}, {}, 1).values()
-    settings = TrainSettings()
+    state = TrainingState(3, 0.5, 0, "a", {}, {}, {}, 1)
+    save_checkpoint(path, network.netdef, ("a",) * 2, network.state_dict(), TrainSettings(), state)
+    content, training = torch.load(path), state.values()
     for values, wanted in (
         (training | {entry: value}, message),
         ({k: v for k, v in training.items() if k != entry}, f"'{entry}' is missing"),
     ):
-        save_checkpoint(path, network.netdef, ("a", "b"), network.state_dict(), settings, values)
+        torch.save(content | {"training": values}, path)
         if entry in ("pruning", "optimizer") and entry not in values:
             assert entry == "pruning" or read_checkpoint(path).training is None
             continue

@@ -16,7 +16,7 @@ from import_param import TrainSettings
 from models.netdef import load, parse
 from tests.conftest import ROOT, full_disk
 from utils import files
-from utils.checkpoint import read_checkpoint, save_checkpoint
+from utils.checkpoint import Origin, read_checkpoint, save_checkpoint
 from utils.errors import InputError
 from utils.files import (
     alone,
@@ -209,7 +209,7 @@ def test_a_full_disk_is_told_of_checkpoints(tmp_path: Path) -> None:
     netdef = parse("[net]\nwidth=32\nheight=32\n[convolutional]\nfilters=8\n", "a.cfg")
     with full_disk(), pytest.raises(InputError, match=r"a.pt: cannot be written: "):
         save_checkpoint(
-            tmp_path / "a.pt", netdef, (), {"x": torch.zeros(20_000)}, TrainSettings(), {}
+            tmp_path / "a.pt", netdef, (), {"x": torch.zeros(20_000)}, TrainSettings(), Origin()
         )
     assert not list(tmp_path.iterdir())
 

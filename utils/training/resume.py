@@ -18,6 +18,7 @@ from models.darknet import Darknet
 from utils.checkpoint import (
     DARKNET_SUFFIXES,
     Checkpoint,
+    Origin,
     TrainingState,
     read_checkpoint,
     save_checkpoint,
@@ -60,7 +61,10 @@ def resume(settings: TrainSettings, flags: Set[str]) -> tuple[TrainSettings, Che
     checkpoint = read_checkpoint(path)
     training = checkpoint.training
     if not training:
-        raise InputError(f"resume={path!r}: expected a last.pt or best.pt of a training")
+        raise InputError(
+            f"resume={path!r}: expected the last.pt of a training; best.pt and pruned.pt hold the "
+            "network alone, to be used, or given as weights, with pretrained"
+        )
     stored = restore_settings(TrainSettings, checkpoint.settings)
     used = _on_this_machine(stored, settings)
     _expect_used(settings, used, flags)
@@ -123,11 +127,10 @@ def _expect_own(run: Run, checkpoint: Checkpoint, settings: TrainSettings) -> No
                 "it away, or train from this file's weights, with pretrained"
             )
         known = True
-        assert other.training and checkpoint.training
-        if other.training.epoch > checkpoint.training.epoch:
+        if other.origin.epoch > checkpoint.origin.epoch:
             print(
-                f"note: {path} has {other.training.epoch} epochs, {given} has "
-                f"{checkpoint.training.epoch}: those after it are trained again"
+                f"note: {path} has {other.origin.epoch} epochs, {given} has "
+                f"{checkpoint.origin.epoch}: those after it are trained again"
             )
     if not known and run.holds_work and not _has_its_figures(run, checkpoint):
         raise InputError(
@@ -141,10 +144,10 @@ def _same_run(one: Checkpoint, other: Checkpoint, settings: TrainSettings) -> bo
 
     Before 0.3.0 they had no identity; then of two runs with the same settings.
     """
-    if not one.training or not other.training:
+    if one.origin.identity and other.origin.identity:
+        return one.origin.identity == other.origin.identity
+    if not other.training:
         return False
-    if one.training.identity and other.training.identity:
-        return one.training.identity == other.training.identity
     stored = restore_settings(TrainSettings, other.settings)
     return _on_this_machine(stored, settings) == settings
 
@@ -225,7 +228,7 @@ def save(
         better: whether this epoch is the best so far.
     """
     netdef = trainer.model.netdef
-    training = TrainingState(
+    state = TrainingState(
         **asdict(progress),
         run=record.run.name,
         model=trainer.model.state_dict(),
@@ -243,8 +246,13 @@ def save(
     folder, model = record.run.weights, trainer.averaged
     names, settings = record.names, record.settings
     if better:
-        save_with_pair(folder / "best", netdef, names, model, settings, training)
-    save_checkpoint(folder / "last.pt", netdef, names, model.state_dict(), settings, training)
+        origin = _origin(state)
+        save_with_pair(folder / "best", netdef, names, model, settings, origin)
+    save_checkpoint(folder / "last.pt", netdef, names, model.state_dict(), settings, state)
+
+
+def _origin(state: TrainingState) -> Origin:
+    return Origin(state.run, state.identity, state.epoch, state.best)
 
 
 def restore_(trainer: Trainer, checkpoint: Checkpoint | None, record: RunRecord) -> Progress:
@@ -309,7 +317,7 @@ def _complete_best(
             record.names,
             trainer.averaged,
             record.settings,
-            training,
+            _origin(training),
         )
     elif not all((folder / f"best.{suffix}").exists() for suffix in DARKNET_SUFFIXES):
         model = Darknet(best.netdef)
