@@ -21,9 +21,9 @@ def test_xml_is_read_in_the_encoding_that_it_declares(tmp_path: Path, encoding: 
 
 
 def test_xml_in_another_encoding_is_refused_with_the_way_to_convert_it(tmp_path: Path) -> None:
-    (tmp_path / "a.xml").write_bytes(TEXT.partition("\n")[2].encode("gbk"))
+    (tmp_path / "a.xml").write_bytes(TEXT.partition("\n")[2].replace("犬", "电阻").encode("gbk"))
     with pytest.raises(InputError, match=r"a\.xml: not a text file in UTF-8 .*-f GBK"):
         read_xml(tmp_path / "a.xml", 1000)
-    (tmp_path / "a.xml").write_bytes(TEXT.format("UTF-8").encode("gbk"))
+    (tmp_path / "a.xml").write_bytes(TEXT.format("UTF-8").replace("犬", "电阻").encode("gbk"))
     with pytest.raises(InputError, match="no readable XML"):
         read_xml(tmp_path / "a.xml", 1000)
