@@ -323,6 +323,7 @@ def test_a_text_in_another_encoding_is_refused_with_the_way_to_convert_it(
     tmp_path: Path, encoding: str, told: str
 ) -> None:
     (tmp_path / "a.names").write_bytes("dog\n电阻\n".encode(encoding))
-    with pytest.raises(InputError, match=f"a.names: not a text file in UTF-8.*-f {told} ") as error:
+    with pytest.raises(
+        InputError, match=f"a.names: not a text file in UTF-8 .*in line 2.*-f {told} "
+    ):
         read_text(tmp_path / "a.names")
-    assert ("in line 2" in str(error.value)) == (encoding == "gbk")
