@@ -2,7 +2,7 @@
 
     python benchmark.py
     python benchmark.py --weights weights/NAME/best.pt weights/NAME-slim-70/pruned.pt
-    python benchmark.py --engines torch openvino --precisions fp32 bf16 int8 --batches 1 8
+    python benchmark.py --engine torch openvino --precision fp32 bf16 int8 --batch_size 1 8
     python benchmark.py --weights weights/A/best.pt weights/B/best.pt --data data/custom.data
     python benchmark.py --weights config/yolov3.cfg config/yolov3-tiny.cfg --peers --memory
 
@@ -77,10 +77,10 @@ def choose_engines(settings: Benchmark) -> list[str]:
     """The engines to measure; of all engines, those that are not installed are told."""
     from utils.backends import ENGINES, install_command
 
-    for name in settings.engines:
+    for name in settings.engine:
         install_command(name)  # refuses what is not known
-    if settings.engines:
-        return list(settings.engines)
+    if settings.engine:
+        return list(settings.engine)
     installed = [name for name in ENGINES if not install_command(name)]
     if missing := [name for name in ENGINES if name not in installed]:
         print(f"not installed: {', '.join(missing)}: pip install -r requirements/engines.txt")
@@ -100,7 +100,7 @@ def method_text(settings: BenchmarkSettings, engines: list[str], peers: list[str
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
     side = benchmark.img_size
     size = f"{side}x{side} px" if side else "each network's own size"
-    on_noise = "int8" in benchmark.precisions and not (benchmark.calibration or data)
+    on_noise = "int8" in benchmark.precision and not (benchmark.calibration or data)
     return (
         f"{machine()}; {versions}. {size}; from images in memory to raw maps, median and quartiles "
         f"of up to {benchmark.rounds} rounds in which all took turns; speed-up against the first "

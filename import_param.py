@@ -96,7 +96,7 @@ class Evaluation:
 @dataclass(frozen=True)
 class Runtime:
     """What runs a trained network, and on what its latency is measured."""
-    backend: Literal["auto", "torch", "onnxruntime", "openvino", "ncnn", "opencv"] = "auto"  # auto = the fastest that is installed, measured once
+    engine: Literal["auto", "torch", "onnxruntime", "openvino", "ncnn", "opencv"] = "auto"  # the library that runs it; auto = the fastest that is installed, measured once
     precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"  # of its arithmetic; fp16 on cards
     threads: Annotated[int, Interval(ge=0, le=1024)] = 0  # on a CPU; 0 = as many as torch finds useful
     calibration: str = ""  # photos like those to come, for int8: a .data file, a folder or a glob
@@ -108,7 +108,7 @@ class Runtime:
             raise ValueError("calibration='': expected photos to calibrate on, since precision='int8'")
 
 
-TORCH = Runtime(backend="torch")
+TORCH = Runtime(engine="torch")
 
 
 # --- training ---
@@ -297,11 +297,11 @@ class Export:
 class Benchmark(NetworkLimits):
     """What benchmark.py compares."""
     weights: tuple[str, ...] = ("config/yolov3.cfg", "config/yolov3-mobilenet.cfg", "config/yolov3-mobilenetv2.cfg", "config/yolov3-tiny.cfg", "config/yolov3-lite.cfg", "config/yolov3-tiny-mobilenet.cfg")  # .pt, .weights with a .cfg beside it, or a .cfg; the first is compared with
-    engines: tuple[str, ...] = ()  # torch, onnxruntime, openvino, ncnn, opencv; none = all installed
-    precisions: tuple[Literal["fp32", "fp16", "bf16", "int8"], ...] = ("fp32", "bf16")  # of the arithmetic
+    engine: tuple[str, ...] = ()  # torch, onnxruntime, openvino, ncnn, opencv; none = all installed
+    precision: tuple[Literal["fp32", "fp16", "bf16", "int8"], ...] = ("fp32", "bf16")  # of the arithmetic
     peers: bool = False  # time pytorchyolo's and ultralytics' networks too, where installed
     memory: bool = False  # measure memory as well, each in a process of its own; takes a while
-    batches: tuple[Count, ...] = (1,)  # images at once
+    batch_size: tuple[Count, ...] = (1,)  # images at once
     img_size: Whole = 320  # input width and height, pixels; 0 = each network's own
     rounds: Count = 30  # in which everything is timed once
     seconds: Positive = 120.0  # of measuring, about, at most
@@ -312,7 +312,7 @@ class Benchmark(NetworkLimits):
     output: str = "runs/benchmark"  # folder for the table and the plot
 
     def check(self) -> None:
-        for name in ("weights", "precisions", "batches"):
+        for name in ("weights", "precision", "batch_size"):
             if not getattr(self, name):
                 raise ValueError(f"{name}=(): expected at least one")
 

@@ -1,7 +1,7 @@
 """Prune to a latency that is measured on the engine at hand. See prune.py and README.md.
 
 python latency_prune.py --weights weights/NAME/best.pt --data data/custom.data --target_speedup 3
-python latency_prune.py --weights weights/NAME/best.pt --backend openvino --target_ms 5
+python latency_prune.py --weights weights/NAME/best.pt --engine openvino --target_ms 5
 """
 
 import sys

@@ -3,7 +3,7 @@
     python test.py
     python test.py --weights weights/demo/best.pt --data data/demo.data
     python test.py --weights yolov3-tiny.weights --cfg config/yolov3-tiny.cfg --data data/coco.data
-    python test.py --backend openvino --precision bf16      # what another engine loses, if anything
+    python test.py --engine openvino --precision bf16      # what another engine loses, if anything
 
 Prints a row a class and writes into the output folder: metrics.json and table.txt,
 precision_recall.png, confusion.png, and in COCO's format detections.json with the ground_truth.json
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     from utils.visualization.metrics_plots import plot_confusion, plot_precision_recall
 
     data = settings.data
-    check_installed(settings.runtime.backend, settings.runtime.precision)
+    check_installed(settings.runtime.engine, settings.runtime.precision)
     network = load_network(settings.network)
     classes = {"the network": network.names}
     photos = open_split(data, settings.test.split, classes, expect_objects=True)

@@ -19,7 +19,7 @@ def test_it_leaves_a_table_and_a_plot(
     tmp_path: Path, colour_weights: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--weights", colour_weights, "config/yolov3-lite.cfg", "--img_size", "64"]
-    flags += ["--engines", "torch", "--precisions", "fp32", "--batches", "1", "2", "--rounds", "2"]
+    flags += ["--engine", "torch", "--precision", "fp32", "--batch_size", "1", "2", "--rounds", "2"]
     benchmark.main([*flags, "--output", str(tmp_path / "out")])
     said = capsys.readouterr().out
     assert "colours" in said and "yolov3-lite" in said and "2 rounds" in said
@@ -50,7 +50,7 @@ def test_map_is_measured_through_every_engine(
     tmp_path: Path, colour_weights: str, squares: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--weights", colour_weights, "config/yolov3-lite.cfg", "--img_size", "64"]
-    flags += ["--engines", "torch", "opencv", "--precisions", "fp32", "--rounds", "1"]
+    flags += ["--engine", "torch", "opencv", "--precision", "fp32", "--rounds", "1"]
     benchmark.main([*flags, "--data", squares, "--output", str(tmp_path / "out")])
     assert "mAP@.5" in capsys.readouterr().out
     assert (tmp_path / "out" / "mean_ap.png").stat().st_size > 1000
@@ -73,11 +73,11 @@ def test_map_needs_a_trained_network_with_the_classes_of_the_data(
 @pytest.mark.parametrize(
     "flags",
     [
-        ["--engines", "caffe"],
-        ["--precisions", "fp7"],
+        ["--engine", "caffe"],
+        ["--precision", "fp7"],
         ["--weights", "none.cfg"],
-        ["--engines", "torch", "--precisions", "int8", "--weights", "config/yolov3-lite.cfg"],
-        ["--engines", "torch", "--weights", "config/yolov3-lite.cfg", "--output", "/dev/null/x"],
+        ["--engine", "torch", "--precision", "int8", "--weights", "config/yolov3-lite.cfg"],
+        ["--engine", "torch", "--weights", "config/yolov3-lite.cfg", "--output", "/dev/null/x"],
     ],
 )
 def test_what_cannot_be_is_one_line(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,8 +113,8 @@ def test_what_was_measured_before_a_stop_is_there(
             raise KeyboardInterrupt
         return work(*args, **more)
 
-    flags = ["--weights", colour_weights, "--img_size", "64", "--engines", "torch", "opencv"]
-    flags += ["--precisions", "fp32", "--rounds", "3", "--data", squares]
+    flags = ["--weights", colour_weights, "--img_size", "64", "--engine", "torch", "opencv"]
+    flags += ["--precision", "fp32", "--rounds", "3", "--data", squares]
     argv = [*flags, "--output", str(tmp_path / "out")]
     with monkeypatch.context() as patched:
         patched.setattr(place, stopped)

@@ -50,8 +50,13 @@ def test_a_script_ends_well(script: str, engine: str, project: Path) -> None:  #
         pytest.skip(f"{engine} is not installed: {command}")
     netdef = config("yolov3-lite", thinner=4).with_classes(10)
     write_pair(Path("net"), trained(netdef, 0), netdef, tuple("0123456789"))
-    flag = "--engines" if script == "benchmark" else "--backend"
-    command_line = [sys.executable, str(ROOT / f"{script}.py"), *SCRIPTS[script], flag, engine]
+    command_line = [
+        sys.executable,
+        str(ROOT / f"{script}.py"),
+        *SCRIPTS[script],
+        "--engine",
+        engine,
+    ]
     loads_photos = "--data" in SCRIPTS[script]
     for workers in ("2",) if loads_photos else ("",):
         more = ["--workers", workers] if loads_photos else []

@@ -206,7 +206,7 @@ def test_numbers_and_names_are_one_setting() -> None:
 
 def test_a_latency_comes_with_how_it_was_measured() -> None:
     model = trained(config("yolov3-lite", thinner=16), 0)
-    meter = open_meter(model, (64, 64), Runtime(backend="torch"))
+    meter = open_meter(model, (64, 64), Runtime(engine="torch"))
     times, method = measure_latencies((model, model), (64, 64), 5, meter)
     assert len(times) == 2 and min(times) > 0
     assert "64x64, torch fp32" in method and "lower quartile of 5 rounds" in method
@@ -439,7 +439,7 @@ def test_predictions_are_checked_on_random_cuts(
     count_instead_of_timing(monkeypatch)
     monkeypatch.chdir(tmp_path)
     config("yolov3-lite", thinner=8).write("lite.cfg")
-    check_latency.main(["--cfgs", "lite.cfg", "--img_size", "0", "--count", "3"])
+    check_latency.main(["--cfg", "lite.cfg", "--img_size", "0", "--count", "3"])
     assert "| lite    | 3" in capsys.readouterr().out
-    for bad in (["--cfgs"], ["--latency_table", "a.txt"], ["--img_size", "33"]):
+    for bad in (["--cfg"], ["--latency_table", "a.txt"], ["--img_size", "33"]):
         assert run(partial(check_latency.main, bad)) == 2

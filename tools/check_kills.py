@@ -127,7 +127,7 @@ PRUNE = (
     "--importance_batches", "1", "--bn_batches", "1", "--workers", "0",
 )  # fmt: skip
 DETECT = (
-    "--weights", "trained.pt", "--output", "out", "--backend", "torch", "--conf_thres", "0.001",
+    "--weights", "trained.pt", "--output", "out", "--engine", "torch", "--conf_thres", "0.001",
     "--max_detections", "3", "--save_txt", "--save_json", "--save_crops",
 )  # fmt: skip
 # fmt: off

@@ -1,7 +1,7 @@
 """How well does the table of layers predict the time of a whole cut network, on this machine?
 
-    python -m tools.check_latency --backend onnxruntime --count 20
-    python -m tools.check_latency --cfgs config/yolov3-tiny.cfg --img_size 416
+    python -m tools.check_latency --engine onnxruntime --count 20
+    python -m tools.check_latency --cfg config/yolov3-tiny.cfg --img_size 416
 
 For each network: layers and a few random cuts are measured as latency_prune.py does, then other
 random cuts are predicted and measured. A busy machine makes both times and errors larger.
@@ -25,7 +25,7 @@ class LatencyCheck:
     """How well times are predicted."""
 
     # the networks, with any weights: these do not change a time
-    cfgs: tuple[str, ...] = (
+    cfg: tuple[str, ...] = (
         "config/yolov3.cfg",
         "config/yolov3-tiny.cfg",
         "config/yolov3-mobilenet.cfg",
@@ -37,8 +37,8 @@ class LatencyCheck:
 
     def check(self) -> None:
         """Raises ValueError where there is nothing to do."""
-        if not self.cfgs:
-            raise ValueError("cfgs=(): expected at least one network")
+        if not self.cfg:
+            raise ValueError("cfg=(): expected at least one network")
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     from utils.checkpoint import check_size
 
     side, networks = settings.check.img_size, []
-    for cfg in settings.check.cfgs:  # all are read before the first one is timed
+    for cfg in settings.check.cfg:  # all are read before the first one is timed
         netdef = cfg_files.load(cfg)
         size = (side, side) if side else netdef.size
         check_size(netdef, size, NetworkLimits())

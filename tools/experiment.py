@@ -247,7 +247,7 @@ def _cut(
 
 def _cut_to_time(settings: Reproduce, start: Step, strategy: str, speedup: float) -> Step:
     name = f"{start.name}-{strategy}-{speedup:g}x"
-    amount = ("--target_speedup", f"{speedup:g}", "--backend", "torch")
+    amount = ("--target_speedup", f"{speedup:g}", "--engine", "torch")
     return _prune(settings, start, name, strategy, *amount)
 
 

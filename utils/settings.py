@@ -10,9 +10,10 @@ import contextlib
 import dataclasses
 import io
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
-from itertools import groupby
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -27,6 +28,11 @@ from utils.version import VERSION
 S = TypeVar("S")
 
 RENAMED = {
+    "backend": "engine",
+    "engines": "engine",
+    "precisions": "precision",
+    "batches": "batch_size",
+    "cfgs": "cfg",
     "score": "importance",
     "score_batches": "importance_batches",
     "cost_table": "latency_table",
@@ -52,7 +58,11 @@ def load(settings: type[S], argv: Sequence[str] | None = None, default: S | None
     try:
         with contextlib.redirect_stderr(message):
             loaded = tyro.cli(
-                settings, args=argv, default=start, config=(tyro.conf.OmitArgPrefixes,)
+                settings,
+                args=argv,
+                default=start,
+                config=(tyro.conf.OmitArgPrefixes,),
+                use_underscores=True,  # shown as import_param.py has them; hyphens are taken, too
             )
     except SystemExit as stop:
         if not stop.code:
@@ -155,12 +165,7 @@ def _refuse_renamed(settings: object, names: frozenset[str]) -> None:
 
 def _one_line(box: str) -> str:
     """The first part of tyro's boxed message, and the flags that it proposes, in one line."""
-    lines = [line.strip("╭╮╰╯│ ") for line in box.splitlines()[1:]]
-    parts = [
-        list(part)
-        for is_rule, part in groupby(lines, lambda line: not line.strip("─-"))
-        if not is_rule
-    ]
-    said = " ".join(parts[0]).rstrip(".")
-    near = [line.split()[0] for part in parts[1:] for line in part if line.startswith("--")]
+    lines = [line.strip("╭╮╰╯│ ─-") for line in box.splitlines()[1:]]  # some lines are rules
+    said = " ".join(takewhile(bool, dropwhile(lambda line: not line, lines))).rstrip(".")
+    near = re.findall(r"^[^\w-]{4,6}(--\w+)", box, re.MULTILINE)
     return f"{said}; see {', '.join(near)}" if near else f"{said}; --help lists the flags"

@@ -129,7 +129,7 @@ def load(
     *,
     cfg: str | os.PathLike[str] = "",
     names: str | os.PathLike[str] = "",
-    backend: Literal["torch", "auto", "onnxruntime", "openvino", "ncnn", "opencv"] = "torch",
+    engine: Literal["torch", "auto", "onnxruntime", "openvino", "ncnn", "opencv"] = "torch",
     precision: Literal["fp32", "fp16", "bf16"] = "fp32",
     threads: int = 0,
     device: str = "auto",
@@ -146,8 +146,8 @@ def load(
         weights: a checkpoint of this project (.pt), or Darknet's .weights.
         cfg: of a .weights; empty for the file beside it with the same name.
         names: class names, a line each; empty for the network's own.
-        backend: what runs it; `auto` measures those that are installed, once for a network and
-            machine, and takes the fastest.
+        engine: the library that runs it; `auto` measures those that are installed, once for a
+            network and machine, and takes the fastest.
         precision: of its arithmetic.
         threads: on a CPU; 0 for as many as torch uses.
         device: `cpu`, `cuda`, `cuda:1`, ...; `auto` for the graphics card where there is one.
@@ -173,7 +173,7 @@ def load(
         ),
         detection=Detection(classes=tuple(classes)),
         nms=Nms(conf_thres, nms_thres, max_detections),
-        runtime=Runtime(backend, precision, threads),
+        runtime=Runtime(engine, precision, threads),
     )
     check(settings)
     network = load_network(settings.network)

@@ -75,7 +75,7 @@ def open_meter(model: Darknet, size: tuple[int, int], runtime: Runtime) -> Laten
         ]
 
     def open_as(
-        backend: str, model: Darknet, inputs: tuple[int, int], int8_loss: float | None = None
+        engine: str, model: Darknet, inputs: tuple[int, int], int8_loss: float | None = None
     ) -> Engine:
         options = EngineOptions(
             inputs,
@@ -85,20 +85,20 @@ def open_meter(model: Darknet, size: tuple[int, int], runtime: Runtime) -> Laten
             int8_loss=int8_loss,
             use_cache=False,
         )
-        return open_engine(backend, model, options)
+        return open_engine(engine, model, options)
 
-    backend: str = runtime.backend
-    if backend == "auto" or photos:  # int8 is to be worth its time before it is timed
-        backend = open_as(backend, model, size, runtime.int8_loss).name
+    engine: str = runtime.engine
+    if engine == "auto" or photos:  # int8 is to be worth its time before it is timed
+        engine = open_as(engine, model, size, runtime.int8_loss).name
     threads = f", threads: {runtime.threads}" if runtime.threads else ""
-    name = f"{backend} {runtime.precision}{threads}"
-    return LatencyMeter(name, partial(open_as, backend), _conditions(backend, runtime))
+    name = f"{engine} {runtime.precision}{threads}"
+    return LatencyMeter(name, partial(open_as, engine), _conditions(engine, runtime))
 
 
-def _conditions(backend: str, runtime: Runtime) -> Conditions:
-    packages = ENGINES[backend].required_packages(runtime.precision)
+def _conditions(engine: str, runtime: Runtime) -> Conditions:
+    packages = ENGINES[engine].required_packages(runtime.precision)
     return Conditions(
-        engine=backend,
+        engine=engine,
         precision=runtime.precision,
         versions=" ".join(f"{name}-{version(name)}" for name in packages),
         machine=cpu_name(),

@@ -23,7 +23,7 @@ from import_param import (
 )
 from tests.conftest import ROOT
 from utils.errors import InputError
-from utils.settings import check, given, load, load_pruning, restore, save
+from utils.settings import RENAMED, check, given, load, load_pruning, restore, save
 from utils.version import VERSION
 
 ALL = (
@@ -56,7 +56,7 @@ def test_help_explains_every_flag(kind: type, capsys: pytest.CaptureFixture[str]
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for group in get_type_hints(kind).values():
         for field in dataclasses.fields(group):
-            assert f"--{field.name.replace('_', '-')}" in text
+            assert f"--{field.name}" in text
     assert "passes over the training photos" in text or kind is not TrainSettings
     assert "empty = from the .cfg and .data" in text or kind is not TrainSettings
 
@@ -69,6 +69,32 @@ def test_every_setting_has_one_line_and_a_comment() -> None:
             for name in group.__annotations__:
                 line = next(line for line in lines if line.startswith(f"    {name}: "))
                 assert " = " in line and "  # " in line
+
+
+def test_hyphens_are_underscores() -> None:
+    assert load(TrainSettings, ["--batch-size", "2", "--no-fit-anchors"]) == load(
+        TrainSettings, ["--batch_size", "2", "--no-fit_anchors"]
+    )
+
+
+def test_a_message_is_the_same_whatever_the_script_is_called(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """tyro wraps the last line of its message by that name."""
+    told = set()
+    for length in range(0, 60, 3):
+        monkeypatch.setattr(sys, "argv", [f"/{'a' * length}/train.py"])
+        with pytest.raises(InputError) as error:
+            load(TrainSettings, ["stray"])
+        told.add(str(error.value))
+    assert told == {"Unrecognized options: stray; --help lists the flags"}
+
+
+@pytest.mark.parametrize("old", ["engines", "precisions", "batches"])
+def test_one_thing_has_one_name(old: str) -> None:
+    new = RENAMED[old]
+    with pytest.raises(InputError, match=f"--{old}: is called --{new} now"):
+        load(BenchmarkSettings, [f"--{old}", "1"])
 
 
 def test_flags_change_values() -> None:
@@ -90,6 +116,7 @@ def test_flags_change_values() -> None:
         (["stray"], "Unrecognized options: stray; --help lists"),
         (["--cost_table", "a.csv"], "--cost_table: is called --latency_table now"),
         (["--cost-table=a.csv"], "--cost_table: is called --latency_table now"),
+        (["--backend", "onnxruntime"], "--backend: is called --engine now"),
         (["--score", "l1"], "Unrecognized options: --score, l1"),  # train.py never had it
     ],
 )
@@ -195,13 +222,14 @@ def test_what_is_saved_is_restored(tmp_path: Path) -> None:
 def test_settings_of_an_older_version_are_found_in_their_old_groups() -> None:
     old = {
         "train": {"epochs": 7, "batch_size": 4, "gone": 1},
-        "latency": {"cost_table": "a.csv"},
+        "latency": {"cost_table": "a.csv", "backend": "openvino"},
         "prune": {"score": "l1"},
     }
     restored = restore(TrainSettings, old)
     assert restored.training == Training(epochs=7)
     assert restored.data.batch_size == 4
     assert restored.pruning.latency_table == "a.csv"
+    assert restored.runtime.engine == "openvino"
     assert restore(PruneSettings, old).run == PruningRun(importance="l1")
 
 

@@ -53,7 +53,7 @@ def infer(net: ncnn.Net, image: Tensor, count: int) -> list[Tensor]:
     for number in range(count):
         failed, raw = extractor.extract(f"map{number}")
         if failed:
-            raise InputError(f"backend='ncnn': no output 'map{number}' (error {failed})")
+            raise InputError(f"engine='ncnn': no output 'map{number}' (error {failed})")
         maps.append(torch.from_numpy(np.array(raw))[None])
     return maps
 

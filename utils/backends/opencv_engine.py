@@ -27,14 +27,14 @@ def load(cfg: bytes, weights: bytes) -> cv2.dnn.Net:
     """
     if not hasattr(cv2.dnn, "readNetFromDarknet"):
         raise InputError(
-            f"backend='opencv': OpenCV {cv2.__version__} reads no Darknet files: "
+            f"engine='opencv': OpenCV {cv2.__version__} reads no Darknet files: "
             "pip install 'opencv-python<5'"
         )
     try:
         net = cv2.dnn.readNetFromDarknet(_buffer(cfg), _buffer(weights))
     except cv2.error as error:
         reason = error.err.splitlines()[0]  # further lines repeat the whole .cfg
-        raise InputError(f"backend='opencv': OpenCV refuses this network: {reason}") from error
+        raise InputError(f"engine='opencv': OpenCV refuses this network: {reason}") from error
     net.setPreferableBackend(cv2.dnn.DNN_BACKEND_OPENCV)
     net.setPreferableTarget(cv2.dnn.DNN_TARGET_CPU)
     return net
@@ -53,7 +53,7 @@ def raw_maps(net: cv2.dnn.Net, heads: tuple[int, ...]) -> list[str]:
     names = list(net.getLayerNames())
     for index in heads:
         if f"permute_{index}" not in names:
-            raise InputError(f"backend='opencv': OpenCV makes no head of [yolo] {index}")
+            raise InputError(f"engine='opencv': OpenCV makes no head of [yolo] {index}")
     return [names[names.index(f"permute_{index}") - 1] for index in heads]
 
 
@@ -83,10 +83,10 @@ class OpenCvEngine(FixedBatch):
             maps = self.run(images)
         except cv2.error as error:
             reason = str(error).strip().splitlines()[0]
-            raise InputError(f"backend='opencv': cannot run this network: {reason}") from error
+            raise InputError(f"engine='opencv': cannot run this network: {reason}") from error
         reference = [raw.cpu() for raw in model(images.to(next(model.parameters()).device))]
         if not maps_agree(maps, reference, TOLERANCE):
-            raise InputError("backend='opencv': OpenCV computes something else of this network")
+            raise InputError("engine='opencv': OpenCV computes something else of this network")
 
     def run(self, images: Tensor) -> list[Tensor]:
         """Exactly `batch` images → the maps."""

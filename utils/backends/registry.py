@@ -1,7 +1,7 @@
 """Which library runs a network: a table of those that are known, and what each needs.
 
 To add an engine: a file beside this one with a class like `onnxruntime_engine.OnnxRuntimeEngine`,
-an entry in `ENGINES`, and its name in `import_param.Runtime.backend`.
+an entry in `ENGINES`, and its name in `import_param.Runtime.engine`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def install_command(name: str, precision: str = "fp32") -> str:
         InputError: no engine has this name.
     """
     if name not in ENGINES:
-        raise InputError(f"backend={name!r}: expected auto or one of {', '.join(ENGINES)}")
+        raise InputError(f"engine={name!r}: expected auto or one of {', '.join(ENGINES)}")
     packages = ENGINES[name].required_packages(precision)
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     return f"pip install {' '.join(missing)}" if missing else ""
@@ -66,7 +66,7 @@ def check_installed(name: str, precision: str) -> None:
         InputError: it is not, or there is none of this name.
     """
     if name != "auto" and (command := install_command(name, precision)):
-        raise InputError(f"backend={name!r}: not installed: {command}")
+        raise InputError(f"engine={name!r}: not installed: {command}")
 
 
 def open_engine(
@@ -103,7 +103,7 @@ def _open(name: str, model: Darknet, options: EngineOptions) -> Engine:
     engine: Engine = getattr(module, ENGINES[name].class_name)(model, options)
     width, height = options.size
     grey = torch.full((options.batch, 3, height, width), 0.5)
-    expect_finite(engine(grey), f"backend={name!r}")
+    expect_finite(engine(grey), f"engine={name!r}")
     return engine
 
 

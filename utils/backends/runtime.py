@@ -22,7 +22,7 @@ def open_runtime(
         InputError: the library is not installed or cannot compute in that precision, or there are
             no photos to calibrate on.
     """
-    check_installed(runtime.backend, runtime.precision)
+    check_installed(runtime.engine, runtime.precision)
     calibration = None
     if runtime.precision == "int8":
         photos = sample_images(
@@ -40,4 +40,4 @@ def open_runtime(
         calibration=calibration,
         int8_loss=runtime.int8_loss,
     )
-    return open_engine(runtime.backend, network.model, options, report)
+    return open_engine(runtime.engine, network.model, options, report)

@@ -81,7 +81,7 @@ def open_candidates(settings: Benchmark, data: DataSet) -> list[Candidate]:
     """The networks that are asked for, with photos to calibrate on where int8 is."""
     paths = settings.weights
     candidates = [open_candidate(p, short_name(p, paths), settings) for p in paths]
-    if "int8" not in settings.precisions:
+    if "int8" not in settings.precision:
         return candidates
     compared = bool(settings.calibration or data.data)  # noise shows no objects
     return [
@@ -167,7 +167,7 @@ def open_all(
     Args:
         candidates: the networks.
         engines: of `utils.backends.ENGINES`.
-        settings: its `precisions`, `batches` and `threads` count.
+        settings: its `precision`, `batch_size` and `threads` count.
         peers: other projects by name, which compute in fp32 only.
         report: gets a line for each that is left out, but each reason once.
 
@@ -176,11 +176,11 @@ def open_all(
     """
     opened: dict[Key, Run] = {}
     reasons: set[str] = set()
-    kinds = [(engine, precision) for engine in engines for precision in settings.precisions]
+    kinds = [(engine, precision) for engine in engines for precision in settings.precision]
     kinds += [(peer, "fp32") for peer in peers]
     for candidate in candidates:
         for engine, precision in kinds:
-            for batch in settings.batches:
+            for batch in settings.batch_size:
                 key = Key(candidate.name, engine, precision, batch)
                 try:
                     opened[key] = open_one(candidate, key, settings.threads, peers)

@@ -20,7 +20,7 @@ from utils.visualization.draw import undrawable
 
 def open_detector(timer: StageTimer, batch: int, settings: DetectSettings) -> "Detector":
     """Open the network and the engine that a user asked for. batch: pictures at once."""
-    check_installed(settings.runtime.backend, settings.runtime.precision)
+    check_installed(settings.runtime.engine, settings.runtime.precision)
     network = load_network(settings.network)
     if hidden := undrawable(network.names):
         print(f"no font here has the letters of {', '.join(hidden)}: pictures show their numbers")

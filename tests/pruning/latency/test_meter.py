@@ -115,7 +115,7 @@ def test_int8_is_calibrated_on_photos_of_the_networks_size(
 
     monkeypatch.setattr(meter, "open_engine", open_engine)
     model = Darknet(config("yolov3-lite", thinner=8))
-    runtime = Runtime(backend="auto", precision="int8", threads=1, calibration=str(tmp_path))
+    runtime = Runtime(engine="auto", precision="int8", threads=1, calibration=str(tmp_path))
     engine = open_meter(model, (64, 32), runtime)
     engine.open(model, (64, 32))
     engine.open(model, (32, 64))
@@ -213,7 +213,7 @@ def test_the_shortest_of_enough_runs_counts(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_file_of_a_table_is_named_by_engine_precision_and_threads() -> None:
-    runtime = Runtime(backend="torch", threads=3)
+    runtime = Runtime(engine="torch", threads=3)
     opened = open_meter(Darknet(config("yolov3-lite", thinner=8)), (32, 32), runtime)
     assert opened.name == "torch fp32, threads: 3"
     assert opened.table_path == Path("runs/latency/torch-fp32-3.csv")

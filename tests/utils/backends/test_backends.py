@@ -207,7 +207,7 @@ def test_images_of_another_size_are_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "precision", "message"),
     [
-        ("caffe", "fp32", "backend='caffe': expected auto or one of torch"),
+        ("caffe", "fp32", "engine='caffe': expected auto or one of torch"),
         ("torch", "fp7", "precision='fp7'"),
         ("torch", "int8", "precision='int8': expected one of fp32"),
     ],
@@ -238,7 +238,7 @@ def test_what_opencv_takes_for_something_else_is_refused(
 ) -> None:
     """It overlooks what it does not know, so a network may run, and find nothing."""
     model = trained(CFG.replace(old, new))
-    with pytest.raises(InputError, match=f"backend='opencv': .*{message}"):
+    with pytest.raises(InputError, match=f"engine='opencv': .*{message}"):
         open_engine("opencv", model, OPTIONS)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     said: list[str] = []

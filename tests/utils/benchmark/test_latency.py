@@ -55,7 +55,7 @@ def test_speed_against_the_upstream_is_by_network_and_batch(candidates: list[Can
 
 def test_what_cannot_run_is_told_once_and_left_out(candidates: list[Candidate]) -> None:
     lines: list[str] = []
-    settings = Benchmark(precisions=("fp32", "int8"), batches=(1, 2), threads=1)
+    settings = Benchmark(precision=("fp32", "int8"), batch_size=(1, 2), threads=1)
     opened = open_all(candidates, ["torch"], settings, {}, lines.append)
     assert sorted(opened) == [
         (name, "torch", "fp32", batch) for name in ("a", "b") for batch in (1, 2)
@@ -65,13 +65,13 @@ def test_what_cannot_run_is_told_once_and_left_out(candidates: list[Candidate]) 
     maps = opened[key](torch.rand(2, 3, 64, 64))
     assert isinstance(maps, list) and maps[0].shape[0] == 2
     with pytest.raises(InputError, match="no engine"):
-        open_all(candidates, ["torch"], Benchmark(precisions=("int8",)), {}, lines.append)
+        open_all(candidates, ["torch"], Benchmark(precision=("int8",)), {}, lines.append)
 
 
 def test_a_peer_counts_for_its_own_network(candidates: list[Candidate]) -> None:
     """Here twice the layers of a 1x1 convolution from 3 to 5 channels, without its bias."""
     peers = {"other": Peer("other", lambda model, name: nn.Conv2d(3, 5, 1, bias=False))}
-    settings = Benchmark(precisions=("fp32", "bf16"), batches=(2,), rounds=1, seconds=1.0)
+    settings = Benchmark(precision=("fp32", "bf16"), batch_size=(2,), rounds=1, seconds=1.0)
     opened = open_all(candidates[:1], [], settings, peers)
     assert list(opened) == [("a", "other", "fp32", 2)]
     (run,) = opened.values()

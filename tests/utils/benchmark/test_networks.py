@@ -31,7 +31,7 @@ def test_a_cfg_has_random_weights_and_its_own_or_the_asked_size(colour_weights: 
 def test_int8_is_calibrated_on_photos_or_on_noise(colour_weights: str, tmp_path: Path) -> None:
     from utils.visualization.draw import write_image
 
-    noise = Benchmark((colour_weights,), precisions=("int8",))
+    noise = Benchmark((colour_weights,), precision=("int8",))
     (candidate,) = open_candidates(noise, DataSet(data=""))
     assert candidate.calibration is not None
     assert candidate.calibration.shape == (NOISE_IMAGES, 3, 320, 320)
@@ -39,7 +39,7 @@ def test_int8_is_calibrated_on_photos_or_on_noise(colour_weights: str, tmp_path:
     for number in range(3):
         write_image(tmp_path / f"{number}.png", pixels)
     for settings, data in (
-        (Benchmark((colour_weights,), precisions=("int8",), calibration=str(tmp_path)), ""),
+        (Benchmark((colour_weights,), precision=("int8",), calibration=str(tmp_path)), ""),
         (noise, str(tmp_path)),
     ):
         (candidate,) = open_candidates(settings, DataSet(data=data))

@@ -26,10 +26,10 @@ def test_photos_are_spread_over_the_set(tmp_path: Path) -> None:
 
 def test_a_runtime_is_what_was_asked_for(colour_weights: str) -> None:
     network = load_network(TrainedNetwork(weights=colour_weights, device="cpu"))
-    engine = open_runtime(network, 2, Runtime(backend="torch"))
+    engine = open_runtime(network, 2, Runtime(engine="torch"))
     assert (engine.name, engine.size) == ("torch", (64, 64))
     with pytest.raises(InputError, match="expected one of fp32"):
-        open_runtime(network, 2, Runtime(backend="opencv", precision="bf16"))
+        open_runtime(network, 2, Runtime(engine="opencv", precision="bf16"))
 
 
 def test_photos_of_a_data_set_are_those_of_its_split(
