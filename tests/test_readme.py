@@ -2,6 +2,10 @@
 
 import importlib
 import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +13,7 @@ import pytest
 from tests.commands import commands
 from tests.conftest import ROOT
 from utils import settings
+from utils.data.demo_data import DemoSettings, make_demo
 
 PAGES = ("README.md", "README.zh-CN.md", "RESULTS.md", "docs/*.md")
 
@@ -39,3 +44,34 @@ def test_a_shown_command_has_flags_that_its_script_takes(
             monkeypatch.setattr(module, name, lambda *of, read=read, **by: stop(read(*of, **by)))
     with pytest.raises(SystemExit if "--help" in words else ParsedError):
         module.main(words[1:])
+
+
+TOUR = "Ten minutes with your own photos"
+# What makes a step quick here: the last flag of a name holds.
+SHORT = {
+    "train.py": "--epochs 1 --img_size 64 --workers 0 --no-visdom",
+    "prune.py": "--bn_batches 2 --latency_rounds 2 --workers 0",
+    "test.py": "--workers 0",
+}
+
+
+@pytest.mark.slow
+def test_the_tour_runs_as_it_stands(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(
+        ROOT, project, ignore=shutil.ignore_patterns(".*", "runs", "__pycache__", "*.pt")
+    )
+    make_demo(project / "my_photos", DemoSettings(train=16, valid=6, side=64))
+    steps = commands(ROOT / "README.md", TOUR)
+    assert len(steps) >= 8
+    for _, script, *flags in steps:
+        step = subprocess.run(
+            [sys.executable, script, *flags, *SHORT.get(script, "").split()],
+            cwd=project,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+        )
+        assert step.returncode == 0, f"{script} {flags}\n{step.stdout}\n{step.stderr}"
+    assert list((project / "runs/detect").rglob("*.*"))
+    assert list((project / "weights/small/export").glob("*.onnx"))
