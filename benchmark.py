@@ -21,6 +21,7 @@ import sys
 
 from import_param import Benchmark, BenchmarkSettings
 from utils.errors import run
+from utils.progress import say
 from utils.settings import load, save
 
 
@@ -63,14 +64,14 @@ def main(argv: list[str] | None = None) -> None:
             opened.clear()
             rows = with_memory(candidates, rows, benchmark.threads, peers, keep)
         method = method_text(settings, engines, list(peers))
-        print(f"{terminal_table(rows)}\n{method}")
+        say(f"{terminal_table(rows)}\n{method}")
         save(settings, folder / "settings.json")
         write_text(folder / "benchmark.md", markdown_table(rows, method))
         write_text(folder / "benchmark.csv", csv_table(rows))
         plot(rows, folder / "benchmark.png")
         if photos:
             plot_accuracy(rows, folder / "mean_ap.png")
-    print(f"benchmark.md, .csv and .png are in {folder}")
+    say(f"benchmark.md, .csv and .png are in {folder}")
 
 
 def choose_engines(settings: Benchmark) -> list[str]:
@@ -83,7 +84,7 @@ def choose_engines(settings: Benchmark) -> list[str]:
         return list(settings.engine)
     installed = [name for name in ENGINES if not install_command(name)]
     if missing := [name for name in ENGINES if name not in installed]:
-        print(f"not installed: {', '.join(missing)}: pip install -r requirements/engines.txt")
+        say(f"not installed: {', '.join(missing)}: pip install -r requirements/engines.txt")
     return installed
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from import_param import CheckDataSettings
 from utils.errors import InputError, run
+from utils.progress import say
 from utils.settings import load
 
 if TYPE_CHECKING:
@@ -45,13 +46,13 @@ def main(argv: list[str] | None = None) -> None:
     reports = [photos.report.text(first=1000) for _, photos in splits]
     write_text(folder / "report.txt", "\n".join(reports) + "\n")
     odd = write_suspicions(train, folder)
-    print(f"{odd} training labels look odd; see {folder / 'suspicious.txt'}, worst first")
-    print(f"classes, sizes and photos are in {folder}")
+    say(f"{odd} training labels look odd; see {folder / 'suspicious.txt'}, worst first")
+    say(f"classes, sizes and photos are in {folder}")
     if target:
         write_data_file(target, train, valid)
-        print(f"wrote {target}; next: python train.py --data {target}")
+        say(f"wrote {target}; next: python train.py --data {target}")
     else:
-        print(f"next: python train.py --data {settings.data.data}")
+        say(f"next: python train.py --data {settings.data.data}")
 
 
 def write_suspicions(photos: "PhotoSet", folder: Path) -> int:

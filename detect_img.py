@@ -11,6 +11,7 @@ A photo that cannot be read costs one line on the terminal; the others are done,
 is 2 at the end.
 """
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -25,13 +26,12 @@ def main(argv: list[str] | None = None) -> None:
     """Read the flags, open the network, and detect on photo after photo."""
     settings = load(DetectSettings, argv)
     # Imported after the flags are read, so that --help and a mistyped flag need no torch.
-    from tqdm import tqdm
-
     from utils.detection.background import Background, StageTimer
     from utils.detection.detector import open_detector
     from utils.detection.photos import plan_photos, read_photos
     from utils.detection.writer import Results
     from utils.files import output_folder, within
+    from utils.progress import say, track
     from utils.visualization.draw import draw_detections, write_image
 
     batch_size = settings.detection.batch_size
@@ -48,17 +48,17 @@ def main(argv: list[str] | None = None) -> None:
     annotated = {photo.key: photo.annotated for photo in photos}
     results = Results(folder, detector.names, settings.detection)
     timer.restart()
-    progress = tqdm(detected, "detect", len(photos), dynamic_ncols=True)
-    with detected, pictures, results, progress as items:
-        for item in items:
+    items = contextlib.closing(track(detected, "detecting", len(photos)))
+    with detected, pictures, results, items as detected_pictures:
+        for item in detected_pictures:
             with timer.stage("draw"):
                 drawn = draw_detections(item.picture.image, item.detections, detector.names)
             with timer.stage("write"):
                 path = annotated[item.picture.key]
                 write_image(within(folder, path.relative_to(folder).as_posix()), drawn)
                 results.add(item)
-    print(f"{results.pictures} of {len(photos)} photos, {results.summary()}; written to {folder}")
-    print(timer.report(results.pictures, STAGES))
+    say(f"{results.pictures} of {len(photos)} photos, {results.summary()}; written to {folder}")
+    say(timer.report(results.pictures, STAGES))
     if unreadable:
         raise InputError(f"{len(unreadable)} of {len(photos)} photos could not be read, see above")
 

@@ -25,8 +25,6 @@ def main(argv: list[str] | None = None) -> None:
     """Read the flags, open the source and the network, and detect on frame after frame."""
     settings = load(DetectSettings, argv)
     # Imported after the flags are read, so that --help and a mistyped flag need no torch.
-    from tqdm import tqdm
-
     from utils.detection.background import Background, StageTimer
     from utils.detection.detector import open_detector
     from utils.detection.display import open_display
@@ -41,6 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     from utils.detection.video import RealTime, Source, VideoFile
     from utils.detection.writer import Results
     from utils.files import output_folder
+    from utils.progress import say
 
     timer = StageTimer()
     folder = output_folder(settings.detection.output)
@@ -49,14 +48,14 @@ def main(argv: list[str] | None = None) -> None:
     batch_size = 1 if source.live else settings.detection.batch_size
     detector = open_detector(timer, batch_size, settings)
     stem = output_stem(source, folder)
-    display = open_display("detect_video", tqdm.write) if settings.detection.show else None
+    display = open_display("detect_video", say) if settings.detection.show else None
     if settings.detection.show and display is None:
-        print("no display to open a window on: the video is only written")
+        say("no display to open a window on: the video is only written")
     output = FrameOutput(
         detector.names,
         timer,
         Results(folder, detector.names, settings.detection),
-        VideoFile(stem, source.rate, tqdm.write, protect=Path(settings.detection.source)),
+        VideoFile(stem, source.rate, say, protect=Path(settings.detection.source)),
         RealTime(source.rate) if source.live else None,
         display,
     )

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from import_param import EVALUATION_NMS, Data, DataSet, Evaluation, ExportSettings
 from utils.errors import InputError, run
+from utils.progress import say
 from utils.settings import load, save
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
         exported = export(
             network, file_format, stem, photos, settings.export, settings.nms, calibration
         )
-        print(f"{', '.join(map(str, exported.files))}: {difference_line(exported, len(photos))}")
+        say(f"{', '.join(map(str, exported.files))}: {difference_line(exported, len(photos))}")
         report[file_format] = {
             "files": [file.name for file in exported.files],
             "difference": exported.difference,
@@ -139,7 +140,7 @@ def mean_ap_before_and_after(
         return float(metrics.mean_ap)
 
     before, after = mean_ap(network.model), mean_ap(reloaded)
-    print(f"mAP@.5 on {len(photos)} photos: {before:.4f} in float32, {after:.4f} in int8")
+    say(f"mAP@.5 on {len(photos)} photos: {before:.4f} in float32, {after:.4f} in int8")
     return {"mAP in float32": before, "mAP in int8": after}
 
 

@@ -15,6 +15,7 @@ import sys
 
 from import_param import TestSettings
 from utils.errors import run
+from utils.progress import say
 from utils.settings import load, save
 
 
@@ -51,12 +52,12 @@ def main(argv: list[str] | None = None) -> None:
         run=open_runtime(network, data.batch_size, settings.runtime),
     )
     table = format_metrics(metrics, photos.names)
-    print(table)
+    say(table)
     save(settings, folder / "settings.json")
     write_report(folder, photos, metrics, detections, table)
     plot_precision_recall(metrics, photos.names, folder / "precision_recall.png")
     plot_confusion(metrics, photos.names, folder / "confusion.png")
-    print(f"curves, confusions and detections are in {folder}")
+    say(f"curves, confusions and detections are in {folder}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import sys
 
 from import_param import TrainSettings
 from utils import errors
+from utils.progress import say
 from utils.settings import given, load
 
 
@@ -43,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     validation = ValidationBatches(settings, validation_photos, model.netdef)
 
     with open_run(settings, checkpoint) as run:
-        print(f"{run.name}: {describe(model)}, on {device}; see {run.folder}, {run.weights}")
+        say(f"{run.name}: {describe(model)}, on {device}; see {run.folder}, {run.weights}")
         make_trainer = TrainerFactory(settings, training.optimizer_steps, run.folder, teacher)
         trainer = pruning.start(model.to(device), make_trainer)
         record = RunRecord.of(run, settings, training, validation, checkpoint)
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
         report.write_overview(training, validation, run.folder)
         history = history_of(checkpoint)
         if progress.finished(settings.training):
-            print(f"{run.name}: nothing is left to train after epoch {progress.epoch}")
+            say(f"{run.name}: nothing is left to train after epoch {progress.epoch}")
         with report.open_monitor(run, settings, progress, history) as monitor:
             while not progress.finished(settings.training):
                 epoch = progress.epoch
@@ -72,13 +73,13 @@ def main(argv: list[str] | None = None) -> None:
                     metrics, detections = validation.evaluate(trainer.averaged)
                     better = progress.judge(metrics.mean_ap, shrinking=trainer.penalty is not None)
                     figures |= report.validation_figures(metrics, names)
-                    print(report.epoch_report(title, figures, metrics, names))
+                    say(report.epoch_report(title, figures, metrics, names))
                 monitor.add(progress.epoch, figures)
                 save(record, trainer, progress, pruning.state(), monitor.history, better)
                 monitor.show(figures)  # only now: what cannot be shown must not cost the epoch
                 report.show_examples(monitor, progress.epoch, validation, detections)
             if progress.out_of_patience(settings.training):
-                print(f"stopped: no better mAP in {progress.stale} evaluations")
+                say(f"stopped: no better mAP in {progress.stale} evaluations")
         report.report_best(run, settings, validation)
         pruning.report(run, training, validation)
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from itertools import islice
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from import_param import Loss
 from models.darknet import Darknet
 from models.loss import DetectionLoss
+from utils.progress import track
 from utils.structures import Batch
 
 SHORTEST = 2  # photos a batch; batch normalisation needs more than one value a channel
@@ -39,7 +39,7 @@ def reestimate_bn_(model: Darknet, loader: Iterable[Batch], batches: int) -> int
     long = (batch for batch in loader if len(batch.images) >= SHORTEST)
     count = 0
     try:
-        for count, batch in enumerate(first_batches(long, batches, "batch norm"), start=1):
+        for count, batch in enumerate(first_batches(long, batches, "re-estimating BN"), start=1):
             if count == 1:
                 for norm in norms:
                     norm.reset_running_stats()
@@ -100,10 +100,8 @@ def _rank(mean_ap: float, loss: float) -> tuple[float, float]:
 
 def first_batches(batches: Iterable[Batch], count: int, title: str) -> Iterable[Batch]:
     """The first `count` batches, or as many as there are, with a progress bar."""
-    progress: Iterable[Batch] = tqdm(
-        islice(batches, count), title, count, leave=False, dynamic_ncols=True
-    )
-    return progress
+    total = min(count, len(batches)) if isinstance(batches, Sized) else count
+    return track(islice(batches, count), title, total)
 
 
 @torch.no_grad()
@@ -115,7 +113,9 @@ def mean_loss(model: Darknet, loader: Iterable[Batch], batches: int) -> float:
     loss, device = DetectionLoss(model.heads, Loss()), next(model.parameters()).device
     losses = [
         float(loss(model(batch.images), batch).total)
-        for batch in (batch.to(device) for batch in first_batches(loader, batches, "loss"))
+        for batch in (
+            batch.to(device) for batch in first_batches(loader, batches, "loss after the cut")
+        )
     ]
     mean = sum(losses) / max(1, len(losses))
     return mean if math.isfinite(mean) else math.inf

@@ -13,6 +13,7 @@ from models.darknet import Darknet
 from models.loss import Losses
 from pruning.equalization import normalized, typical_scales
 from utils.errors import InputError
+from utils.progress import say
 from utils.structures import Batch
 
 Importance = Mapping[int, NDArray[np.float64]]  # by convolution with BN: [filters], at least 0
@@ -80,7 +81,7 @@ def taylor(model: Darknet, loss: LossFunction, batches: Iterable[Batch]) -> Impo
         told = f"the loss of {skipped} of {count + skipped} batches is not a finite number"
         if not count:
             raise InputError(f"importance='taylor': {told}")
-        print(f"note: importance='taylor': {told}: left out")
+        say(f"note: importance='taylor': {told}: left out")
     return checked({n: sum_ / max(1, count) for (n, _), sum_ in zip(layers, sums, strict=True)})
 
 

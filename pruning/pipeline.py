@@ -42,6 +42,7 @@ from utils.data.datasets import (
 from utils.data.definition import DataDefinition
 from utils.data.splits import open_definition, open_split
 from utils.evaluation.evaluate import evaluate
+from utils.progress import say
 from utils.settings import save as save_settings
 from utils.structures import Batch
 from utils.training.runs import Run, expect_free, new_run
@@ -163,12 +164,12 @@ def _cut(
 
 
 def _tell(report: Report, run: Run, target: Pruning) -> None:
-    print(report.text())
+    say(report.text())
     timing = report.timing
     note = timing.note() if timing else deviation_note(report.strategy, target, report.shares)
     if note:
-        print(f"note: {note}")
-    print(f"{run.weights / 'pruned.cfg'} and .weights, .pt; the report is in {run.folder}")
+        say(f"note: {note}")
+    say(f"{run.weights / 'pruned.cfg'} and .weights, .pt; the report is in {run.folder}")
 
 
 def _run_name(settings: PruneSettings, latency_target: LatencyTarget | None) -> str:
@@ -209,7 +210,9 @@ def _importance(network: Network, photos: Photos, run: PruningRun) -> Importance
     if not needs_batches:
         return checked(measure(network.model))
     loss = DetectionLoss(network.model.heads, Loss())
-    batches = first_batches(photos.training, run.importance_batches, "importance")
+    batches = first_batches(
+        photos.training, run.importance_batches, f"importance: {run.importance}"
+    )
     return checked(measure(network.model, loss, batches))
 
 

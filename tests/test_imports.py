@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 
 GROUND_FLOOR = (
     "import_param", "utils.boxes", "utils.errors", "utils.files", "utils.images",
-    "utils.numbers", "utils.processes", "utils.structures", "utils.timing",
+    "utils.numbers", "utils.processes", "utils.progress", "utils.structures", "utils.timing",
 )  # fmt: skip
 FLOORS = ("ground floor", "models", "utils", "pruning", "scripts")  # from the lowest up
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")}

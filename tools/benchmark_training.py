@@ -34,6 +34,7 @@ from import_param import (
     Whole,
 )
 from utils.errors import InputError, run
+from utils.progress import say
 from utils.settings import load
 
 if TYPE_CHECKING:
@@ -97,9 +98,9 @@ def main(argv: list[str] | None = None) -> None:
             turns |= peer_turns(settings, photos, netdef, Path(folder) / "photos")
         torch.set_num_threads(threads)  # ultralytics changes it
         times = interleaved(turns, speed.rounds, warm_up=1)
-    print(f"{table(times, speed.turn * settings.data.batch_size)}\n{method_text(settings, photos)}")
+    say(f"{table(times, speed.turn * settings.data.batch_size)}\n{method_text(settings, photos)}")
     if speed.evaluation:
-        print(
+        say(
             f"evaluation of {PHOTOS} photos x {DETECTIONS} boxes, {CLASSES} classes: "
             f"{evaluation_seconds():.2f} s"
         )
@@ -168,7 +169,7 @@ def peer_turns(
         try:
             turns[name] = turn_of(peer_step(name, task), settings.speed.turn)
         except InputError as error:
-            print(f"left out: {error}")
+            say(f"left out: {error}")
     return turns
 
 

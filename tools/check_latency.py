@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from import_param import TORCH, Count, CsvFile, NetworkLimits, Runtime, Whole
 from utils import errors
+from utils.progress import say
 from utils.settings import load
 
 if TYPE_CHECKING:
@@ -91,8 +92,8 @@ def main(argv: list[str] | None = None) -> None:
         predictor = fit_predictor(model, size, meter, path)
         check = check_predictor(model, size, predictor, meter, settings.check.count)
         rows.append(row(Path(cfg).stem, check))
-        print("; ".join(f"{head} {value}" for head, value in zip(HEAD, rows[-1], strict=True)))
-    print(AsciiTable([HEAD, *rows], f"{meter.name}, {meter.conditions.machine}").table)
+        say("; ".join(f"{head} {value}" for head, value in zip(HEAD, rows[-1], strict=True)))
+    say(AsciiTable([HEAD, *rows], f"{meter.name}, {meter.conditions.machine}").table)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from import_param import TORCH, DataSet, TrainedNetwork
 from tools.experiment import Reproduce, Row, Step, in_order, plan_rows, run_steps
 from utils import errors
 from utils.errors import InputError
+from utils.progress import say
 from utils.settings import load
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
         f"{settings.run_name}: mAP@.5 of the last epoch",
         folder / "sizes.png",
     )
-    print(f"{markdown(results)}\n{method}\n{folder}: table.md, table.csv, sizes.png")
+    say(f"{markdown(results)}\n{method}\n{folder}: table.md, table.csv, sizes.png")
 
 
 def select_rows(rows: Sequence[Row], words: Sequence[str]) -> list[Row]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from models.weights import fill_, read_weights, to_bytes, torchvision_trunk
 from utils.data.definition import read_names
 from utils.errors import InputError
 from utils.files import fill, guarded, read_lines, together
+from utils.progress import say_error
 from utils.schema import structured
 from utils.tensor_files import PlainTensor, read_tensors
 from utils.version import VERSION
@@ -434,7 +434,7 @@ def load_network(settings: TrainedNetwork) -> Network:
     path = Path(settings.weights) if settings.weights else newest_weights()
     netdef, state, own_names = _read_trained(path, settings.cfg)
     for note in netdef.notes:
-        print(f"note: {note}", file=sys.stderr)
+        say_error(f"note: {note}")
     check_for_photos(netdef)
     size = (settings.img_size, settings.img_size) if settings.img_size else netdef.size
     check_size(netdef, size, settings)

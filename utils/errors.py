@@ -9,6 +9,9 @@ import threading
 import unicodedata
 from collections.abc import Callable, Iterator
 
+from utils.progress import Background
+from utils.progress import say as say_line
+
 
 class InputError(Exception):
     """Something that a user gave is wrong: a file, a line of it, or a value.
@@ -37,7 +40,7 @@ def _one_line(text: str) -> str:
 
 
 @contextlib.contextmanager
-def only_warn(say: Callable[[str], None] = print) -> Iterator[None]:
+def only_warn(say: Callable[[str], None] = say_line) -> Iterator[None]:
     """Tell bad input in a line and go on: for pictures, which are no reason to lose other work."""
     try:
         yield
@@ -55,7 +58,7 @@ def run(main: Callable[[], None]) -> int:
         if isinstance(stream, io.TextIOWrapper):  # names of files may be anything, in any encoding
             stream.reconfigure(errors="backslashreplace")
     try:
-        with stoppable():
+        with stoppable(), Background():
             main()
             print(
                 end="", flush=True

@@ -19,6 +19,7 @@ from PIL import UnidentifiedImageError
 from import_param import DataSet
 from utils.errors import InputError
 from utils.files import exists, expand, read_bytes, walk
+from utils.progress import say
 from utils.structures import Image
 
 # Formats whose readers are well kept, and their suffixes. Others, such as EPS, which runs programs,
@@ -144,7 +145,7 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
-def find_images(pattern: str | Path, tell: Callable[[str], object] = print) -> list[Path]:
+def find_images(pattern: str | Path, tell: Callable[[str], object] = say) -> list[Path]:
     """The photos that a file, a folder (with its subfolders) or a glob such as `a/**/*.jpg` names.
 
     Sorted by path. A single file is taken whatever its suffix, of the rest only pictures are; what

@@ -29,6 +29,7 @@ from utils.checkpoint import Checkpoint, reopen
 from utils.errors import InputError, only_warn
 from utils.files import write_text
 from utils.monitoring.history import CSV_NAME, read_history
+from utils.progress import say
 from utils.training.batches import TrainingBatches, ValidationBatches
 from utils.training.build import describe
 from utils.training.loop import Trainer, TrainerFactory
@@ -167,7 +168,7 @@ class IterativePruning:
             return trainer, figures
         trainer = cut_trainer(trainer, plan, partial(self.start, make_trainer=make_trainer))
         done = self.schedule.describe()
-        print(f"cut after epoch {epoch}: {done}; left are {describe(trainer.model)}")
+        say(f"cut after epoch {epoch}: {done}; left are {describe(trainer.model)}")
         return trainer, figures
 
     def state(self) -> dict[str, Any]:
@@ -180,7 +181,7 @@ class IterativePruning:
         best = reopen(run.weights / "best.pt", "cpu")
         if text := self.schedule.target.latencies(best.model):
             write_text(run.folder / "latency.txt", text + "\n")
-            print(text)
+            say(text)
 
 
 def make_penalty(settings: TrainSettings, model: Darknet, steps: int) -> SparsityPenalty:
@@ -221,7 +222,7 @@ def _target(
         _expect_no_budget(settings, "pruned_id=latency")
         return ShareTarget(settings.pruning)
     meter = open_meter(Darknet(original).eval(), original.size, settings.runtime)
-    return BudgetTarget.fitted(original, settings.pruning, meter, print, state)
+    return BudgetTarget.fitted(original, settings.pruning, meter, say, state)
 
 
 def _expect_no_budget(settings: TrainSettings, wanted: str) -> None:
@@ -265,4 +266,4 @@ def report_sweep(
         f"fine-tuned.\n{safe_ratio_line(points)}"
     )
     write_text(run.folder / "percent.txt", text + "\n")
-    print(text)
+    say(text)

@@ -21,6 +21,7 @@ from pruning.latency.search_space import expect_search_space
 from pruning.strategies import STRATEGIES
 from pruning.surgeon import Plan
 from utils.errors import InputError
+from utils.progress import say
 
 # By name, whether the solver sums importance as it is, see `PruningProblem.importance`.
 SUMMED = {"shares of layers": False, "plain sums": True}
@@ -80,7 +81,7 @@ class LatencyCandidates:
             try:
                 candidates[name] = search.correct_budget(planned)
             except InputError as error:  # for one, all channels may be equally important
-                print(f"not tried: {name}: {error}")
+                say(f"not tried: {name}: {error}")
         return candidates
 
     def _plan_for(self, strategy: str, round_to: int) -> Callable[[float], Plan]:
@@ -120,5 +121,5 @@ def choose_candidate(
         f"{name} {loss:.4f}" + (" (off the time)" if missed[name] > near else "")
         for name, loss in losses.items()
     )
-    print(f"loss on training photos of ways to that time: {told}: {best} taken")
+    say(f"loss on training photos of ways to that time: {told}: {best} taken")
     return candidates[best]

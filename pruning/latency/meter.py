@@ -21,6 +21,7 @@ from utils.backends import ENGINES, EngineOptions, open_engine
 from utils.backends.base import Engine
 from utils.backends.float_layers import OPTIONS as FLOAT_LAYERS
 from utils.data.calibration import sample_images
+from utils.progress import say
 from utils.timing import cpu_name, interleaved, spread, version
 
 RunImage = Callable[[Tensor], object]  # runs a network on one image, [1, 3, height, width]
@@ -212,7 +213,7 @@ def fill_table_(
     table: LatencyTable,
     ranges: Iterable[WidthRange],
     meter: LatencyMeter,
-    tell: Callable[[str], None] = print,
+    tell: Callable[[str], None] = say,
     options: SearchOptions = DEFAULTS,
     keep: Callable[[], None] = lambda: None,
 ) -> int:

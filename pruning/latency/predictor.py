@@ -38,6 +38,7 @@ from pruning.latency.table import LatencyTable, WidthRange, layer_spec, read_tab
 from pruning.surgeon import Plan, cut
 from utils.errors import InputError
 from utils.files import alone
+from utils.progress import say
 
 FAMILIES = ("1x1", "kxk", "grouped", "pooling")  # of layers in the table, see `LayerSpec.family`
 TRAFFIC = ("read", "shortcut", "route")  # values that layers in the table read, and others write
@@ -168,7 +169,7 @@ def fit_predictor(
     size: tuple[int, int],
     meter: LatencyMeter,
     path: Path,
-    tell: Callable[[str], None] = print,
+    tell: Callable[[str], None] = say,
     round_to: int = 0,
     coefficients: Coefficients | None = None,
     options: SearchOptions = DEFAULTS,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from utils.errors import InputError
 from utils.files import cache_folder, exists, read_bytes, write_bytes
+from utils.progress import say_error
 
 MAX_FILES = 16  # in a folder; of more, those go that were not used for longest
 SUM_BYTES = 32  # of SHA-256, which every file begins with
@@ -89,4 +89,4 @@ def _remove_longest_unused(folder: Path) -> None:
 
 def note(message: str) -> None:
     """Tell in a line what went wrong without stopping the work."""
-    print(f"note: {message}", file=sys.stderr)
+    say_error(f"note: {message}")

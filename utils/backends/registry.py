@@ -20,6 +20,7 @@ from models.head import expect_finite
 from utils.backends import auto
 from utils.backends.base import PRECISIONS, Engine, EngineOptions
 from utils.errors import InputError
+from utils.progress import say
 from utils.timing import machine
 
 
@@ -70,7 +71,7 @@ def check_installed(name: str, precision: str) -> None:
 
 
 def open_engine(
-    name: str, model: Darknet, options: EngineOptions, report: Callable[[str], None] = print
+    name: str, model: Darknet, options: EngineOptions, report: Callable[[str], None] = say
 ) -> Engine:
     """Make a network ready on a library.
 

@@ -9,12 +9,13 @@ from utils.backends.base import Engine, EngineOptions
 from utils.backends.registry import check_installed, open_engine
 from utils.checkpoint import Network
 from utils.data.calibration import sample_images
+from utils.progress import say
 
 CALIBRATION_BATCH = 8  # photos that go through the network at once while int8's ranges are taken
 
 
 def open_runtime(
-    network: Network, batch: int, runtime: Runtime, report: Callable[[str], None] = print
+    network: Network, batch: int, runtime: Runtime, report: Callable[[str], None] = say
 ) -> Engine:
     """Open a network on an engine, to run `batch` images at once; `report` gets a line of `auto`.
 

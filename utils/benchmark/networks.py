@@ -20,6 +20,7 @@ from utils.backends import EngineOptions, open_engine
 from utils.checkpoint import check_for_photos, check_size, load_network
 from utils.data.calibration import sample_images
 from utils.errors import InputError
+from utils.progress import say
 
 NOISE_IMAGES = 8  # that int8 is calibrated on where only its speed is asked for
 Run = Callable[[Tensor], object]  # an engine, or a peer's network
@@ -115,7 +116,7 @@ def open_candidate(path: str, name: str, settings: Benchmark) -> Candidate:
         )
         own, used = ("x".join(map(str, s)) for s in (network.model.netdef.size, network.size))
         if own != used:
-            print(f"note: {name}: made for {own} px, measured at {used} (--img_size 0: at its own)")
+            say(f"note: {name}: made for {own} px, measured at {used} (--img_size 0: at its own)")
         return Candidate(
             name,
             network.model,
@@ -160,7 +161,7 @@ def open_all(
     engines: Sequence[str],
     settings: Benchmark,
     peers: Mapping[str, Peer],
-    report: Callable[[str], None] = print,
+    report: Callable[[str], None] = say,
 ) -> dict[Key, Run]:
     """Open every combination that can be; the others are told with their reason.
 

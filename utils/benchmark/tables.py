@@ -16,6 +16,7 @@ from terminaltables import AsciiTable
 from utils.benchmark.latency import UPSTREAM, Row
 from utils.errors import InputError
 from utils.files import write_text
+from utils.progress import say
 from utils.visualization.figures import write_figure
 
 COLUMNS: dict[str, Callable[[Row], str]] = {
@@ -87,14 +88,14 @@ def unfinished(path: Path) -> Iterator[Callable[[Sequence[Row]], None]]:
             written.add("rows")
         except InputError as error:
             if "note" not in written:
-                print(f"note: {error}; the work goes on")
+                say(f"note: {error}; the work goes on")
             written.add("note")
 
     try:
         yield keep
     except BaseException:
         if "rows" in written:
-            print(f"not finished: what was measured is in {path}")
+            say(f"not finished: what was measured is in {path}")
         raise
     path.unlink(missing_ok=True)
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from utils.errors import InputError
 from utils.files import atomic_folder, read_text, write_bytes, write_text
 from utils.images import encode_image
+from utils.progress import Wait
 from utils.structures import Image
 
 MARKER = "finished.json"  # written last; says what the folder was made from
@@ -87,8 +87,7 @@ def _fill(folder: Path, settings: DemoSettings) -> None:
         "train": (settings.train, order[held_out:]),
         "valid": (settings.valid, order[:held_out]),
     }
-    bar = tqdm(total=settings.train + settings.valid, desc="making the demo set", unit="photo")
-    with bar:
+    with Wait("making the demo set", settings.train + settings.valid) as wait:
         for number, (split, (count, drawn_from)) in enumerate(splits.items()):
             for index in range(count):
                 rng = np.random.default_rng((settings.seed, number, index))
@@ -96,7 +95,7 @@ def _fill(folder: Path, settings: DemoSettings) -> None:
                 photo = encode_image(image, ".jpg", quality=92)
                 write_bytes(folder / "images" / split / f"{index:04}.jpg", photo)
                 write_text(folder / "labels" / split / f"{index:04}.txt", "".join(lines))
-                bar.update()
+                wait.advance()
             names = [f"images/{split}/{index:04}.jpg\n" for index in range(count)]
             write_text(folder / f"{split}.txt", "".join(names))
     write_text(folder / MARKER, json.dumps(asdict(settings), indent=1))

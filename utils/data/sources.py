@@ -24,8 +24,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from tqdm import tqdm
-
 from utils.data.definition import is_windows_path, resolve
 from utils.data.labels import (
     DATA_SET_READERS,
@@ -39,6 +37,7 @@ from utils.data.labels.yolo import looks_like_labels
 from utils.errors import InputError
 from utils.files import exists, read_lines, walk
 from utils.images import SUFFIXES, by_suffix, is_image
+from utils.progress import track
 
 PHOTO_FOLDERS = ("images", "jpegimages", "image", "imgs", "img")  # in any case
 CLASS_LIST_MARK = re.compile(r"(?<!\s)\s+(?:-1|0|1)$")  # of VOC's lists of one class: no, hard, yes
@@ -106,8 +105,8 @@ def read_source(
         problems = [problem for record in told for problem in record.problems]
         others = "".join(f"; {each.kind}: {each.where}: {each.detail}" for each in problems[:5])
         raise InputError(f"{source}: no photos in it (suffixes {', '.join(SUFFIXES)}){others}")
-    bar = tqdm(pairs, f"labels of {source.name}", delay=1, leave=False, disable=not progress)
-    return [pair.read(names) for pair in bar] + told
+    shown = track(pairs, f"labels of {source.name}") if progress else pairs
+    return [pair.read(names) for pair in shown] + told
 
 
 def label_files(sources: Sequence[Path]) -> Iterator[Path]:

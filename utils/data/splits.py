@@ -20,6 +20,7 @@ from utils.data.sources import read_source
 from utils.data.validation import check, shared_photos
 from utils.errors import InputError
 from utils.images import MAX_MEGAPIXELS
+from utils.progress import say
 
 Split = Literal["train", "valid"]
 
@@ -37,7 +38,7 @@ def open_definition(settings: DataSet, splits: Sequence[Split] = ()) -> DataDefi
     make_if_demo(settings.data)
     definition = recognise(Path(settings.data))
     for note in definition.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
     for split in splits:
         definition.sources(split)
     return definition
@@ -68,11 +69,11 @@ def open_split(
     definition = definition or open_definition(settings)
     for place, names in (networks or {}).items():
         if note := match_classes(names, definition.names, str(definition.path), place):
-            print(f"note: {note}; the data set's names are used")
+            say(f"note: {note}; the data set's names are used")
     photos = load_split(
         definition, split, settings.cache_mb, max_megapixels=settings.max_megapixels
     )
-    print(photos.report.text())
+    say(photos.report.text())
     photos.report.accept(settings.bad_labels)
     if expect_objects and not sum(photos.report.objects):
         raise InputError(f"{settings.data}: no object in the photos to measure: there is no mAP")
@@ -94,7 +95,7 @@ def open_splits(
     )
     valid = open_split(left, "valid", expect_objects=True, definition=definition)
     if both := shared_photos(train, valid):
-        print(f"note: {len(both)} photos to validate on are trained on too, such as {both[0]}")
+        say(f"note: {len(both)} photos to validate on are trained on too, such as {both[0]}")
     return train, valid
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from utils.data.labels.record import Problem, Record
 from utils.data.photos import Photo, PhotoSet
@@ -20,6 +19,7 @@ from utils.data.report import LABEL_ERRORS, Report
 from utils.errors import InputError
 from utils.files import exists
 from utils.images import MAX_MEGAPIXELS, SIDEWAYS, DecodedPhoto, read_photo
+from utils.progress import track
 from utils.structures import Image
 
 Mask = NDArray[np.bool_]  # [N], of the labels of a photo
@@ -60,8 +60,9 @@ def check(
     free_bytes = cache_mb * 2**20
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(lambda record: _examine(record, len(names), max_megapixels), records)
-        bar = tqdm(results, f"checking {title}", len(records), unit="photo", disable=not progress)
-        for photo, image, own_problems in bar:
+        if progress:
+            results = track(results, f"checking {title} photos", len(records))
+        for photo, image, own_problems in results:
             problems += own_problems
             if photo is None:
                 continue

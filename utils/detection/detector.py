@@ -14,6 +14,7 @@ from utils.checkpoint import Network, load_network
 from utils.detection.background import StageTimer
 from utils.detection.writer import DetectedPicture, Picture, class_indices, only_classes
 from utils.evaluation.evaluate import Run, predict
+from utils.progress import say
 from utils.structures import Image
 from utils.visualization.draw import undrawable
 
@@ -23,7 +24,7 @@ def open_detector(timer: StageTimer, batch: int, settings: DetectSettings) -> "D
     check_installed(settings.runtime.engine, settings.runtime.precision)
     network = load_network(settings.network)
     if hidden := undrawable(network.names):
-        print(f"no font here has the letters of {', '.join(hidden)}: pictures show their numbers")
+        say(f"no font here has the letters of {', '.join(hidden)}: pictures show their numbers")
     run = open_runtime(network, batch, settings.runtime)
     return Detector(network, run, timer, settings.nms, settings.detection.classes)
 

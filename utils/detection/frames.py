@@ -7,13 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tqdm import tqdm
-
 from utils.detection.background import Background, StageTimer
 from utils.detection.detector import Detector
 from utils.detection.display import Display
 from utils.detection.video import RealTime, Source, VideoFile
 from utils.detection.writer import DetectedPicture, Picture, Results
+from utils.progress import say, track
 from utils.visualization.draw import draw_caption, draw_detections
 
 STAGES = ("read", "resize", "network", "NMS", "draw", "write", "show")
@@ -75,7 +74,9 @@ def process_frames(
         output.results,
         output.video,
         output.display or contextlib.nullcontext(),
-        tqdm(detected, "detect", source.frames or None, unit="frame", dynamic_ncols=True) as items,
+        contextlib.closing(
+            track(detected, "detecting", source.frames or None, unit="frames")
+        ) as items,
     ):
         goes_on = all(output.add(item) for item in items)
         ending = source.ending() if goes_on else "stopped by a key or by closing the window"
@@ -86,13 +87,13 @@ def report(source: Source, dropped: int, output: FrameOutput, ending: str) -> No
     """Say what was done, how it ended and where the time went."""
     done, seconds = output.results.pictures, output.timer.elapsed
     if ending:
-        print(ending)
+        say(ending)
     lost = f" ({dropped} dropped while the network was busy)" if source.live else ""
-    print(
+    say(
         f"{done} frames{lost} in {seconds:.1f} s, {done / seconds:.1f} FPS, "
         f"{output.results.summary()}; written to {output.video.path}"
     )
-    print(output.timer.report(done, STAGES))
+    say(output.timer.report(done, STAGES))
 
 
 def read_frames(

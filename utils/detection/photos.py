@@ -1,11 +1,8 @@
 """Which photos does detect_img.py read, and what are their annotated copies called?"""
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-from tqdm import tqdm
 
 from utils.detection.background import StageTimer
 from utils.detection.detector import Detector
@@ -13,6 +10,7 @@ from utils.detection.writer import Picture, output_keys, output_names
 from utils.errors import InputError
 from utils.files import same_file
 from utils.images import find_images, read_photo
+from utils.progress import say, say_error
 
 WRITABLE = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # others become .png
 
@@ -39,7 +37,7 @@ def plan_photos(source: str, folder: Path) -> list[PlannedPhoto]:
     if results not in Path(source).expanduser().resolve().parents:
         outside = [path for path in paths if results not in path.resolve().parents]
         if outside and len(outside) < len(paths):
-            print(f"leaving out {len(paths) - len(outside)} photos in the output folder {folder}")
+            say(f"leaving out {len(paths) - len(outside)} photos in the output folder {folder}")
             paths = outside
     names = output_names(paths)
     photos = [
@@ -67,9 +65,9 @@ def read_photos(
             with timer.stage("read"):
                 decoded = read_photo(photo.source, max_megapixels)
         except InputError as error:
-            tqdm.write(f"left out: {error}", file=sys.stderr)
+            say_error(f"left out: {error}")
             unreadable.append(photo.source)
             continue
         for note in decoded.notes[:1]:
-            tqdm.write(f"note: {photo.source}: {note}", file=sys.stderr)
+            say_error(f"note: {photo.source}: {note}")
         yield detector.picture(decoded.image, photo.key, str(photo.source))

@@ -22,6 +22,7 @@ import numpy as np
 
 from utils.errors import InputError
 from utils.files import atomic, exists, expand, expect_room, same_file, scratch_folder
+from utils.progress import say
 from utils.structures import Image
 
 # Read once by OpenCV, at its first use of FFmpeg: what goes wrong is told by our own one line.
@@ -254,7 +255,7 @@ def _open(address: str, path: Path) -> cv2.VideoCapture:
     if not exists(path) or _mode(path, stat.S_ISDIR) or _mode(path, stat.S_ISSOCK):
         return cv2.VideoCapture()
     if _mode(path, stat.S_ISFIFO):
-        print(f"{address}: a named pipe; waiting for what is written to it (Ctrl-C ends it)")
+        say(f"{address}: a named pipe; waiting for what is written to it (Ctrl-C ends it)")
     return _interruptible(lambda: cv2.VideoCapture(str(path)))
 
 

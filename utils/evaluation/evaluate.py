@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from import_param import Evaluation, Nms
 from models.darknet import Darknet
@@ -14,6 +13,7 @@ from models.head import decode, expect_finite
 from utils.boxes import InputTransform, clip
 from utils.evaluation.metrics import Metrics, compute_metrics
 from utils.evaluation.nms import non_maximum_suppression
+from utils.progress import track
 from utils.structures import Batch, Detections, Targets
 
 Run = Callable[[Tensor], list[Tensor]]  # images [B, 3, H, W] → the raw map of each head
@@ -77,12 +77,12 @@ def detect_all(
     *,
     letterbox: bool,
     run: Run | None = None,
-    title: str = "evaluate",
+    title: str = "measuring mAP",
 ) -> list[Detections]:
     """Detect on every photo of a loader, in its order, with a progress bar."""
     device = next(model.parameters()).device
     detections: list[Detections] = []
-    for batch in tqdm(loader, title, leave=False, dynamic_ncols=True):
+    for batch in track(loader, title):
         images = batch.images.to(device, non_blocking=True)
         detections += predict(model, images, batch.sizes, nms, letterbox=letterbox, run=run)
     return detections

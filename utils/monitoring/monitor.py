@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from tqdm import tqdm
-
 from utils.errors import only_warn
 from utils.monitoring.client import Picture, Sender
 from utils.monitoring.history import CSV_NAME, History, read_history, replay, write_history
 from utils.monitoring.server import Address, Server, answers, start
+from utils.progress import say
 from utils.structures import Image
 from utils.visualization.curves import plot_curves
 from utils.visualization.draw import grid, within
@@ -62,7 +61,7 @@ class Monitor:
         resume_before: float | None = None,
         keep: bool = True,
         server_data: str | Path = SERVER_DATA,
-        say: Callable[[str], None] = tqdm.write,
+        say: Callable[[str], None] = say,
         retry: float = 10.0,
         history: History | None = None,
     ) -> None:

@@ -26,6 +26,7 @@ from utils.data.anchors import fit_anchors, mean_best_iou, reachable_recall
 from utils.data.classes import match_classes, relation
 from utils.data.photos import PhotoSet
 from utils.errors import InputError
+from utils.progress import say
 
 
 def build_network(
@@ -53,13 +54,13 @@ def _new_network(settings: TrainSettings, photos: PhotoSet) -> Darknet:
     files = settings.model
     netdef = cfg_files.load(files.cfg)
     for note in netdef.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
     check_for_photos(netdef)
     start = Pretrained({}, netdef)
     if files.pretrained:
         start = read_pretrained(files.weights, netdef)
     elif files.weights:
-        print(f"note: {files.weights} is not read, since pretrained=False")
+        say(f"note: {files.weights} is not read, since pretrained=False")
     netdef = start.netdef.with_classes(len(photos.names))
     if files.letterbox != "auto":
         netdef = netdef.with_net_options(letter_box=int(files.letterbox == "yes"))
@@ -71,14 +72,14 @@ def _new_network(settings: TrainSettings, photos: PhotoSet) -> Darknet:
     if untrained:
         netdef = _with_new_heads(settings, netdef, photos)
     elif note := _other_classes(start.names, photos.names):
-        print(f"note: {files.weights}: {note}")
+        say(f"note: {files.weights}: {note}")
     model = Darknet(netdef)
     model.init_heads_(untrained)
     if files.pretrained:
         filled = fill_(model, start.state, files.weights)
         if not filled.layers:
             raise InputError(f"{files.weights}: expected weights of {files.cfg}: {filled}")
-        print(f"{files.weights}: {filled}")
+        say(f"{files.weights}: {filled}")
     return model
 
 
@@ -117,7 +118,7 @@ def _with_new_heads(settings: TrainSettings, netdef: NetDef, photos: PhotoSet) -
             f"; after fitting {reachable_recall(sizes, anchors, ratio):.4f}, "
             f"{mean_best_iou(sizes, anchors):.3f}"
         )
-    print(report)
+    say(report)
     return netdef
 
 
@@ -162,10 +163,10 @@ def load_teacher(settings: TrainSettings, netdef: NetDef, names: Sequence[str]) 
     check_teacher(network.model.netdef, netdef, files.teacher)
     place = f"teacher={files.teacher!r}"
     if note := match_classes(network.names, names, settings.data.data, place):
-        print(f"note: {note}")
-    print(f"teacher {files.teacher}: {describe(network.model)}")
+        say(f"note: {note}")
+    say(f"teacher {files.teacher}: {describe(network.model)}")
     if (network.size, network.letterbox) != (netdef.size, netdef.letterbox):
-        print(
+        say(
             "note: the teacher sees photos as the network does, not as it was trained: of "
             f"{netdef.size[0]}x{netdef.size[1]}, letterbox={netdef.letterbox}"
         )

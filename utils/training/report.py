@@ -15,6 +15,7 @@ from utils.evaluation.metrics import Metrics, format_metrics
 from utils.monitoring.history import History
 from utils.monitoring.monitor import Monitor
 from utils.monitoring.server import Address
+from utils.progress import say
 from utils.structures import Detections, Image
 from utils.training.batches import TrainingBatches, ValidationBatches
 from utils.training.progress import Progress
@@ -145,5 +146,5 @@ def report_best(run: Run, settings: TrainSettings, validation: ValidationBatches
     with only_warn():
         pictures = _example_pictures(validation.dataset, detections, network.names)
         write_image(run.folder / "examples.jpg", grid(pictures, columns=COLUMNS))
-    print(f"the best epoch, {best}:\n{format_metrics(metrics, network.names)}")
-    print(f"pictures are in {run.folder}")
+    say(f"the best epoch, {best}:\n{format_metrics(metrics, network.names)}")
+    say(f"pictures are in {run.folder}")

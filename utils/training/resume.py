@@ -33,6 +33,7 @@ from utils.monitoring.history import (
     parse_history,
     read_history,
 )
+from utils.progress import say
 from utils.settings import restore as restore_settings
 from utils.training.batches import TrainingBatches, ValidationBatches
 from utils.training.fit import load_
@@ -71,10 +72,10 @@ def resume(settings: TrainSettings, flags: Set[str]) -> tuple[TrainSettings, Che
     run = Run(training.run)
     _expect_own(run, checkpoint, used)
     expect_unused(run)
-    print(f"resume {path} after epoch {training.epoch}, its settings used")
+    say(f"resume {path} after epoch {training.epoch}, its settings used")
     threads = torch.get_num_threads()
     if training.threads not in (0, threads):
-        print(
+        say(
             f"note: {threads} threads, {training.threads} before: sums may differ in their last "
             "bits, and so will the weights"
         )
@@ -128,7 +129,7 @@ def _expect_own(run: Run, checkpoint: Checkpoint, settings: TrainSettings) -> No
             )
         known = True
         if other.origin.epoch > checkpoint.origin.epoch:
-            print(
+            say(
                 f"note: {path} has {other.origin.epoch} epochs, {given} has "
                 f"{checkpoint.origin.epoch}: those after it are trained again"
             )
@@ -271,15 +272,15 @@ def restore_(trainer: Trainer, checkpoint: Checkpoint | None, record: RunRecord)
     assert training
     load_(trainer, checkpoint.model, training, checkpoint.path)
     if training.epoch_steps not in (0, record.epoch_steps):
-        print(
+        say(
             f"note: {record.photos} photos to train on, {training.photos} before: the learning "
             f"rate goes on where epoch {training.epoch + 1} of {record.settings.training.epochs} is"
         )
         set_step_(trainer.schedule, training.epoch * record.epoch_steps)
     elif training.photos not in (0, record.photos):
-        print(f"note: {record.photos} photos to train on, {training.photos} before")
+        say(f"note: {record.photos} photos to train on, {training.photos} before")
     if training.validation_photos not in (0, record.validation_photos):
-        print(
+        say(
             f"note: {record.validation_photos} photos to validate on, "
             f"{training.validation_photos} before: mAP before and from now on are of other photos"
         )
@@ -306,7 +307,7 @@ def _complete_best(
         except InputError as error:
             problem = str(error)
     if problem:
-        print(
+        say(
             f"note: {problem}: the network after epoch {training.epoch} stands in for the best "
             "one, and the best of the epochs to come takes its place"
         )

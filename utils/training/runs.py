@@ -16,6 +16,7 @@ from utils.checkpoint import Checkpoint
 from utils.errors import InputError
 from utils.files import PARTIAL, remove_partial_files
 from utils.monitoring.history import CSV_NAME, read_history
+from utils.progress import say
 from utils.settings import save as save_settings
 
 NETWORKS = ("last.pt", "pruned.pt")  # what is written last of an epoch, and of a cut
@@ -155,7 +156,7 @@ def new_run(name: str, otherwise: str) -> Run:
         begun = run.exists
         run.claim()
         if begun:
-            print(f"note: {run.folder} holds no network: it was interrupted, and starts again")
+            say(f"note: {run.folder} holds no network: it was interrupted, and starts again")
         return run
     for candidate in (otherwise if n == 1 else f"{otherwise}-{n}" for n in count(1)):
         run = Run(candidate)
