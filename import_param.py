@@ -117,14 +117,11 @@ TORCH = Runtime(engine="torch")
 class Model(NetworkFiles):
     """The network to train."""
     cfg: str = "config/yolov3-lite.cfg"  # the network, a Darknet .cfg
-    pretrained: bool = False  # start from `weights` (also a cut-off file or a torchvision .pth); otherwise from random numbers
+    weights: str = ""  # what `pretrained` starts from: .pt of ours, Darknet's file, also cut off, or torchvision's .pth; empty = the published file that fits the .cfg, fetched into weights/
+    pretrained: bool = False  # start from `weights`; otherwise from random numbers
     fit_anchors: bool = True  # fit anchors to the data set where the heads are trained anew
     bn_epsilon: Literal["cfg", "opencv", "darknet"] = "cfg"  # whose batch normalisation: the .cfg's `bn_epsilon`, OpenCV's 1e-6 (also where it says nothing), or AlexeyAB's Darknet's 1e-5
     scale_x_y: Reach = 2.0  # reach of a cell's centre where the heads are trained anew; 0 = the .cfg's
-
-    def check(self) -> None:
-        if self.pretrained and not self.weights:
-            raise ValueError("weights='': expected a file, since pretrained=True")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ def main(argv: list[str] | None = None) -> None:
     from pruning.iterative.while_training import pruning_while_training
     from utils.checkpoint import choose_device
     from utils.data.splits import open_splits
+    from utils.pretrained import with_pretrained
     from utils.training import report
     from utils.training.batches import TrainingBatches, ValidationBatches
     from utils.training.build import build_network, describe, load_teacher
@@ -30,6 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     settings, checkpoint = resume(settings, given(argv))
     if not checkpoint:
         expect_free(settings.training.name)
+        settings = with_pretrained(settings)
     device = choose_device(settings.model.device)
     report.check_address(settings.monitoring)
     torch.manual_seed(settings.training.seed)

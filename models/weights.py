@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from utils.files import read_bytes, write_bytes
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+COCO_CLASSES = 80  # of the detectors that Darknet's authors publish
 NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -134,6 +136,17 @@ def read_weights(path: str | Path, netdef: NetDef) -> tuple[dict[str, Tensor], H
 
 def _total(model: Darknet) -> int:
     return sum(tensor.numel() for _, tensors in _stored(model) for _, tensor in tensors)
+
+
+def file_sizes(netdef: NetDef) -> list[int]:
+    """The bytes of the .weights files that a network can be filled from: cut off, or whole, last.
+
+    They are counted with today's header of 20 bytes.
+    """
+    with torch.device("meta"):  # only the shapes are wanted
+        skeleton = Darknet(netdef)
+    layers = (sum(tensor.numel() for _, tensor in tensors) for _, tensors in _stored(skeleton))
+    return [len(Header().to_bytes()) + 4 * floats for floats in accumulate(layers)]
 
 
 def write_weights(

@@ -137,6 +137,7 @@ ALLOWED = {
     ("utils/benchmark/memory.py", "save"): "into memory",
     ("utils/visualization/figures.py", "savefig"): "into memory",
     ("utils/images.py", "save"): "into memory",
+    ("utils/downloads.py", "truncate"): "of a file of `growing`",
     ("utils/training/runs.py", "mkdir"): "told there",
     ("utils/training/runs.py", "unlink"): "a lock",
     ("utils/benchmark/tables.py", "unlink"): "a table that is begun anew",

@@ -17,10 +17,17 @@ from models import netdef as cfg_files
 from models.costs import check_demand
 from models.darknet import Darknet, stride
 from models.netdef import NetDef
-from models.weights import fill_, read_weights, to_bytes, torchvision_trunk
+from models.weights import (
+    COCO_CLASSES,
+    file_sizes,
+    fill_,
+    read_weights,
+    to_bytes,
+    torchvision_trunk,
+)
 from utils.data.definition import read_names
 from utils.errors import InputError
-from utils.files import fill, guarded, read_lines, together
+from utils.files import fill, guarded, read_lines, require_file, together
 from utils.progress import say_error
 from utils.schema import structured
 from utils.tensor_files import PlainTensor, read_tensors
@@ -353,7 +360,7 @@ def read_pretrained(path: str | Path, netdef: NetDef) -> Pretrained:
     if Path(path).suffix not in CHECKPOINT_SUFFIXES:
         beside = _names_beside(Path(path), _classes(netdef))
         names = read_names(beside) if beside else ()
-        return Pretrained(read_weights(path, netdef)[0], netdef, names)
+        return Pretrained(read_weights(path, _written_for(path, netdef))[0], netdef, names)
     content = read_tensors(path)
     if isinstance(content, dict) and "format" in content:
         checkpoint = _checkpoint(content, str(path))
@@ -366,6 +373,16 @@ def read_pretrained(path: str | Path, netdef: NetDef) -> Pretrained:
     with torch.device("meta"):
         skeleton = Darknet(netdef)
     return Pretrained(torchvision_trunk(content, skeleton, path), netdef)
+
+
+def _written_for(path: str | Path, netdef: NetDef) -> NetDef:
+    """The network of a .weights file: with COCO's classes, where the file is as long as that one.
+
+    Most published files are, and fill all but the heads of a network for other classes.
+    """
+    published = netdef.with_classes(COCO_CLASSES)
+    size = require_file(path)
+    return published if size == file_sizes(published)[-1] else netdef
 
 
 def _with_heads_of(netdef: NetDef, other: NetDef) -> NetDef:

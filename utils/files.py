@@ -229,6 +229,34 @@ def alone(path: str | Path, wait: Callable[[], None]) -> Iterator[None]:
         lock.release()
 
 
+@contextmanager
+def growing(path: Path, keep: bool) -> Iterator[IO[bytes]]:
+    """A file that comes bit by bit, from a network: it is at `path` once the block succeeds.
+
+    Until then it is beside, see `part_of`; with `keep` it stays there when the block fails, and the
+    next one goes on at its end.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    part = part_of(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("ab") as file:
+            yield file
+        part.replace(path)
+    except OSError as error:
+        raise cannot_be_written(path, error) from error
+    finally:
+        if not keep or (part.exists() and not part.stat().st_size):
+            _remove(part)
+
+
+def part_of(path: Path) -> Path:
+    """The file in which `growing` keeps what has come so far."""
+    return path.with_name(f"{path.name}.part")
+
+
 def expect_room(path: str | Path) -> None:
     """Write something beside `path` and remove it.
 

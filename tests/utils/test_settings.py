@@ -136,7 +136,6 @@ def test_a_mistyped_flag_is_one_line(
         (["--lr", "0"], "lr=0.0: expected more than 0"),
         (["--warmup_epochs", "inf"], "warmup_epochs=inf: expected a finite number"),
         (["--lr", "nan"], "lr=nan: expected a finite number"),
-        (["--pretrained"], "weights='': expected a file"),
         (["--mosaic", "2"], "mosaic=2.0: expected from 0 to 1"),
         (["--momentum", "1"], "momentum=1.0: expected from 0 to below 1"),
         (["--scale_x_y", "0.5"], "scale_x_y=0.5: expected 0, or from 1 to 3"),
