@@ -1,11 +1,13 @@
-"""Find objects on photos: a file, a folder with its subfolders, or a glob.
+"""Find objects on photos: files, folders with their subfolders, or globs.
 
     python detect_img.py --weights weights/demo/best.pt --source photos --save_txt
+    python detect_img.py --source a.jpg b.jpg --no-save_images --jsonl - | consumer
 
 Annotated photos go into the output folder under their own names; of photos from several folders,
 the folders below the one that all share are kept, so that equal names do not meet. No source is
 ever overwritten. What `--save_txt`, `--save_json` and `--save_crops` add, utils/detection/writer.py
-tells.
+tells. `--jsonl` writes a line of JSON a photo (utils/detection/lines.py), with `-` to standard
+output, where nothing else is printed then.
 
 A photo that cannot be read costs one line on the terminal; the others are done, and the exit code
 is 2 at the end.
@@ -14,10 +16,14 @@ is 2 at the end.
 import contextlib
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from import_param import DetectSettings
 from utils.errors import InputError, run
 from utils.settings import load
+
+if TYPE_CHECKING:
+    from utils.detection.lines import Lines
 
 STAGES = ("read", "resize", "network", "NMS", "draw", "write")
 
@@ -26,8 +32,17 @@ def main(argv: list[str] | None = None) -> None:
     """Read the flags, open the network, and detect on photo after photo."""
     settings = load(DetectSettings, argv)
     # Imported after the flags are read, so that --help and a mistyped flag need no torch.
+    from utils.detection.lines import open_lines
+
+    with open_lines(settings.detection.jsonl) as lines:
+        detect(settings, lines)
+
+
+def detect(settings: DetectSettings, lines: "Lines | None") -> None:
+    """Detect on all photos. lines: takes a line of JSON a photo; None where none is wanted."""
     from utils.detection.background import Background, StageTimer
     from utils.detection.detector import open_detector
+    from utils.detection.lines import ReaderGone, line_writer
     from utils.detection.photos import plan_photos, read_photos
     from utils.detection.writer import Results
     from utils.files import output_folder, within
@@ -46,16 +61,19 @@ def main(argv: list[str] | None = None) -> None:
     )
     detected = Background(detector.stream(pictures, batch_size))
     annotated = {photo.key: photo.annotated for photo in photos}
-    results = Results(folder, detector.names, settings.detection)
+    write_line = line_writer(lines, detector.names)
+    results = Results(folder, detector.names, settings.detection, write_line)
     timer.restart()
-    items = contextlib.closing(track(detected, "detecting", len(photos)))
-    with detected, pictures, results, items as detected_pictures:
-        for item in detected_pictures:
-            with timer.stage("draw"):
-                drawn = draw_detections(item.picture.image, item.detections, detector.names)
+    progress = contextlib.closing(track(detected, "detecting", len(photos)))
+    with contextlib.suppress(ReaderGone), detected, pictures, results, progress as items:
+        for item in items:
+            if settings.detection.save_images:
+                with timer.stage("draw"):
+                    drawn = draw_detections(item.picture.image, item.detections, detector.names)
+                with timer.stage("write"):
+                    path = annotated[item.picture.key]
+                    write_image(within(folder, path.relative_to(folder).as_posix()), drawn)
             with timer.stage("write"):
-                path = annotated[item.picture.key]
-                write_image(within(folder, path.relative_to(folder).as_posix()), drawn)
                 results.add(item)
     say(f"{results.pictures} of {len(photos)} photos, {results.summary()}; written to {folder}")
     say(timer.report(results.pictures, STAGES))

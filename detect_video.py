@@ -14,60 +14,87 @@ no frame; 130: Ctrl-C.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from import_param import DetectSettings
 from utils.errors import InputError, run
 from utils.settings import load
 
+if TYPE_CHECKING:
+    from utils.detection.frames import Stream
+    from utils.detection.lines import Lines
+
 
 def main(argv: list[str] | None = None) -> None:
-    """Read the flags, open the source and the network, and detect on frame after frame."""
+    """Read the flags, open the sources and the network, and detect on frame after frame."""
     settings = load(DetectSettings, argv)
     # Imported after the flags are read, so that --help and a mistyped flag need no torch.
+    from utils.detection.lines import open_lines
+    from utils.detection.video import may_be_live
+    from utils.files import output_folder
+
+    folder = output_folder(settings.detection.output)
+    target = settings.detection.jsonl
+    if settings.detection.save_json and not target:  # which is whole only at the end
+        target = str(folder / "detections.jsonl")
+    with open_lines(target, append=any(map(may_be_live, settings.detection.source))) as lines:
+        detect(settings, folder, target, lines)
+
+
+def detect(settings: DetectSettings, folder: Path, target: str, lines: "Lines | None") -> None:
+    """Detect on the frames of all sources, until they or the user end it.
+
+    Args:
+        settings: what was asked for.
+        folder: for the files.
+        target: where lines of JSON go, for the report.
+        lines: takes them; None where they are not wanted.
+    """
     from utils.detection.background import Background, StageTimer
     from utils.detection.detector import open_detector
     from utils.detection.display import open_display
     from utils.detection.frames import (
         CTRL_C,
         FrameOutput,
-        output_stem,
+        open_streams,
         process_frames,
-        read_frames,
         report,
+        start_reading,
     )
-    from utils.detection.video import RealTime, Source, VideoFile
+    from utils.detection.lines import line_writer
     from utils.detection.writer import Results
-    from utils.files import output_folder
     from utils.progress import say
 
     timer = StageTimer()
-    folder = output_folder(settings.detection.output)
-    source = Source(settings.detection.source)
+    streams = open_streams(settings.detection, folder)
     # A camera's frames go through one by one: waiting for the next would make them old.
-    batch_size = 1 if source.live else settings.detection.batch_size
+    live = any(stream.source.live for stream in streams)
+    batch_size = 1 if live else settings.detection.batch_size
     detector = open_detector(timer, batch_size, settings)
-    stem = output_stem(source, folder)
     display = open_display("detect_video", say) if settings.detection.show else None
     if settings.detection.show and display is None:
-        say("no display to open a window on: the video is only written")
-    output = FrameOutput(
-        detector.names,
-        timer,
-        Results(folder, detector.names, settings.detection),
-        VideoFile(stem, source.rate, say, protect=Path(settings.detection.source)),
-        RealTime(source.rate) if source.live else None,
-        display,
-    )
+        say("no display to open a window on: frames are not shown")
+    write_line = line_writer(lines, detector.names)
+    results = Results(folder, detector.names, settings.detection, write_line)
+    output = FrameOutput(detector.names, timer, streams, results, display)
     timer.restart()
-    frames = Background(read_frames(source, stem.name, detector, timer), newest=source.live)
+    workers, frames = start_reading(streams, detector, timer)
     detected = Background(detector.stream(frames, batch_size))
-    ending = process_frames(source, frames, detected, output)
-    report(source, frames.dropped, output, ending)
+    ending = process_frames(workers, detected, output)
+    report(workers, output, target, ending)
     if ending == CTRL_C:
         raise KeyboardInterrupt
-    if not output.results.pictures and not source.read:
-        raise InputError(f"{source.name}: no frame could be read")
+    expect_all(settings.detection.source, streams)
+
+
+def expect_all(sources: Sequence[str], streams: Sequence["Stream"]) -> None:
+    """Refuse, once all is done, sources that could not be opened or held no frame."""
+    if empty := [stream.source.name for stream in streams if not stream.source.read]:
+        raise InputError(f"{', '.join(empty)}: no frame could be read")
+    if missing := len(sources) - len(streams):
+        raise InputError(f"{missing} of {len(sources)} sources could not be opened, see above")
 
 
 if __name__ == "__main__":

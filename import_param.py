@@ -22,6 +22,7 @@ BelowOne = Annotated[float, Interval(ge=0, lt=1)]
 RunName = Annotated[str, Predicate(lambda name: name not in (".", "..") and not {"/", "\\"} & set(name)), "a name without slashes"]
 Reach = Annotated[float, Predicate(lambda reach: reach == 0 or 1 <= reach <= 3), "0, or from 1 to 3"]
 Speedup = Annotated[float, Predicate(lambda factor: factor == 0 or factor >= 1), "0, or at least 1"]
+JsonLines = Annotated[str, Predicate(lambda path: path in ("", "-") or path[-6:] == ".jsonl"), "a .jsonl file, or -"]
 CsvFile = Annotated[str, Predicate(lambda path: path[-4:] in ("", ".csv")), "a .csv file"]
 
 STRATEGIES = {1: "normal", 2: "layer", 3: "slim", 4: "shortcut", 5: "layer_channel", 6: "latency"}
@@ -246,15 +247,23 @@ class PruningRun:
 @dataclass(frozen=True)
 class Detection:
     """Finding objects in photos and videos."""
-    source: str = "data/demo/images"  # photo, folder, glob in quotes; video, camera number, stream
+    source: tuple[str, ...] = ("data/demo/images",)  # photos, folders, globs; videos, camera numbers, streams; several at once
     output: str = "runs/detect"  # folder for the annotated pictures or video
     classes: tuple[str, ...] = ()  # names or numbers of the classes to keep; none = all
     batch_size: Count = 1  # photos or frames at once
     max_megapixels: Positive = 120.0  # larger photos are not decoded, which takes about 10 MB of memory a megapixel
     show: bool = True  # a window for videos, where there is a display
+    save_images: bool = True  # the annotated photos
+    save_video: bool = True  # the annotated videos
+    jsonl: JsonLines = ""  # a line of JSON a photo or frame, as it is done: a .jsonl file, or - for standard output; empty = none
+    reconnect: NotNegative = 30.0  # seconds to try to reach a camera or stream again that was lost; 0 = it ends
     save_txt: bool = False  # a .txt a photo: class, centre and size as shares of the photo, score
     save_json: bool = False  # one detections.json: file, class, score, box in pixels
     save_crops: bool = False  # each object as a picture of its own
+
+    def check(self) -> None:
+        if not self.source:
+            raise ValueError("source=(): expected at least one")
 
 
 @dataclass(frozen=True)

@@ -174,3 +174,21 @@ def test_a_missing_source_is_told_before_an_engine_is_opened(
     flags = ["--weights", colour_weights, "--output", str(tmp_path / "out")]
     with pytest.raises(InputError, match="nowhere"):
         detect_img.main([*flags, "--source", str(tmp_path / "nowhere")])
+
+
+def test_lines_of_json_without_pictures(
+    tmp_path: Path, colour_weights: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sources = [str(photo(tmp_path / name, rgb)) for name, rgb in (("a.png", RED), ("b.png", BLUE))]
+    flags = ["--weights", colour_weights, "--source", *sources, str(tmp_path / "a.png")]
+    flags += ["--output", str(tmp_path / "out"), "--no-save-images", "--jsonl", "-"]
+    detect_img.main(flags)
+    captured = capfd.readouterr()
+    lines = [json.loads(line) for line in captured.out.splitlines()]
+    assert [(line["source"], line["counts"]) for line in lines] == [
+        (sources[0], {"red": 4}),
+        (sources[1], {"blue": 4}),
+    ]
+    assert "frame" not in lines[0]
+    assert "2 of 2 photos" in captured.err
+    assert not files(tmp_path / "out")

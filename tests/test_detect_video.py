@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from utils.detection.display import Display
 from utils.detection.video import Source, VideoFile
 from utils.errors import run
 from utils.structures import Image
-from utils.visualization.draw import draw_detections
+from utils.visualization.draw import colour, draw_counts, draw_detections
 
 ROOT = Path(detect_video.__file__).parent
 
@@ -171,7 +172,8 @@ def test_a_stream_that_vanishes_ends_with_what_was_done(
     tmp_path: Path, colour_weights: str, camera: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--weights", colour_weights, "--source", camera, "--output", str(tmp_path / "out")]
-    assert run(lambda: detect_video.main([*flags, "--no-show", "--save-json"])) == 0
+    flags += ["--no-show", "--save-json", "--reconnect", "0"]
+    assert run(lambda: detect_video.main(flags)) == 0
     videos = list((tmp_path / "out").glob("*.mp4"))
     assert len(videos) == 1
     assert length(videos[0]) > 5
@@ -210,7 +212,9 @@ def test_ctrl_c_completes_the_video(
     assert 0 < frames < 2000
     assert f"{frames} frames in" in capsys.readouterr().out
     assert len(json.loads((output / "detections.json").read_text())["images"]) == frames
-    assert sorted(path.name for path in output.iterdir()) == ["clip.mp4", "detections.json"]
+    files = ["clip.mp4", "detections.json", "detections.jsonl"]
+    assert sorted(path.name for path in output.iterdir()) == files
+    assert len((output / "detections.jsonl").read_text().splitlines()) == frames
 
 
 @pytest.mark.slow
@@ -228,3 +232,96 @@ def test_the_script_runs_by_itself(tmp_path: Path, colour_weights: str) -> None:
     assert done.returncode == 2
     assert "is the source" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def lines_of(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_lines_of_json_say_what_was_detected_and_standard_output_holds_nothing_else(
+    tmp_path: Path, colour_weights: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    flags = ["--weights", colour_weights, "--source", clip(tmp_path / "clip"), "--no-save-video"]
+    detect_video.main([*flags, "--jsonl", "-", "--output", str(output)])
+    captured = capfd.readouterr()
+    lines = lines_of(captured.out)
+    assert [line["frame"] for line in lines] == list(range(20))
+    assert lines[3]["seconds"] == 0.2
+    assert lines[3]["source"] == str(tmp_path / "clip.mp4")
+    assert (lines[3]["width"], lines[3]["height"]) == (128, 96)
+    assert lines[3]["counts"] == {"red": 4} and lines[15]["counts"] == {"blue": 4}
+    first = lines[0]["boxes"][0]
+    assert first["class"] == "red" and first["label"] == 0 and len(first["xyxy"]) == 4
+    assert abs(datetime.fromisoformat(lines[0]["time"]).timestamp() - time.time()) < 600
+    assert "20 frames in" in captured.err
+    assert not list(output.iterdir())
+    print("again", flush=True)
+    assert capfd.readouterr().out == "again\n"
+
+
+def test_several_sources_take_turns_and_one_that_ends_or_fails_does_not_end_the_others(
+    tmp_path: Path, colour_weights: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other").mkdir()
+    long, short = clip(tmp_path / "clip"), clip(tmp_path / "other" / "clip", frames=5)
+    output, target = tmp_path / "out", tmp_path / "all.jsonl"
+    flags = ["--weights", colour_weights, "--source", long, "missing.mp4", short, "--no-show"]
+    flags += ["--jsonl", str(target), "--output", str(output), "--batch-size", "3"]
+    assert run(lambda: detect_video.main(flags)) == 2
+    sources = [line["source"] for line in lines_of(target.read_text())]
+    assert sources.count(long) == 20 and sources.count(short) == 5
+    assert set(sources[:4]) == {long, short}
+    assert length(output / "clip.mp4") == 20
+    assert length(output / "clip-2.mp4") == 5
+    captured = capsys.readouterr()
+    assert "left out: missing.mp4: no such file" in captured.err
+    assert "1 of 3 sources could not be opened" in captured.err
+    assert f"{short}: 5 frames" in captured.out
+    assert "25 frames in" in captured.out
+
+
+def test_lines_are_there_while_the_work_goes_on(
+    tmp_path: Path, colour_weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "a.jsonl"
+    seen: list[int] = []
+
+    def draw_and_look(*arguments: Any) -> Image:
+        seen.append(len(lines_of(target.read_text())) if target.exists() else 0)
+        return draw_detections(*arguments)
+
+    monkeypatch.setattr("utils.detection.frames.draw_detections", draw_and_look)
+    flags = ["--weights", colour_weights, "--source", clip(tmp_path / "clip"), "--no-show"]
+    flags += ["--jsonl", str(target), "--output", str(tmp_path / "out")]
+    for _ in range(2):  # a file's lines replace earlier ones
+        detect_video.main(flags)
+        assert len(lines_of(target.read_text())) == 20
+    assert seen[:20] == list(range(20))
+
+
+def test_who_closes_the_pipe_ends_the_work_and_the_video_is_complete(
+    tmp_path: Path, colour_weights: str
+) -> None:
+    flags = ["--weights", colour_weights, "--source", clip(tmp_path / "clip", frames=2000)]
+    flags += ["--jsonl", "-", "--no-show", "--output", str(tmp_path / "out")]
+    script = [sys.executable, str(ROOT / "detect_video.py"), *flags]
+    with subprocess.Popen(
+        script, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert json.loads(process.stdout.readline())["frame"] == 0
+        process.stdout.close()
+        errors = process.stderr.read()
+        assert process.wait(60) == 0
+    assert "nobody reads the lines any more" in errors
+    assert "Traceback" not in errors
+    assert 1 <= length(tmp_path / "out" / "clip.mp4") < 2000
+
+
+def test_counts_stand_on_the_picture_in_the_colours_of_their_classes() -> None:
+    drawn = draw_counts(np.zeros((480, 640, 3), np.uint8), "9 FPS", [2, 0, 2], ("a", "b", "c"))
+    rows = [tuple(drawn[row, 1]) for row in range(0, 480)]
+    assert rows.index(colour(2)) < rows.index(colour(0))  # most frequent first
+    many = draw_counts(np.zeros((480, 640, 3), np.uint8), "9 FPS", range(80), ["name"] * 80)
+    assert not many[260:].any()

@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import errno
 import functools
 import os
 import os.path
@@ -11,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import IO, cast
 
@@ -382,6 +384,57 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     """Write a file, whole or not at all."""
     with atomic(path) as temporary:
         temporary.write_bytes(data)
+
+
+class LineFile:
+    """A file whose lines others read while it grows: each is there at once, and whole.
+
+    It is opened, and made, with its first line. Use it in a `with`.
+
+    Args:
+        path: the file.
+        append: go on behind the lines that it has; otherwise they go.
+    """
+
+    def __init__(self, path: Path, append: bool) -> None:
+        self._path, self._append = path, append
+        self._file: FileIO | None = None
+        self._end = 0  # bytes
+
+    def __enter__(self) -> "LineFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def write(self, line: str) -> None:
+        """Add a line, given without its end.
+
+        Raises:
+            InputError: the file cannot be made, or not take it, since the disk is full.
+        """
+        data = line.encode("utf-8", "backslashreplace") + b"\n"
+        try:
+            file = self._file = self._file or self._open()
+            if file.write(data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            if self._file is not None:
+                with contextlib.suppress(OSError):
+                    self._file.truncate(self._end)  # no part of a line stays
+            raise cannot_be_written(self._path, error) from error
+        self._end += len(data)
+
+    def _open(self) -> FileIO:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        file = FileIO(self._path, "r+" if self._append and self._path.exists() else "w")
+        self._end = file.seek(0, os.SEEK_END)
+        if self._end:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":  # half a line, which a kill has left
+                self._end += file.write(b"\n")
+        return file
 
 
 def read_bytes(path: str | Path, most: int = 2**40) -> bytes:

@@ -3,10 +3,12 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Generic, TypeVar
+
+from utils.errors import InputError
 
 T = TypeVar("T")
 
@@ -24,15 +26,22 @@ class Background(Generic[T]):
         depth: how many items may wait in the queue.
         newest: where items come faster than they are taken, the oldest waiting one is dropped (for
             a camera); otherwise the worker waits (for a file).
+        changed: shared by workers that `in_turn` takes from.
     """
 
-    def __init__(self, items: Iterable[T], depth: int = 2, newest: bool = False) -> None:
+    def __init__(
+        self,
+        items: Iterable[T],
+        depth: int = 2,
+        newest: bool = False,
+        changed: threading.Condition | None = None,
+    ) -> None:
         self.dropped = 0  # items that were made and never taken, because newer ones came
         self._items = items
         self._depth = depth
         self._newest = newest
         self._queue: deque[T] = deque()
-        self._changed = threading.Condition()
+        self._changed = changed or threading.Condition()
         self._ended = False  # nothing more will come
         self._stopped = False  # nothing more is wanted
         self._error: BaseException | None = None
@@ -55,6 +64,11 @@ class Background(Generic[T]):
         if error is not None:
             raise error
         raise StopIteration
+
+    @property
+    def ready(self) -> bool:
+        """Whether `next` need not wait: there is an item, or there will be no more."""
+        return bool(self._queue) or self._ended or self._stopped
 
     def __enter__(self) -> "Background[T]":
         return self
@@ -108,13 +122,45 @@ class Background(Generic[T]):
             return True
 
 
+def in_turn(
+    workers: Sequence[Background[T]],
+    changed: threading.Condition,
+    failed: Callable[[InputError], object],
+) -> Iterator[T]:
+    """What several workers make: one item of each in turn, of those that have one by then.
+
+    None of them waits for another: one that makes nothing is passed over, until it has ended.
+
+    Args:
+        workers: made with this `changed`.
+        changed: tells of each new item.
+        failed: takes the error that has ended one of them; the others go on.
+    """
+    left = deque(workers)
+    while left:
+        with changed:
+            changed.wait_for(lambda: any(worker.ready for worker in left))
+            worker = next(worker for worker in left if worker.ready)
+        left.remove(worker)
+        try:
+            item = next(worker)
+        except StopIteration:
+            continue
+        except InputError as error:
+            failed(error)
+            continue
+        left.append(worker)
+        yield item
+
+
 class StageTimer:
     """Seconds spent in each stage of the work, such as "read" and "network".
 
-    Stages may run in different threads; each is timed in one thread at a time.
+    Stages may run in different threads; one in several at a time counts that often.
     """
 
     def __init__(self) -> None:
+        self._adding = threading.Lock()
         self.restart()
 
     def restart(self) -> None:
@@ -133,7 +179,8 @@ class StageTimer:
 
     def add(self, name: str, seconds: float) -> None:
         """Add seconds to a stage."""
-        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        with self._adding:
+            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     @property
     def elapsed(self) -> float:

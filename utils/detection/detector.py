@@ -56,11 +56,21 @@ class Detector:
         self._nms = replace(nms, max_detections=0) if self._classes else nms
         self._device = next(network.model.parameters()).device
 
-    def picture(self, image: Image, key: str, file: str, frame: int | None = None) -> Picture:
-        """A photo or frame, made ready for the network."""
+    def picture(
+        self,
+        image: Image,
+        key: str,
+        file: str,
+        frame: int | None = None,
+        position: float | None = None,
+        source: int = 0,
+    ) -> Picture:
+        """A photo or frame, made ready for the network; see `Picture`."""
         with self._timer.stage("resize"):
             fitted = network_input(image, self._network.size, self._network.letterbox)
-        return Picture(image, fitted, key, file, frame, time.monotonic())
+        return Picture(
+            image, fitted, key, file, frame, time.monotonic(), time.time(), position, source
+        )
 
     def detect(self, pictures: Sequence[Picture]) -> list[DetectedPicture]:
         """Detect on a batch of pictures."""

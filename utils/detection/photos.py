@@ -1,6 +1,6 @@
 """Which photos does detect_img.py read, and what are their annotated copies called?"""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,17 +24,17 @@ class PlannedPhoto:
     annotated: Path
 
 
-def plan_photos(source: str, folder: Path) -> list[PlannedPhoto]:
-    """The photos of `source`, and the file that each becomes in `folder`.
+def plan_photos(sources: Sequence[str], folder: Path) -> list[PlannedPhoto]:
+    """The photos of `sources`, each once, and the file that each becomes in `folder`.
 
     Earlier results that lie in a folder below the source are left out.
 
     Raises:
         InputError: there are no photos, or one would be overwritten.
     """
-    paths = find_images(source)
+    paths = list(dict.fromkeys(path for source in sources for path in find_images(source)))
     results = folder.resolve()
-    if results not in Path(source).expanduser().resolve().parents:
+    if not any(results in Path(s).expanduser().resolve().parents for s in sources):
         outside = [path for path in paths if results not in path.resolve().parents]
         if outside and len(outside) < len(paths):
             say(f"leaving out {len(paths) - len(outside)} photos in the output folder {folder}")

@@ -10,9 +10,11 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import urlsplit
@@ -32,6 +34,10 @@ CODECS = ((".mp4", "mp4v"), (".avi", "XVID"), (".avi", "MJPG"), (".webm", "VP80"
 USUAL_RATE = 25.0  # frames per second, where a source does not say or cannot be believed
 RATES = (1.0, 240.0)  # frames per second that are believed
 STREAM_TIMEOUT = 10_000  # milliseconds to wait for a stream to open, or for its next frame
+FIRST_RETRY, LAST_RETRY = (
+    0.5,
+    8.0,
+)  # seconds before a lost source is tried again; each time twice as long
 STALL = 30  # seconds; a longer gap between a camera's frames is not filled in the written video
 
 
@@ -39,6 +45,11 @@ class Source:
     """The frames of a video file, a camera (its number or device file) or a stream (its address).
 
     Iterate over it for the frames, uint8 [H, W, 3], RGB.
+
+    Args:
+        address: the file, number or address.
+        reconnect: seconds to try to reach a camera or stream again that gives no more frames.
+        say: prints a line when it is lost, and when it is back.
 
     Attributes:
         live: frames come in their own time and are lost if not taken.
@@ -52,31 +63,63 @@ class Source:
         InputError: it cannot be opened.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(
+        self, address: str, reconnect: float = 0.0, say: Callable[[str], None] = print
+    ) -> None:
         self.read = 0
         self.name, self.stem = _names(address)
-        path = expand(address)
-        with quiet():
-            self._capture = _open(address, path)
-            opened = self._capture.isOpened()
-        if not opened:
-            raise InputError(_why_not(address, self.name, path))
+        self._address, self._path = address, expand(address)
+        self._reconnect, self._say = reconnect, say
+        self._stopped = threading.Event()
+        self._capture = self._open()
+        if not self._capture.isOpened():
+            raise InputError(_why_not(address, self.name, self._path))
         self.frames = _count(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        camera = _camera_number(address) is not None or _mode(path, stat.S_ISCHR)
+        camera = _camera_number(address) is not None or _mode(self._path, stat.S_ISCHR)
         self.live = camera or ("://" in address and not self.frames)
         self.rate = believable_rate(self._capture.get(cv2.CAP_PROP_FPS))
 
     def __iter__(self) -> Iterator[Image]:
-        while True:
-            good, frame = self._capture.read()
-            if not good or frame is None:
-                return
+        while (frame := self._next_frame()) is not None:
             self.read += 1
             yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+    def stop(self) -> None:
+        """Give up reaching the camera or stream again; may be called from any thread."""
+        self._stopped.set()
 
     def close(self) -> None:
         """Let go of the camera, file or connection."""
         self._capture.release()
+
+    def _open(self) -> cv2.VideoCapture:
+        with quiet():
+            return _open(self._address, self._path)
+
+    def _next_frame(self) -> cv2.typing.MatLike | None:
+        good, frame = self._capture.read()
+        if good and frame is not None:
+            return frame
+        return self._frame_after_reconnecting() if self.live and self._reconnect else None
+
+    def _frame_after_reconnecting(self) -> cv2.typing.MatLike | None:
+        """The next frame of a camera or stream that was lost, or None where it stays so."""
+        start, pause = time.monotonic(), FIRST_RETRY
+        self._say(
+            f"{self.name}: lost after {self.read} frames; trying for {self._reconnect:g} s to "
+            "reach it again"
+        )
+        while (left := start + self._reconnect - time.monotonic()) > 0:
+            self._capture.release()
+            if self._stopped.wait(min(pause, left)):
+                return None
+            self._capture = self._open()
+            good, frame = self._capture.read() if self._capture.isOpened() else (False, None)
+            if good and frame is not None:
+                self._say(f"{self.name}: back after {time.monotonic() - start:.1f} s")
+                return frame
+            pause = min(2 * pause, LAST_RETRY)
+        return None
 
     def ending(self) -> str:
         """Why no more frames came, where that needs a word."""
@@ -100,11 +143,11 @@ class VideoFile:
             frame).
         rate: frames per second.
         say: prints a line, where another codec than usual is used.
-        protect: a file that must not be overwritten: the source.
+        protect: files that must not be overwritten: the sources.
     """
 
     def __init__(
-        self, stem: Path, rate: float, say: Callable[[str], None], protect: Path | None = None
+        self, stem: Path, rate: float, say: Callable[[str], None], protect: Sequence[Path] = ()
     ) -> None:
         self.frames = 0
         self.path: Path | None = None
@@ -175,7 +218,7 @@ class VideoFile:
         if (suffix, codec) != CODECS[0]:
             self._say(f"OpenCV has no {CODECS[0][1]} codec here: writing {codec} in {suffix}")
         self.path = self._stem.with_name(self._stem.name + suffix)
-        if self._protect is not None and same_file(self.path, self._protect):
+        if any(same_file(self.path, path) for path in self._protect):
             raise InputError(f"{self.path}: is the source; choose another output folder")
         self._temporary = self._stack.enter_context(atomic(self.path))
         fourcc = cv2.VideoWriter.fourcc(*codec)
@@ -210,6 +253,12 @@ class RealTime:
         return copies
 
 
+def may_be_live(address: str) -> bool:
+    """Whether a source is a camera or has an address, told without opening it."""
+    camera = _camera_number(address) is not None or _mode(expand(address), stat.S_ISCHR)
+    return camera or "://" in address
+
+
 def believable_rate(rate: float) -> float:
     """Frames per second as a header says, or a usual value where that is 0, NaN or 1000."""
     return rate if RATES[0] <= rate <= RATES[1] else USUAL_RATE
@@ -235,13 +284,31 @@ def choose_codec(size: tuple[int, int]) -> tuple[str, str]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without OpenCV's own lines on the terminal."""
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    """Without OpenCV's own lines on the terminal, as long as any thread is in here."""
+    with _QUIET.lock:
+        if not _QUIET.inside:
+            _QUIET.level = cv2.utils.logging.getLogLevel()
+            cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        _QUIET.inside += 1
     try:
         yield
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        with _QUIET.lock:
+            _QUIET.inside -= 1
+            if not _QUIET.inside:
+                cv2.utils.logging.setLogLevel(_QUIET.level)
+
+
+@dataclass
+class _Quiet:
+    """OpenCV has one level for all threads."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    inside: int = 0
+    level: int = 0
+
+
+_QUIET = _Quiet()
 
 
 def _open(address: str, path: Path) -> cv2.VideoCapture:

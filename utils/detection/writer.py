@@ -17,7 +17,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +47,9 @@ class Picture:
         file: where it came from, as the user knows it.
         frame: its number in a video, from 0; None for a photo.
         seconds: when it was read, on time.monotonic's clock.
+        time: the same, in seconds since 1970.
+        position: of a frame in its file, in seconds from the beginning.
+        source: the number of the video that it is of, among several.
     """
 
     image: Image
@@ -55,6 +58,9 @@ class Picture:
     file: str
     frame: int | None = None
     seconds: float = 0.0
+    time: float = 0.0
+    position: float | None = None
+    source: int = 0
 
     @property
     def size(self) -> tuple[int, int]:
@@ -75,13 +81,26 @@ class Results:
 
     Use it in a `with`: leaving it, for whatever reason, completes detections.json with what has
     been added until then.
+
+    Args:
+        folder: where they go.
+        names: of the classes.
+        settings: which files are asked for.
+        write_line: takes each picture once its files are there; see `utils.detection.lines`.
     """
 
-    def __init__(self, folder: Path, names: Sequence[str], settings: Detection) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        names: Sequence[str],
+        settings: Detection,
+        write_line: Callable[[DetectedPicture], None] | None = None,
+    ) -> None:
         self.counts: Counter[int] = Counter()
         self.pictures = 0
         self._folder, self._names = folder, names
         self._save_txt, self._save_crops = settings.save_txt, settings.save_crops
+        self._write_line = write_line
         self._stack = ExitStack()
         self._json: JsonFile | None = None
         if settings.save_json:
@@ -113,6 +132,8 @@ class Results:
                 write_image(within(self._folder, f"crops/{name}"), crop)
         if self._json is not None:
             self._json.add(item)
+        if self._write_line is not None:  # last: who reads it finds the files
+            self._write_line(item)
 
     def summary(self) -> str:
         """Objects of each class, most frequent first, such as `3 objects: dog 2, bicycle 1`."""

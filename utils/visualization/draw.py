@@ -1,6 +1,7 @@
 """How are boxes and their names shown, so that a person can read them at any picture size?"""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,6 +24,7 @@ Place = tuple[int, int, int, int]  # left, top, right, bottom in whole pixels; r
 COLOURS = 128  # as many classes look different, then the colours begin again
 SMALLEST_FONT = 8  # pixels; below this letters become smudges
 LARGEST_GRID = 16_384  # pixels a side; many viewers and JPEG encoders stop not far above
+COUNTS_SHARE = 0.5  # of a picture's height at most is covered by the counts of its classes
 SCORE_LETTERS = " .0123456789"
 
 
@@ -82,6 +84,28 @@ def draw_caption(image: Image, text: str) -> Image:
     if label is not None:
         width, height = label.size
         drawn[:height, :width] = label.picture((0, 0, 0))
+    return drawn
+
+
+def draw_counts(image: Image, title: str, labels: Sequence[int], names: Sequence[str]) -> Image:
+    """A copy of `image` with a title and, below it, how many objects of each class it shows.
+
+    Each count stands on the colour of its class, most frequent first; where they do not find room
+    in the upper left corner, the last line says how many classes are left out.
+    """
+    counts = Counter(labels).most_common()
+    lines = [(f"{class_label(label, names)} {n}", colour(label)) for label, n in counts]
+    heading = _fit_text(title, image)
+    room = 0 if heading is None else int(image.shape[0] * COUNTS_SHARE) // heading.size[1]
+    if len(lines) > room:
+        lines = [*lines[: max(0, room - 1)], (f"+ {len(lines) - max(0, room - 1)} more", (0, 0, 0))]
+    drawn, top = image.copy(), 0
+    for text, background in [(title, (0, 0, 0)), *lines]:
+        label = _fit_text(text, image)
+        if label is not None and top + label.size[1] <= image.shape[0]:
+            width, height = label.size
+            drawn[top : top + height, :width] = label.picture(background)
+            top += height
     return drawn
 
 

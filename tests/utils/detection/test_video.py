@@ -87,7 +87,7 @@ def test_frames_of_another_size_are_not_lost(tmp_path: Path) -> None:
 def test_the_source_is_not_overwritten(tmp_path: Path) -> None:
     path = write(tmp_path / "clip", range(3))
     before = path.read_bytes()
-    file = VideoFile(tmp_path / "clip", 25, pytest.fail, protect=path)
+    file = VideoFile(tmp_path / "clip", 25, pytest.fail, protect=[path])
     with pytest.raises(InputError, match=r"clip\.mp4: is the source"), file:
         file.write(frame(0))
     assert path.read_bytes() == before
@@ -262,3 +262,64 @@ def test_ctrl_c_ends_the_wait_for_a_pipe_that_nobody_writes(tmp_path: Path) -> N
     finally:
         signal.signal(signal.SIGALRM, before)
         os.close(os.open(pipe, os.O_WRONLY))  # lets the waiting thread end
+
+
+class FakeCamera:
+    """A capture of three frames; the next one that is opened has others, or cannot be opened."""
+
+    opened = 0
+    absent: tuple[int, ...] = ()  # which of them cannot be opened
+
+    def __init__(self) -> None:
+        FakeCamera.opened += 1
+        self.number, self.left = FakeCamera.opened, 3
+
+    def isOpened(self) -> bool:
+        return self.number not in self.absent
+
+    def get(self, key: int) -> float:
+        return 0.0
+
+    def read(self) -> tuple[bool, Image | None]:
+        self.left -= 1
+        return (True, frame(self.number)[..., ::-1]) if self.left >= 0 else (False, None)
+
+    def release(self) -> None:
+        pass
+
+
+@pytest.fixture
+def fake_camera(monkeypatch: pytest.MonkeyPatch) -> type[FakeCamera]:
+    monkeypatch.setattr(video, "_open", lambda address, path: FakeCamera())
+    monkeypatch.setattr(video, "FIRST_RETRY", 0.01)
+    monkeypatch.setattr(FakeCamera, "opened", 0)
+    return FakeCamera
+
+
+def test_a_camera_that_is_lost_is_reached_again(
+    fake_camera: type[FakeCamera], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake_camera, "absent", (2, 3))
+    said: list[str] = []
+    source = Source("0", reconnect=30, say=said.append)
+    images = iter(source)
+    values = [int(next(images)[0, 0, 0]) for _ in range(6)]
+    assert values == [1, 1, 1, 4, 4, 4]
+    assert source.read == 6
+    assert said[0].startswith("camera 0: lost after 3 frames; trying for 30 s")
+    assert said[1].startswith("camera 0: back after 0.") and len(said) == 2
+
+
+def test_a_camera_that_stays_lost_ends(
+    fake_camera: type[FakeCamera], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake_camera, "absent", tuple(range(2, 99)))
+    said: list[str] = []
+    assert len(list(Source("0", reconnect=0.05, say=said.append))) == 3
+    assert len(said) == 1
+    FakeCamera.opened = 0
+    stopped = Source("rtsp://10.0.0.7/live", reconnect=3600, say=said.append)
+    stopped.stop()
+    assert len(list(stopped)) == 3
+    FakeCamera.opened = 0
+    assert len(list(Source("0"))) == 3
