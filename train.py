@@ -20,10 +20,12 @@ def main(argv: list[str] | None = None) -> None:
     from pruning.iterative.while_training import pruning_while_training
     from utils.checkpoint import choose_device
     from utils.data.splits import open_splits
+    from utils.evaluation.metrics import format_metrics
     from utils.pretrained import with_pretrained
     from utils.training import report
     from utils.training.batches import TrainingBatches, ValidationBatches
     from utils.training.build import build_network, describe, load_teacher
+    from utils.training.epoch_lines import EpochLines
     from utils.training.loop import TrainerFactory, train_one_epoch
     from utils.training.resume import RunRecord, history_of, restore_, resume, save
     from utils.training.runs import expect_free, open_run
@@ -56,6 +58,7 @@ def main(argv: list[str] | None = None) -> None:
         history = history_of(checkpoint)
         if progress.finished(settings.training):
             say(f"{run.name}: nothing is left to train after epoch {progress.epoch}")
+        lines = EpochLines(settings)
         with report.open_monitor(run, settings, progress, history) as monitor:
             while not progress.finished(settings.training):
                 epoch = progress.epoch
@@ -75,9 +78,11 @@ def main(argv: list[str] | None = None) -> None:
                     metrics, detections = validation.evaluate(trainer.averaged)
                     better = progress.judge(metrics.mean_ap, shrinking=trainer.penalty is not None)
                     figures |= report.validation_figures(metrics, names)
-                    say(report.epoch_report(title, figures, metrics, names))
                 monitor.add(progress.epoch, figures)
                 save(record, trainer, progress, pruning.state(), monitor.history, better)
+                say(lines.of(progress, figures, better))
+                if detections is not None and settings.monitoring.class_table:
+                    say(format_metrics(metrics, names))
                 monitor.show(figures)  # only now: what cannot be shown must not cost the epoch
                 report.show_examples(monitor, progress.epoch, validation, detections)
             if progress.out_of_patience(settings.training):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from import_param import BelowOne, Count, NotNegative, Positive, RunName, Speedup, Whole
 from utils.errors import InputError
+from utils.progress import Wait, say
 
 if TYPE_CHECKING:
     from models.netdef import NetDef
@@ -308,14 +309,13 @@ def run_steps(steps: Sequence[Step], scripts: Path, logs: Path, jobs: int) -> No
     Raises:
         InputError: a step failed; the message names its log.
     """
-    from tqdm import tqdm
-
     waiting = [step for step in steps if not step.done]
     finished = {step.name for step in steps} - {step.name for step in waiting}
     running: dict[str, subprocess.Popen[bytes]] = {}
     awaited: set[str] = set()
     logs.mkdir(parents=True, exist_ok=True)
-    with tqdm(total=len(steps), initial=len(finished), desc="runs", dynamic_ncols=True) as progress:
+    with Wait("runs", len(steps)) as wait:
+        wait.advance(len(finished))
         try:
             while waiting or running:
                 for name in [
@@ -323,21 +323,21 @@ def run_steps(steps: Sequence[Step], scripts: Path, logs: Path, jobs: int) -> No
                 ]:
                     _check(running.pop(name).returncode, logs / f"{name}.log")
                     finished.add(name)
-                    progress.update()
+                    wait.advance()
                 ready = [s for s in waiting if finished.issuperset(a.name for a in s.after)]
                 for step in ready[: jobs - len(running)]:
                     if step.in_use:
                         if step.name not in awaited:
-                            tqdm.write(f"{step.name}: another process works on it: waiting for it")
+                            say(f"{step.name}: another process works on it: waiting for it")
                             awaited.add(step.name)
                         continue
                     waiting.remove(step)
                     if step.name in awaited and step.done:
                         finished.add(step.name)
-                        progress.update()
+                        wait.advance()
                         continue
                     running[step.name] = _start(step, scripts, logs, jobs)
-                    progress.set_postfix_str(", ".join(running))
+                    wait.advance(0, ", ".join(running))
                 time.sleep(POLL_SECONDS)
         finally:
             for process in running.values():

@@ -14,7 +14,6 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
-from tqdm import tqdm
 
 from import_param import Training, TrainSettings
 from models.darknet import Darknet
@@ -22,6 +21,7 @@ from models.distillation import DistillationLoss
 from models.loss import DetectionLoss, Losses
 from utils.errors import InputError
 from utils.files import write_text
+from utils.progress import Wait
 from utils.structures import Batch
 from utils.training.ema import running_mean
 from utils.training.lr_schedule import warmup_cosine
@@ -171,8 +171,8 @@ def train_one_epoch(
     sums = torch.zeros(len(PARTS))
     images = 0
     start = time.perf_counter()
-    with tqdm(batches, title, total=steps, leave=False, dynamic_ncols=True) as progress:
-        for step, batch in enumerate(progress, start=1):
+    with Wait(title, steps) as wait:
+        for step, batch in enumerate(batches, start=1):
             losses = _losses(trainer, batch.to(device))
             first = (step - 1) // accumulate * accumulate  # batches before those of this step
             together = min(accumulate, steps - first)  # fewer at the epoch's end
@@ -181,13 +181,7 @@ def train_one_epoch(
                 _optimizer_step(trainer)
             sums += torch.stack([getattr(losses, part).detach().float().cpu() for part in PARTS])
             images += len(batch.paths)
-            progress.set_postfix(
-                {
-                    part: f"{value / step:.3f}"
-                    for part, value in zip(PARTS, sums, strict=True)
-                    if part != "teacher" or trainer.distillation
-                }
-            )
+            wait.advance(note=f"loss {float(sums.sum()) / step:.4g}")
     means = {part: float(value) / steps for part, value in zip(PARTS, sums, strict=True)}
     _check_weights(trainer)
     means["lr"] = trainer.optimizer.param_groups[0]["lr"]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from terminaltables import AsciiTable
-
 from import_param import Monitoring, TrainSettings
 from utils.checkpoint import reopen
 from utils.data.datasets import ValidationDataset
@@ -75,16 +73,6 @@ def validation_figures(metrics: Metrics, names: Sequence[str]) -> dict[str, floa
         "mAP/mAP@.5:.95": metrics.mean_ap_50_95,
     }
     return figures | {f"AP/{name}": float(ap) for name, ap in zip(names, metrics.ap, strict=True)}
-
-
-def epoch_report(
-    title: str, figures: Mapping[str, float], metrics: Metrics, names: Sequence[str]
-) -> str:
-    """An epoch that was evaluated, as tables; figures by class or decile stay out of the first."""
-    long = ("AP/", "scales/")
-    shown = {name: value for name, value in figures.items() if not name.startswith(long)}
-    table = AsciiTable([list(shown), [f"{value:.4g}" for value in shown.values()]]).table
-    return f"{title}\n{table}\n{format_metrics(metrics, names)}"
 
 
 def write_overview(training: TrainingBatches, validation: ValidationBatches, folder: Path) -> None:
