@@ -47,7 +47,7 @@ def fetch(addresses: Sequence[str], path: Path, size: int, sha256: str = "") -> 
         Unreachable: no address gave the file; the message has a reason for each.
         InputError: `path` cannot be written.
     """
-    with alone(path, lambda: print(f"{path}: another process fetches it; waiting")):
+    with alone(path, lambda: say(f"{path}: another process fetches it; waiting")):
         if path.exists():
             return
         problems = []
@@ -125,12 +125,7 @@ def _first_byte(reply: HTTPResponse) -> int:
 
 
 def _copy(reply: HTTPResponse, file: IO[bytes], name: str, start: int, size: int) -> None:
-    from tqdm import tqdm
-
-    bar = tqdm(
-        total=size, initial=start, desc=name, unit="B", unit_scale=True, disable=None, leave=False
-    )
-    with bar:
+    with Wait(f"{name}, MB", max(1, size // MB)) as wait:
         while start < size:
             try:
                 chunk = reply.read1(min(CHUNK, size - start))
@@ -140,7 +135,7 @@ def _copy(reply: HTTPResponse, file: IO[bytes], name: str, start: int, size: int
                 raise CutOff(f"cut off after {start} of {size} bytes")
             file.write(chunk)
             start += len(chunk)
-            bar.update(len(chunk))
+            wait.done = start // MB
     if reply.read1(1):
         file.truncate(0)
         raise Unreachable(f"another file, of more than {size} bytes")

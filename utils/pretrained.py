@@ -169,13 +169,13 @@ def obtain(file: Published) -> Path:
     path = file.path
     there = path.exists()
     if not there:
-        print(f"pretrained: fetching {file} from {file.addresses[0]}")
+        say(f"pretrained: fetching {file} from {file.addresses[0]}")
         try:
             fetch(file.addresses, path, file.size, file.sha256)
         except Unreachable as problem:
             raise InputError(f"{path}: cannot be fetched ({problem}); {_by_hand(file)}") from None
     _expect_whole(file)
-    print(f"pretrained: {path}" + (", fetched before" if there else ""))
+    say(f"pretrained: {path}" + (", fetched before" if there else ""))
     return path
 
 
@@ -188,7 +188,7 @@ def _expect_whole(file: Published) -> None:
         )
     found = sha256_of(file.path)
     if not file.sha256:
-        print(f"note: {file.path}: SHA-256 {found}; no published one is known to compare it with")
+        say(f"note: {file.path}: SHA-256 {found}; no published one is known to compare it with")
     elif found != file.sha256:
         raise InputError(
             f"{file.path}: SHA-256 {found}: expected {file.sha256}; remove it to have it fetched "
