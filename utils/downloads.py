@@ -14,10 +14,12 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 from utils.files import alone, growing, part_of
+from utils.progress import Wait, say
 from utils.version import VERSION
 
 TIMEOUT = 20.0  # seconds without a byte
 ATTEMPTS = 3  # at each address, where it stops in the middle
+MB = 10**6
 CHUNK = 2**18  # bytes
 # Some servers answer Python's own name with 403.
 HEADERS = {"User-Agent": f"yolov3/{VERSION}"}

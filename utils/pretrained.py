@@ -19,6 +19,7 @@ from models.weights import COCO_CLASSES, file_sizes, torchvision_trunk
 from utils.checkpoint import check_size
 from utils.downloads import Unreachable, fetch, sha256_of
 from utils.errors import InputError
+from utils.progress import say
 
 FOLDER = Path("weights")
 DARKNET = "https://data.pjreddie.com/files/"  # where pjreddie.com/media/files/ leads since 2025
