@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
         }
         if exported.int8_loss is not None:
             report[file_format]["int8_loss"] = exported.int8_loss
-        if validation and exported.run:
+        if validation:
             report[file_format] |= mean_ap_before_and_after(network, validation, exported.run)
     save(settings, stem.parent / "export_settings.json")
     write_text(stem.parent / "export.json", json.dumps(report, indent=2) + "\n")
@@ -106,12 +106,13 @@ def file_stem(settings: ExportSettings) -> Path:
 
 def difference_line(exported: Exported, photos: int) -> str:
     """How far the reloaded network is from torch, in words."""
-    if exported.run is None:
-        return (
-            f"same detections as torch on {photos} photos, boxes and scores within "
-            f"{exported.difference:.2g}"
-        )
     loss = "" if exported.int8_loss is None else f"; AP lost in int8: {exported.int8_loss:.3f}"
+    if exported.nms_inside:
+        source = "torch" if exported.int8_loss is None else "the same maps"
+        return (
+            f"same detections as {source} with our own NMS on {photos} photos, boxes and scores "
+            f"within {exported.difference:.2g}{loss}"
+        )
     return (
         f"raw maps within {exported.difference:.2g} of torch on {photos} photos "
         f"(their largest value: {exported.largest:.3g}){loss}"

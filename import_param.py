@@ -281,7 +281,7 @@ class Export:
     precision: Literal["fp32", "int8"] = "fp32"  # int8: onnx and openvino
     dynamic: bool = False  # onnx for any number of images and any size
     bn_epsilon: Literal["cfg", "opencv", "darknet"] = "cfg"  # whose batch normalisation darknet's pair is to agree with: the network's own, OpenCV's or AlexeyAB's Darknet's
-    nms: bool = False  # onnx with decoding and NMS in the graph
+    nms: bool = False  # decoding and NMS in the graph, of onnx and openvino
     source: str = ""  # photos to compare on; empty = the data set's, or the demo set's
     photos: Count = 8  # how many to compare on
     calibration_photos: Count = 200  # at most so many training photos to calibrate int8 on
@@ -291,11 +291,12 @@ class Export:
     def check(self) -> None:
         if not self.format:
             raise ValueError("format=(): expected at least one")
-        for name in ("dynamic", "nms"):
-            if getattr(self, name) and self.format != ("onnx",):
-                raise ValueError(f"{name}=True: expected format=('onnx',), found {self.format}")
-        if self.precision == "int8" and (self.dynamic or self.nms):
-            raise ValueError("precision='int8': expected neither dynamic nor nms")
+        if self.dynamic and self.format != ("onnx",):
+            raise ValueError(f"dynamic=True: expected format=('onnx',), found {self.format}")
+        if self.nms and not {"onnx", "openvino"} >= set(self.format):
+            raise ValueError(f"nms=True: expected format onnx or openvino, found {self.format}")
+        if self.precision == "int8" and self.dynamic:
+            raise ValueError("precision='int8': expected dynamic=False")
         if self.precision == "int8" and not {"onnx", "openvino"} >= set(self.format):
             raise ValueError(f"precision='int8': expected format onnx or openvino, found {self.format}")
 

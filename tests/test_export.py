@@ -135,7 +135,7 @@ def test_a_dynamic_graph_takes_other_sizes(network: Network, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("max_detections", [300, 0])
-def test_nms_in_the_graph_finds_what_ours_finds(
+def test_nms_in_an_onnx_graph_finds_what_ours_finds(
     network: Network, max_detections: int, tmp_path: Path
 ) -> None:
     """`export` itself compares the detections, and refuses others."""
@@ -152,6 +152,29 @@ def test_nms_in_the_graph_finds_what_ours_finds(
     index, labels, boxes, scores = session.run(None, images)
     assert len(index) == len(labels) == len(boxes) == len(scores) > 0
     assert boxes.shape[1] == 4 and (scores > 0.05).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision"),
+    [
+        ("openvino", "fp32"),
+        pytest.param("onnx", "int8", marks=pytest.mark.slow),
+        pytest.param("openvino", "int8", marks=pytest.mark.slow),
+    ],
+)
+def test_nms_in_a_file_finds_what_ours_finds_in_its_maps(
+    network: Network, kind: str, precision: Literal["fp32", "int8"], tmp_path: Path
+) -> None:
+    need(kind, precision)
+    photos, thresholds = torch.rand(8, 3, 64, 64), Nms(0.05)
+    settings = Export(nms=True, precision=precision, int8_loss=1.0)
+    exported = export.export(
+        network, kind, tmp_path / "net", photos[:2], settings, thresholds, photos
+    )
+    assert exported.nms_inside and exported.difference < 0.01
+    # The maps that int8's own NMS read are not float's.
+    maps, float_maps = exported.run(photos[:1])[0], network.model(photos[:1])[0]
+    assert ((maps - float_maps).abs().max() > 1e-3) == (precision == "int8")
 
 
 def test_overlap_by_distance_is_refused(tmp_path: Path) -> None:
@@ -184,8 +207,8 @@ def test_the_script_reports_what_it_wrote(
     assert set(report) == {"darknet", "torchscript"}
     left = {path.name for path in (tmp_path / "out").iterdir()}
     assert left == {
-        "colours.cfg", "colours.weights", "colours.names", "colours.torchscript", "export.json",
-        "export_settings.json",
+        "colours.cfg", "colours.weights", "colours.names", "colours.torchscript",
+        "colours.torchscript.README.md", "export.json", "export_settings.json",
     }  # fmt: skip
 
 
@@ -196,7 +219,8 @@ def test_the_script_reports_what_it_wrote(
         ["--format", "darknet", "--nms"],
         ["--format", "darknet", "--dynamic"],
         ["--format", "onnx", "--precision", "int8"],
-        ["--format", "onnx", "--precision", "int8", "--nms"],
+        ["--format", "ncnn", "--nms"],
+        ["--format", "onnx", "torchscript", "--nms"],
         ["--format", "onnx", "openvino", "--precision", "int8", "--dynamic"],
         ["--format", "onnx", "ncnn", "--precision", "int8"],
         ["--format", "darknet", "--source", "photos", "--output", "/dev/null/x"],

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from import_param import Export, Nms
 from models.darknet import Darknet
-from models.head import decode, expect_finite
+from models.head import Head, decode, expect_finite
 from utils.backends import install_command
+from utils.backends.description import KEY, Description, describe
+from utils.backends.file_readme import readme
 from utils.backends.fold import folded
 from utils.checkpoint import Network, reopen, write_pair
 from utils.errors import InputError
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 # The largest difference of a float32 file's maps from torch's, as a share of their largest value.
 TOLERANCE = 1e-3
+NMS_FORMATS = ("onnx", "openvino")  # that can have decoding and NMS in the graph
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,9 @@ class Exported:
     files: tuple[Path, ...]
     difference: float
     largest: float  # value that the difference compares with
-    run: Callable[[Tensor], list[Tensor]] | None  # the reloaded network, unless it has NMS in it
+    run: Callable[[Tensor], list[Tensor]]  # the reloaded network; with NMS in it, what is before
     int8_loss: float | None = None  # of float's detections, see `utils.backends.int8_loss`
+    nms_inside: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,25 @@ class _Source:
     nms: Nms
     calibration: Tensor | None
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the input in pixels."""
+        return self.images.shape[-1], self.images.shape[-2]
+
     def in_int8(self) -> bool:
         return self.settings.precision == "int8"
+
+    def description(self, stem: Path, input_name: str) -> Description:
+        """What the file is to carry."""
+        return describe(
+            replace(self.network, size=self.size),
+            stem.name,
+            self.nms,
+            input_name=input_name,
+            precision=self.settings.precision,
+            varies=self.settings.dynamic,
+            nms_inside=self.settings.nms,
+        )
 
     def quantized(self, graph: bytes, tools: Tools) -> tuple[bytes, float]:
         """The graph in int8, and its `int8_loss`; refused where that is too large."""
@@ -97,25 +118,31 @@ def export(
     source = _Source(network, images, settings, nms, calibration)
     with folder_within(stem.parent) as folder:
         written = FORMATS[file_format].write(source, folder / stem.name)
-        files, run = written.files, written.run
-        if settings.nms:
-            difference = _compare_detections(run, model, images, nms)
+        files, run, maps = written.files, written.run, written.maps
+        if maps:
+            reference = maps if settings.precision == "int8" else model
+            difference = _compare_detections(run, reference, model.heads, images, nms)
             largest = float(images.shape[-1])  # as far as a box's corner can be from another's
         else:
             difference, largest = _compare_maps(run, model, images)
-        if settings.precision == "fp32" and difference > TOLERANCE * largest:
+        if (settings.precision == "fp32" or maps) and difference > TOLERANCE * largest:
             raise InputError(
                 f"format={file_format!r}: differs by {difference:.3g} from torch, whose largest "
                 f"value is {largest:.3g}: not written"
             )
+        if written.description:
+            text = readme(written.description, file_format, files[0].name)
+            files.append(folder / f"{files[0].name}.README.md")
+            fill(files[-1], text)
         kept = tuple(reversed(put(files[::-1], stem.parent)))  # the first is what others open
     return Exported(
         file_format,
         kept,
         difference,
         largest,
-        None if settings.nms else run,
+        maps or run,
         written.int8_loss,
+        nms_inside=maps is not None,
     )
 
 
@@ -125,16 +152,19 @@ def check_format(file_format: str, settings: Export) -> None:
     Raises:
         InputError: for the first thing that is wrong.
     """
-    for name in ("dynamic", "nms"):
-        if getattr(settings, name) and file_format != "onnx":
-            raise InputError(f"{name}=True: expected format='onnx' alone, found {file_format!r}")
+    possible = {"dynamic": ("onnx",), "nms": NMS_FORMATS}
+    for name, formats in possible.items():
+        if getattr(settings, name) and file_format not in formats:
+            raise InputError(
+                f"{name}=True: expected format {' or '.join(formats)}, found {file_format!r}"
+            )
     if settings.precision == "int8":
         if file_format not in ("onnx", "openvino"):
             raise InputError(
                 f"precision='int8': expected format onnx or openvino, found {file_format!r}"
             )
-        if settings.dynamic or settings.nms:
-            raise InputError("precision='int8': expected neither dynamic nor nms")
+        if settings.dynamic:
+            raise InputError("precision='int8': expected dynamic=False")
     if command := install_command(FORMATS[file_format].engine, settings.precision):
         raise InputError(f"format={file_format!r}: not installed: {command}")
 
@@ -146,11 +176,15 @@ class Written:
     Attributes:
         files: that first which others open and which leads them to the rest.
         run: the network in them.
+        description: what they carry.
+        maps: with NMS in the graph, the network before it.
         int8_loss: see `utils.backends.int8_loss`; None in float.
     """
 
     files: list[Path]
     run: Callable[[Tensor], Any]
+    description: Description | None = None
+    maps: Callable[[Tensor], list[Tensor]] | None = None
     int8_loss: float | None = None
 
 
@@ -169,51 +203,68 @@ def _darknet(source: _Source, stem: Path) -> Written:
 
 def _torchscript(source: _Source, stem: Path) -> Written:
     file = stem.with_name(f"{stem.name}.torchscript")
+    description = source.description(stem, "images")
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # torch would rather have its newer format written
         traced = torch.jit.trace(folded(source.network.model), source.images[:1])
         with guarded(file) as output:  # given a name, torch ends the process on a full disk
-            torch.jit.save(torch.jit.freeze(traced), output)
+            extra = {KEY: description.text()}
+            torch.jit.save(torch.jit.freeze(traced), output, _extra_files=extra)
         opened = torch.jit.load(str(file))
-    return Written([file], lambda batch: list(opened(batch)))
+    return Written([file], lambda batch: list(opened(batch)), description)
 
 
 def _onnx(source: _Source, stem: Path) -> Written:
     from utils.backends.nms_graph import with_nms
-    from utils.backends.onnx_graph import to_onnx
+    from utils.backends.onnx_graph import IMAGES, to_onnx, with_metadata
     from utils.backends.onnxruntime_engine import INT8, runner
 
     model = source.network.model
-    size = None if source.settings.dynamic else (source.images.shape[-1], source.images.shape[-2])
-    content = with_nms(model, size, source.nms) if source.settings.nms else to_onnx(model, size)
-    loss = None
+    content = to_onnx(model, None if source.settings.dynamic else source.size)
+    loss = maps = None
     if source.in_int8():
         content, loss = source.quantized(content, INT8)
+    if source.settings.nms:
+        maps = runner(content)
+        content = with_nms(content, model.heads, source.nms)
+    description = source.description(stem, IMAGES)
     file = stem.with_name(f"{stem.name}.onnx")
-    fill(file, content)
-    return Written([file], runner(str(file)), loss)
+    fill(file, with_metadata(content, {KEY: description.text()}))
+    return Written([file], runner(str(file)), description, maps, loss)
 
 
 def _openvino(source: _Source, stem: Path) -> Written:
-    from utils.backends.onnx_graph import to_onnx
-    from utils.backends.openvino_engine import INT8, core, runner, unpacked, write_model
+    from utils.backends.onnx_graph import IMAGES, to_onnx
+    from utils.backends.openvino_engine import INT8, core, runner, unpacked, with_nms, write_model
 
-    content = to_onnx(source.network.model, (source.images.shape[-1], source.images.shape[-2]))
-    loss = None
+    model = source.network.model
+    content = to_onnx(model, source.size)
+    loss = maps = None
     if source.in_int8():
         content, loss = source.quantized(content, INT8)
     graph = core().read_model(content) if loss is None else unpacked(content)
+    if source.settings.nms:
+        maps = runner(graph)
+        graph = with_nms(graph, model.heads, source.nms)
+    description = source.description(stem, IMAGES)
+    graph.set_rt_info(description.text(), [KEY])
     files = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".xml", ".bin")]
-    return Written(files, runner(write_model(graph, files[0])), loss)
+    return Written(files, runner(write_model(graph, files[0])), description, maps, loss)
 
 
 def _ncnn(source: _Source, stem: Path) -> Written:
     from utils.backends.ncnn_engine import infer, load, write
+    from utils.backends.ncnn_graph import IMAGE
 
     model = source.network.model
     files = write(model, stem.with_name(f"{stem.name}.ncnn"))
+    description = source.description(stem, IMAGE)
+    side_file = stem.with_name(f"{stem.name}.ncnn.json")
+    fill(side_file, description.text() + "\n")
     net = load(*files)
-    return Written(list(files), lambda batch: infer(net, batch[0], len(model.heads)))
+    return Written(
+        [*files, side_file], lambda batch: infer(net, batch[0], len(model.heads)), description
+    )
 
 
 @dataclass(frozen=True)
@@ -251,17 +302,28 @@ def _compare_maps(
 
 @torch.inference_mode()
 def _compare_detections(
-    run: Callable[[Tensor], Sequence[Tensor]], model: Darknet, images: Tensor, settings: Nms
+    run: Callable[[Tensor], Sequence[Tensor]],
+    reference_maps: Callable[[Tensor], list[Tensor]],
+    heads: Sequence[Head],
+    images: Tensor,
+    settings: Nms,
 ) -> float:
     """The largest difference of boxes and scores in the graph's own detections.
 
     Infinite where a photo has another number of detections of a class.
+
+    Args:
+        run: from an image to the graph's detections.
+        reference_maps: from an image to raw maps, which our own NMS is for.
+        heads: that decode them.
+        images: the photos.
+        settings: the thresholds.
     """
     difference = 0.0
     for image in images.split(1):
-        maps = model(image)
+        maps = reference_maps(image)
         expect_finite(maps, "this network")
-        predictions = decode(maps, model.heads, (image.shape[-1], image.shape[-2]))
+        predictions = decode(maps, heads, (image.shape[-1], image.shape[-2]))
         (reference,) = non_maximum_suppression(predictions, replace(settings, max_detections=0))
         _, labels, boxes, scores = run(image)
         expect_finite([boxes, scores], "what was written")

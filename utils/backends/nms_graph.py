@@ -7,45 +7,70 @@ second with the network), needs two more packages, and has no operator for NonMa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import onnx
 from onnx import TensorProto
 
 import import_param
-from models.darknet import Darknet
 from models.head import Head
-from utils.backends.onnx_graph import IMAGES, Graph, Shape, image_shape, raw_maps
+from utils.backends.onnx_graph import IMAGES, Graph, Shape
 from utils.errors import InputError
 
 ANY_NUMBER = 2**31 - 1  # ONNX takes 0 boxes a class for none at all
 
 
-def with_nms(
-    model: Darknet,
-    size: tuple[int, int] | None,
-    settings: import_param.Nms,
-) -> bytes:
+def with_nms(network: bytes, heads: Sequence[Head], settings: import_param.Nms) -> bytes:
     """A network with decoding and NMS as the bytes of a .onnx file.
 
-    It goes from images to N detections, in the order of image, class and falling score: image_index
-    [N], labels [N], boxes [N, 4] (xyxy in pixels of the input) and scores [N]. The rule is that of
-    `utils.evaluation.nms`: a box may be of several classes, and suppression goes class by class.
+    It goes from images to what `detection_graph` tells.
 
     Args:
-        model: the network.
-        size: as for `to_onnx`.
-        settings: the thresholds; `max_detections` is for each class of an image, 0 for any number.
+        network: as `to_onnx` writes it, also in int8.
+        heads: of the network.
+        settings: see `detection_graph`.
 
     Raises:
         InputError: the network's heads ask for another overlap than IoU.
     """
-    if model.heads[-1].nms_power is not None:
+    whole = onnx.load_from_string(network)
+    inputs = [*whole.graph.input, *whole.graph.output]
+    shapes = {each.name: _shape(each) for each in inputs}
+    detection = detection_graph(heads, shapes, settings).graph
+    whole.graph.node.extend(detection.node)
+    whole.graph.initializer.extend(detection.initializer)
+    del whole.graph.output[:]
+    whole.graph.output.extend(detection.output)
+    content: bytes = whole.SerializeToString()
+    return content
+
+
+def detection_graph(
+    heads: Sequence[Head], inputs: Mapping[str, Shape], settings: import_param.Nms
+) -> onnx.ModelProto:
+    """Decoding and NMS alone.
+
+    It goes from images, whose size alone counts, and raw maps to N detections, in the order of
+    image, class and falling score: image_index [N], labels [N], boxes [N, 4] (xyxy in pixels of the
+    input) and scores [N]. The rule is that of `utils.evaluation.nms`: a box may be of several
+    classes, and suppression goes class by class.
+
+    Args:
+        heads: of the network.
+        inputs: the shapes of the images and then of each map, by name.
+        settings: the thresholds; `max_detections` is for each class of an image, 0 for any number.
+
+    Raises:
+        InputError: the heads ask for another overlap than IoU.
+    """
+    if heads[-1].nms_power is not None:
         raise InputError(
             "nms=True: expected a .cfg with nms_kind=default: ONNX knows no overlap by distance"
         )
-    graph = Graph()
-    boxes, scores = _decoded(graph, raw_maps(graph, model), model.heads)
+    graph = Graph("detection_")
+    _, *maps = inputs
+    boxes, scores = _decoded(graph, maps, heads)
     selected = graph.node(  # [N, 3]: image, class, box
         "NonMaxSuppression",
         boxes,
@@ -65,8 +90,13 @@ def with_nms(
         "boxes": (TensorProto.FLOAT, ["N", 4]),
         "scores": (TensorProto.FLOAT, ["N"]),
     }
-    content: bytes = graph.model(image_shape(model, size), outputs).SerializeToString()
-    return content
+    return graph.model(inputs, outputs)
+
+
+def _shape(value: onnx.ValueInfoProto) -> list[int | str | None]:
+    """The shape of a graph's input or output."""
+    sides = value.type.tensor_type.shape.dim
+    return [side.dim_value or side.dim_param or None for side in sides]
 
 
 def _decoded(graph: Graph, maps: Sequence[str], heads: Sequence[Head]) -> tuple[str, str]:

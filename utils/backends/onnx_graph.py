@@ -18,6 +18,7 @@ from torch import nn
 from models.blocks import Convolution, Logistic, Pool, Reorg, Scale, Shortcut, Upsample
 from models.darknet import Darknet, shapes
 from utils.backends.layer_writer import Layer, Map, padding, write_layers
+from utils.version import VERSION
 
 OPSET, IR_VERSION = 20, 9  # the first with Gelu, and the file format of its time
 IMAGES = "images"
@@ -25,22 +26,26 @@ Shape = Sequence[int | str | None]  # of a tensor: lengths, or names of those th
 
 
 class Graph:
-    """An ONNX graph that grows node by node."""
+    """An ONNX graph that grows node by node.
 
-    def __init__(self) -> None:
+    prefix: begins the names of its nodes and constants, to tell them from another graph's.
+    """
+
+    def __init__(self, prefix: str = "") -> None:
         """Begin without nodes."""
+        self._prefix = prefix
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
 
     def node(self, operation: str, *inputs: str, name: str = "", **attributes: Any) -> str:
         """Add a node of one output, which is called as the node is."""
-        name = name or f"{operation}_{len(self._nodes)}"
+        name = name or f"{self._prefix}{operation}_{len(self._nodes)}"
         self._nodes.append(helper.make_node(operation, inputs, [name], name, **attributes))
         return name
 
     def split(self, value: str, sizes: Sequence[int], axis: int) -> list[str]:
         """Add a node that cuts a tensor into parts of these sizes along an axis."""
-        name = f"Split_{len(self._nodes)}"
+        name = f"{self._prefix}Split_{len(self._nodes)}"
         parts = [f"{name}_{number}" for number in range(len(sizes))]
         inputs = [value, self.integers(sizes)]
         self._nodes.append(helper.make_node("Split", inputs, parts, name, axis=axis))
@@ -48,7 +53,7 @@ class Graph:
 
     def constant(self, values: ArrayLike, dtype: DTypeLike = np.float32) -> str:
         """Add a constant tensor; its name."""
-        name = f"constant_{len(self._constants)}"
+        name = f"{self._prefix}constant_{len(self._constants)}"
         self._constants.append(numpy_helper.from_array(np.asarray(values, dtype), name))
         return name
 
@@ -56,16 +61,21 @@ class Graph:
         """Add a constant tensor of integers; its name."""
         return self.constant(values, np.int64)
 
-    def model(self, images: Shape, outputs: Mapping[str, tuple[int, Shape]]) -> onnx.ModelProto:
+    def model(
+        self, inputs: Mapping[str, Shape], outputs: Mapping[str, tuple[int, Shape]]
+    ) -> onnx.ModelProto:
         """The whole graph.
 
         Args:
-            images: the shape of its input, `IMAGES`.
+            inputs: by name, the shape of a float32 tensor.
             outputs: by name of a node, its element type and shape.
         """
-        inputs = [helper.make_tensor_value_info(IMAGES, TensorProto.FLOAT, images)]
+        read = [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+            for name, shape in inputs.items()
+        ]
         results = [helper.make_tensor_value_info(name, *type_) for name, type_ in outputs.items()]
-        graph = helper.make_graph(self._nodes, "network", inputs, results, self._constants)
+        graph = helper.make_graph(self._nodes, "network", read, results, self._constants)
         opsets = [helper.make_opsetid("", OPSET)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
 
@@ -92,8 +102,18 @@ def to_onnx(model: Darknet, size: tuple[int, int] | None = None, batch: int = 1)
         channels, height, width = map_shapes[index]
         fixed: Shape = (batch, channels, height, width)
         outputs[name] = (TensorProto.FLOAT, fixed if size else ("batch", channels, None, None))
-    content: bytes = graph.model(image_shape(model, size, batch), outputs).SerializeToString()
+    images = {IMAGES: image_shape(model, size, batch)}
+    content: bytes = graph.model(images, outputs).SerializeToString()
     return content
+
+
+def with_metadata(content: bytes, entries: Mapping[str, str]) -> bytes:
+    """A .onnx file's bytes with these entries in its metadata, and who wrote it."""
+    model = onnx.load_from_string(content)
+    helper.set_model_props(model, dict(entries))
+    model.producer_name, model.producer_version = "yolov3", VERSION
+    described: bytes = model.SerializeToString()
+    return described
 
 
 def node_name(index: int) -> str:

@@ -11,8 +11,11 @@ import openvino
 import torch
 from torch import Tensor
 
+from import_param import Nms
 from models.darknet import Darknet
+from models.head import Head
 from utils.backends.base import EngineOptions, FixedBatch
+from utils.backends.nms_graph import detection_graph
 from utils.backends.onnx_graph import to_onnx
 from utils.backends.quantization import (
     CalibrationBatches,
@@ -83,6 +86,22 @@ def unpacked(content: bytes) -> openvino.Model:
     end = 8 + int.from_bytes(content[:8], "little")
     weights = np.frombuffer(content[end:], np.uint8)
     return core().read_model(content[8:end], openvino.Tensor(weights))
+
+
+def with_nms(network: openvino.Model, heads: Sequence[Head], settings: Nms) -> openvino.Model:
+    """A network with decoding and NMS, as `utils.backends.nms_graph` tells; also one in int8.
+
+    Raises:
+        InputError: the network's heads ask for another overlap than IoU.
+    """
+    shapes = {
+        each.get_any_name(): list(each.get_shape()) for each in (*network.inputs, *network.outputs)
+    }
+    detection = core().read_model(detection_graph(heads, shapes, settings).SerializeToString())
+    values = [network.input(0), *(result.input_value(0) for result in network.get_results())]
+    for parameter, value in zip(detection.get_parameters(), values, strict=True):
+        parameter.output(0).replace(value.get_node().output(value.get_index()))
+    return openvino.Model(detection.get_results(), network.get_parameters(), "network")
 
 
 def runner(graph: openvino.Model, precision: str = "fp32", threads: int = 0) -> Run:

@@ -93,7 +93,8 @@ def test_decoding_in_the_graph(options: str) -> None:
         head = head.replace("linear", "logistic")
     model = trained(parse(f"{first}activation=mish\n{head}[route]\nlayers=0\n{head}"), 0)
     images = torch.rand(2, 3, 64, 40)
-    image, label, boxes, scores = run(with_nms(model, None, Nms(0.0, 1.0, 1000)), images)
+    graph = with_nms(to_onnx(model), model.heads, Nms(0.0, 1.0, 1000))
+    image, label, boxes, scores = run(graph, images)
     predictions = decode(reference(model, images), model.heads, (40, 64))
     assert len(image) == predictions.boxes.shape[0] * predictions.boxes.shape[1] * 2
     expected = predictions.objectness[..., None] * predictions.classes
