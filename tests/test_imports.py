@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import ROOT
 
 GROUND_FLOOR = (
-    "import_param", "utils.boxes", "utils.errors", "utils.files", "utils.images",
+    "import_param", "utils.boxes", "utils.errors", "utils.files", "utils.fonts", "utils.images",
     "utils.numbers", "utils.processes", "utils.progress", "utils.structures", "utils.timing",
 )  # fmt: skip
 FLOORS = ("ground floor", "models", "utils", "pruning", "scripts")  # from the lowest up

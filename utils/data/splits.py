@@ -19,6 +19,7 @@ from utils.data.recognition import recognise
 from utils.data.sources import read_source
 from utils.data.validation import check, shared_photos
 from utils.errors import InputError
+from utils.fonts import missing_letters
 from utils.images import MAX_MEGAPIXELS
 from utils.progress import say
 
@@ -41,6 +42,8 @@ def open_definition(settings: DataSet, splits: Sequence[Split] = ()) -> DataDefi
         say(f"note: {note}")
     for split in splits:
         definition.sources(split)
+    if note := missing_letters(definition.names):
+        say(f"note: {note}")
     return definition
 
 

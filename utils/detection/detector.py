@@ -14,17 +14,17 @@ from utils.checkpoint import Network, load_network
 from utils.detection.background import StageTimer
 from utils.detection.writer import DetectedPicture, Picture, class_indices, only_classes
 from utils.evaluation.evaluate import Run, predict
+from utils.fonts import missing_letters
 from utils.progress import say
 from utils.structures import Image
-from utils.visualization.draw import undrawable
 
 
 def open_detector(timer: StageTimer, batch: int, settings: DetectSettings) -> "Detector":
     """Open the network and the engine that a user asked for. batch: pictures at once."""
     check_installed(settings.runtime.engine, settings.runtime.precision)
     network = load_network(settings.network)
-    if hidden := undrawable(network.names):
-        say(f"no font here has the letters of {', '.join(hidden)}: pictures show their numbers")
+    if note := missing_letters(network.names):
+        say(note)
     run = open_runtime(network, batch, settings.runtime)
     return Detector(network, run, timer, settings.nms, settings.detection.classes)
 

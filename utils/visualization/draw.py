@@ -15,6 +15,7 @@ from PIL import ImageDraw, ImageFont
 
 from utils.errors import InputError
 from utils.files import write_bytes
+from utils.fonts import class_label, default_font, font_for
 from utils.images import encode_image
 from utils.structures import Detections, Image
 
@@ -25,7 +26,6 @@ COLOURS = 128  # as many classes look different, then the colours begin again
 SMALLEST_FONT = 8  # pixels; below this letters become smudges
 LARGEST_GRID = 16_384  # pixels a side; many viewers and JPEG encoders stop not far above
 COUNTS_SHARE = 0.5  # of a picture's height at most is covered by the counts of its classes
-SCORE_LETTERS = " .0123456789"
 
 
 def draw_detections(image: Image, detections: Detections, names: Sequence[str]) -> Image:
@@ -190,38 +190,6 @@ def text_colour(background: Colour) -> Colour:
     return (0, 0, 0) if dark_contrast >= light_contrast else (255, 255, 255)
 
 
-def class_label(label: int, names: Sequence[str]) -> str:
-    """What a picture calls a class: its name, or `#3` where it has none that can be drawn."""
-    if 0 <= label < len(names) and font_for(names[label]) is not None:
-        return names[label]
-    return f"#{label}"
-
-
-def undrawable(names: Sequence[str]) -> list[str]:
-    """The names that no font on this machine has the letters for: pictures show their numbers."""
-    return [name for name in names if font_for(name) is None]
-
-
-@lru_cache(maxsize=4096)
-def font_for(text: str) -> Path | None:
-    """A font file that has every letter of `text` and the figures of a score, or None.
-
-    DejaVu Sans, which comes with matplotlib, has Latin, Greek, Cyrillic and more. For others,
-    Chinese or Korean for instance, the machine's own fonts are searched.
-    """
-    wanted = {ord(letter) for letter in text + SCORE_LETTERS}
-    if wanted <= _letters(_default_font()):
-        return _default_font()
-    from matplotlib.font_manager import fontManager  # lists the machine's fonts at its import
-
-    installed = {Path(entry.fname) for entry in fontManager.ttflist}
-    # "Last Resort", which comes with matplotlib too, has a sign for "no such letter" everywhere.
-    for path in sorted(path for path in installed if not path.name.startswith("LastResort")):
-        if wanted <= _letters(path):
-            return path
-    return None
-
-
 @dataclass(frozen=True)
 class _Text:
     """A line of text in a font, and the (width, height) of the filled rectangle it stands on."""
@@ -250,7 +218,7 @@ class _Text:
 
 def _fit_text(text: str, image: Image) -> _Text | None:
     """`text` in letters that suit the picture, smaller or shortened where it would not fit."""
-    path = font_for(text) or _default_font()
+    path = font_for(text) or default_font()
     height, width = image.shape[:2]
     size = font_size(image)
     while size >= SMALLEST_FONT:
@@ -337,24 +305,6 @@ def _palette() -> list[Colour]:
     return [(int(r), int(g), int(b)) for r, g, b in rgb[chosen]]
 
 
-@lru_cache(maxsize=1)
-def _default_font() -> Path:
-    import matplotlib
-
-    return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"
-
-
 @lru_cache(maxsize=64)
 def _font(path: Path, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(path, size)
-
-
-@lru_cache(maxsize=1024)
-def _letters(path: Path) -> frozenset[int]:
-    """The code points that a font file has; none where it cannot be opened."""
-    from matplotlib.ft2font import FT2Font
-
-    try:
-        return frozenset(FT2Font(str(path)).get_charmap())
-    except (OSError, RuntimeError):  # a font that was removed, or of a kind FreeType lacks
-        return frozenset()

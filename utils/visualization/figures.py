@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from utils.errors import InputError
 from utils.files import write_bytes
+from utils.fonts import use_fonts_
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import
     from matplotlib.figure import Figure
@@ -21,6 +22,7 @@ def write_figure(figure: Figure, path: str | Path) -> None:
     """
     if Path(path).suffix.lower() != ".png":
         raise InputError(f"{path}: expected a name that ends in .png")
+    use_fonts_(figure)
     data = io.BytesIO()
     figure.savefig(data, format="png")
     write_bytes(path, data.getvalue())

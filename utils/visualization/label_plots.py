@@ -10,6 +10,7 @@ import numpy as np
 
 from utils.data.photos import PhotoSet
 from utils.data.suspicious import Suspicion
+from utils.fonts import class_label
 from utils.structures import Image
 from utils.visualization.draw import draw_boxes, draw_caption, grid, within
 from utils.visualization.figures import write_figure
@@ -43,8 +44,6 @@ def plot_labels(splits: Sequence[tuple[str, PhotoSet]], path: Path) -> None:
 
 
 def _plot_classes(axes: Axes, splits: Sequence[tuple[str, PhotoSet]]) -> None:
-    from utils.visualization.draw import class_label
-
     names = splits[0][1].names
     totals = np.sum([photos.report.objects for _, photos in splits], axis=0)
     shown = np.argsort(totals, kind="stable")[:MOST_CLASSES]

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from utils.detection.background import Background, StageTimer
+from utils.detection.background import Background, StageTimer, in_turn
+from utils.errors import InputError
 
 
 def test_items_come_in_order_whoever_is_faster() -> None:
@@ -99,3 +100,26 @@ def test_stages_are_timed_and_reported_for_each_picture(monkeypatch: pytest.Monk
     assert timer.report(0, ["read"]).startswith("750.0 ms")
     timer.restart()
     assert not timer.seconds and timer.elapsed == 0
+
+
+def test_workers_take_turns_and_none_waits_for_another() -> None:
+    changed = threading.Condition()
+    silent = threading.Event()
+
+    def stalled() -> Iterator[str]:
+        yield "s"
+        silent.wait(30)
+
+    def broken() -> Iterator[str]:
+        yield "b"
+        raise InputError("lost")
+
+    failed: list[InputError] = []
+    sources = [iter("aaaa"), stalled(), broken()]
+    workers = [Background(source, changed=changed) for source in sources]
+    items = in_turn(workers, changed, failed.append)
+    taken = [next(items) for _ in range(6)]
+    assert sorted(taken) == ["a", "a", "a", "a", "b", "s"]
+    silent.set()
+    assert list(items) == []
+    assert [str(error) for error in failed] == ["lost"]

@@ -10,23 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils.errors import InputError
+from utils.fonts import class_label, font_for, undrawable
 from utils.images import read_image
 from utils.structures import Detections, Image
 from utils.visualization.draw import (
     COLOURS,
     _fit_text,
     _place_label,
-    class_label,
     colour,
     draw_boxes,
     draw_caption,
     draw_detections,
-    font_for,
     font_size,
     grid,
     line_width,
     text_colour,
-    undrawable,
     within,
     write_image,
 )
