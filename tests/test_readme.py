@@ -52,6 +52,7 @@ SHORT = {
     "train.py": "--epochs 1 --img_size 64 --workers 0 --no-visdom",
     "prune.py": "--bn_batches 2 --latency_rounds 2 --workers 0",
     "test.py": "--workers 0",
+    "benchmark.py": "--seconds 2 --rounds 2 --engine torch",
 }
 
 
