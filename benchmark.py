@@ -1,9 +1,7 @@
 """How fast are networks on this machine? Networks x engines x precisions, measured in turns.
 
-    python benchmark.py
-    python benchmark.py --weights weights/NAME/best.pt weights/NAME-slim-70/pruned.pt
+    python benchmark.py --weights weights/A/best.pt weights/B/pruned.pt --data my_photos
     python benchmark.py --engine torch openvino --precision fp32 bf16 int8 --batch_size 1 8
-    python benchmark.py --weights weights/A/best.pt weights/B/best.pt --data data/custom.data
     python benchmark.py --weights config/yolov3.cfg config/yolov3-tiny.cfg --peers --memory
 
 A .cfg stands for the network with random weights, which is as fast as a trained one. Of several
@@ -24,10 +22,15 @@ from utils.errors import run
 from utils.progress import say
 from utils.settings import load, save
 
+FIRST_FLAGS = (  # of --help; --help_all has the others
+    *("weights", "engine", "precision"),
+    *("batch_size", "img_size", "data", "output"),
+)
+
 
 def main(argv: list[str] | None = None) -> None:
     """Read the flags, open the networks, time them in turns, and write tables and plots."""
-    settings = load(BenchmarkSettings, argv)
+    settings = load(BenchmarkSettings, argv, about=__doc__, first=FIRST_FLAGS)
     # Imported after the flags are read, so that --help and a mistyped flag need no torch.
     import torch
 

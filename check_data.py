@@ -25,9 +25,15 @@ MOST_SUSPICIONS = 200  # lines of suspicious.txt
 MOST_DRAWN = 24  # of them, on suspicious.jpg
 
 
+FIRST_FLAGS = (  # of --help; --help_all has the others
+    *("data", "write"),
+    *("photos", "output", "bad_labels"),
+)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Read the flags, open and check the photos, draw, and report."""
-    settings = load(CheckDataSettings, argv)
+    settings = load(CheckDataSettings, argv, about=__doc__, first=FIRST_FLAGS)
     # Imported after the flags are read, so that --help and a mistyped flag need no numpy.
     from utils.data.splits import open_splits
     from utils.files import output_folder, write_text

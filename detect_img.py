@@ -1,7 +1,8 @@
 """Find objects on photos: files, folders with their subfolders, or globs.
 
-    python detect_img.py --weights weights/demo/best.pt --source photos --save_txt
-    python detect_img.py --source a.jpg b.jpg --no-save_images --jsonl - | consumer
+    python detect_img.py --weights weights/NAME/best.pt --source photos
+    python detect_img.py --weights yolov3.weights --cfg config/yolov3.cfg --names data/coco.names
+    python detect_img.py --source a.jpg b.jpg --no_save_images --jsonl - | consumer
 
 Annotated photos go into the output folder under their own names; of photos from several folders,
 the folders below the one that all share are kept, so that equal names do not meet. No source is
@@ -28,9 +29,15 @@ if TYPE_CHECKING:
 STAGES = ("read", "resize", "network", "NMS", "draw", "write")
 
 
+FIRST_FLAGS = (  # of --help; --help_all has the others
+    *("weights", "cfg", "source", "output"),
+    *("conf_thres", "classes", "save_txt", "save_json", "engine"),
+)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Read the flags, open the network, and detect on photo after photo."""
-    settings = load(DetectSettings, argv)
+    settings = load(DetectSettings, argv, about=__doc__, first=FIRST_FLAGS)
     # Imported after the flags are read, so that --help and a mistyped flag need no torch.
     from utils.detection.lines import open_lines
 

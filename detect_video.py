@@ -1,10 +1,10 @@
 """Find objects in a video file, a camera (its number) or a stream (its address).
 
-    python detect_video.py --weights weights/demo/best.pt --source clip.mp4
-    python detect_video.py --weights weights/demo/best.pt --source 0
+    python detect_video.py --weights weights/NAME/best.pt --source clip.mp4
+    python detect_video.py --weights weights/NAME/best.pt --source 0
 
 The annotated video goes into the output folder; where there is a display, a window shows it
-(`--no-show`: none), and q or Esc ends the work. Reading, the network, and drawing with writing go
+(`--no_show`: none), and q or Esc ends the work. Reading, the network, and drawing with writing go
 on at the same time. Every frame of a file is done, however long it takes; a camera's or stream's
 frames are dropped while the network is busy, and the written video still runs as time did.
 
@@ -27,9 +27,15 @@ if TYPE_CHECKING:
     from utils.detection.lines import Lines
 
 
+FIRST_FLAGS = (  # of --help; --help_all has the others
+    *("weights", "cfg", "source", "output"),
+    *("conf_thres", "classes", "show", "jsonl", "engine"),
+)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Read the flags, open the sources and the network, and detect on frame after frame."""
-    settings = load(DetectSettings, argv)
+    settings = load(DetectSettings, argv, about=__doc__, first=FIRST_FLAGS)
     # Imported after the flags are read, so that --help and a mistyped flag need no torch.
     from utils.detection.lines import open_lines
     from utils.detection.video import may_be_live

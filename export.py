@@ -1,8 +1,8 @@
 """Write a trained network in the formats of other programs.
 
     python export.py --weights weights/NAME/best.pt --format onnx openvino ncnn torchscript darknet
-    python export.py --format onnx --dynamic --nms
-    python export.py --format onnx openvino --precision int8 --data data/custom.data
+    python export.py --weights weights/NAME/best.pt --format onnx --nms
+    python export.py --weights weights/NAME/best.pt --precision int8 --data my_photos
 
 Each file is opened again by the library that it is for and compared with torch on real photos
 before it is kept. `int8` is calibrated on training photos; mAP before and after, on the validation
@@ -31,9 +31,15 @@ if TYPE_CHECKING:
     from utils.evaluation.evaluate import Run
 
 
+FIRST_FLAGS = (  # of --help; --help_all has the others
+    *("weights", "format", "precision"),
+    *("data", "nms", "img_size", "output"),
+)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Read the flags, open the network and photos, write and compare each format, and report."""
-    settings = load(ExportSettings, argv)
+    settings = load(ExportSettings, argv, about=__doc__, first=FIRST_FLAGS)
     # Imported after the flags are read, so that --help and a mistyped flag need no torch.
     from utils.backends.export import check_format, export
     from utils.checkpoint import load_network

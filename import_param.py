@@ -2,7 +2,7 @@
 
     python train.py --epochs 3 --cfg config/yolov3-tiny.cfg
 
-`--help` of each script lists the ones that it uses. A comment says what a value does and its unit; the type says
+`--help` of each script lists those that matter first, `--help_all` all that it uses. A comment says what a value does and its unit; the type says
 which values are allowed. Nothing here imports the project, so any module may name a group as a type.
 """
 
@@ -128,7 +128,7 @@ class Model(NetworkFiles):
 @dataclass(frozen=True)
 class Training:
     """The training."""
-    name: RunName = ""  # of the run's folders in runs/ and weights/; empty = from the .cfg and .data
+    name: RunName = ""  # the name of the run's folders in runs/ and weights/; empty = from the .cfg and .data
     resume: str = ""  # a last.pt to go on from; its own settings are used
     epochs: Count = 40  # passes over the training photos
     accumulate: Count = 1  # batches whose gradients make one step of the optimizer
@@ -174,7 +174,7 @@ class Loss:
 @dataclass(frozen=True)
 class Distillation:
     """Training with a larger network as teacher."""
-    teacher: str = ""  # its weights, .pt or Darknet's .weights, with the same heads; empty = none
+    teacher: str = ""  # a larger trained network to learn from, .pt or Darknet's .weights, with the same heads; empty = none
     teacher_cfg: str = ""  # its .cfg; empty = the one beside its .weights with the same name
     teacher_objectness: NotNegative = 1.0  # weight of its objectness
     teacher_classes: NotNegative = 0.1  # weight of its classes
@@ -220,7 +220,7 @@ class Pruning:
     """What is cut, and how much: a share, or what a time allows (pruned_id 6 needs a target_ time)."""
     pruned_id: Literal[1, 2, 3, 4, 5, 6, "normal", "layer", "slim", "shortcut", "layer_channel", "latency"] = 3  # the strategy: 1 normal, 2 layer, 3 slim, 4 shortcut, 5 layer_channel, 6 latency
     percent: BelowOne = 0.7  # the share to cut, 0 to below 1
-    percent_of: Literal["channels", "parameters", "operations"] = "channels"  # a share of what
+    percent_of: Literal["channels", "parameters", "operations"] = "channels"  # what the share is counted in
     layer_keep: Share = 0.1  # the share of its channels that every layer keeps at least
     round_to: Whole = 0  # layers keep a multiple of so many channels; 0 = 8, less in narrow layers
     percent_blocks: Share = 0.25  # the share of residual blocks that layer_channel removes
@@ -236,8 +236,8 @@ class Pruning:
 @dataclass(frozen=True)
 class PruningRun:
     """How prune.py judges channels, and what it measures."""
-    name: RunName = ""  # of the folders in runs/ and weights/; empty = from the weights and the strategy
-    importance: Literal["gamma", "l1", "taylor", "uniform"] = "gamma"  # of a channel: scale, kernel, slope of the loss, or its place (a control)
+    name: RunName = ""  # the name of the folders in runs/ and weights/; empty = from the weights and the strategy
+    importance: Literal["gamma", "l1", "taylor", "uniform"] = "gamma"  # what a channel is judged by: its scale, its kernel, the slope of the loss, or its place (a control)
     importance_batches: Count = 16  # batches of training photos that taylor and latency look at
     bn_batches: Whole = 32  # batches that batch normalisation is re-estimated on; 0 = it is not
     latency_rounds: Count = 20  # how often each network is timed

@@ -1,6 +1,9 @@
-"""Prune by residual blocks, and channels as slim does. See prune.py.
+"""Cut residual blocks, and channels as slim_prune.py does.
 
-python layer_channel_prune.py --weights weights/NAME/best.pt --data data/custom.data --percent 0.5
+    python layer_channel_prune.py --weights weights/NAME/best.pt --data my_photos --percent 0.5
+    python layer_channel_prune.py --weights weights/NAME/best.pt --data my_photos --target_speedup 2
+
+prune.py does the same with any strategy, and says what is left where.
 """
 
 import sys
@@ -11,7 +14,7 @@ from utils.settings import load_pruning
 
 def main(argv: list[str] | None = None) -> None:
     """Read the flags, then prune: what is heavy to import waits until they are right."""
-    settings = load_pruning(argv, "layer_channel")
+    settings = load_pruning(argv, "layer_channel", __doc__)
     from pruning.pipeline import prune
 
     prune(settings)

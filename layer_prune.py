@@ -1,6 +1,8 @@
-"""Prune by whole residual blocks, the least valuable ones. See prune.py.
+"""Cut whole residual blocks, the least important ones.
 
-python layer_prune.py --weights weights/NAME/best.pt --data data/custom.data --percent 0.5
+    python layer_prune.py --weights weights/NAME/best.pt --data my_photos --percent 0.3
+
+prune.py does the same with any strategy, and says what is left where.
 """
 
 import sys
@@ -11,7 +13,7 @@ from utils.settings import load_pruning
 
 def main(argv: list[str] | None = None) -> None:
     """Read the flags, then prune: what is heavy to import waits until they are right."""
-    settings = load_pruning(argv, "layer")
+    settings = load_pruning(argv, "layer", __doc__)
     from pruning.pipeline import prune
 
     prune(settings)

@@ -1,6 +1,9 @@
-"""Prune by one threshold for all channels, but those that a shortcut adds all stay. See prune.py.
+"""Cut channels below one threshold; those that a shortcut adds up all stay.
 
-python normal_prune.py --weights weights/NAME/best.pt --data data/custom.data --percent 0.5
+    python normal_prune.py --weights weights/NAME/best.pt --data my_photos --percent 0.5
+    python normal_prune.py --weights weights/NAME/best.pt --data my_photos --target_speedup 2
+
+prune.py does the same with any strategy, and says what is left where.
 """
 
 import sys
@@ -11,7 +14,7 @@ from utils.settings import load_pruning
 
 def main(argv: list[str] | None = None) -> None:
     """Read the flags, then prune: what is heavy to import waits until they are right."""
-    settings = load_pruning(argv, "normal")
+    settings = load_pruning(argv, "normal", __doc__)
     from pruning.pipeline import prune
 
     prune(settings)

@@ -1,8 +1,8 @@
-"""Make a trained network smaller: `python prune.py`, with the settings of import_param.py.
+"""Make a trained network smaller and faster: cut channels, layers, or down to a time.
 
-    python prune.py --weights weights/NAME/best.pt --data data/custom.data --percent 0.7
-    python prune.py --pruned_id layer --percent 0.3
-    python prune.py --percent 0.8 --percent_of operations --round_to 8 --importance taylor
+    python prune.py --weights weights/NAME/best.pt --data my_photos --percent 0.7 --name cut
+    python prune.py --weights weights/NAME/best.pt --data my_photos --pruned_id layer --percent 0.3
+    python prune.py --weights weights/NAME/best.pt --data my_photos --target_speedup 2
 
 Prints the layers before and after, sizes, measured latency and mAP, and leaves
 weights/<name>/pruned.cfg with pruned.weights (for Darknet and OpenCV) and pruned.pt, which train.py
@@ -19,7 +19,7 @@ from utils.settings import load_pruning
 
 def main(argv: list[str] | None = None) -> None:
     """Read the flags, then prune: what is heavy to import waits until they are right."""
-    settings = load_pruning(argv)
+    settings = load_pruning(argv, about=__doc__)
     from pruning.pipeline import prune
 
     prune(settings)

@@ -1,8 +1,9 @@
-"""Prune by one threshold for all channels; in a chain of shortcuts any layer can save one.
+"""Cut channels below one threshold; where a shortcut adds up, one stays if any layer wants it.
 
-See prune.py.
+    python slim_prune.py --weights weights/NAME/best.pt --data my_photos --percent 0.5
+    python slim_prune.py --weights weights/NAME/best.pt --data my_photos --target_speedup 2
 
-python slim_prune.py --weights weights/NAME/best.pt --data data/custom.data --percent 0.5
+prune.py does the same with any strategy, and says what is left where.
 """
 
 import sys
@@ -13,7 +14,7 @@ from utils.settings import load_pruning
 
 def main(argv: list[str] | None = None) -> None:
     """Read the flags, then prune: what is heavy to import waits until they are right."""
-    settings = load_pruning(argv, "slim")
+    settings = load_pruning(argv, "slim", __doc__)
     from pruning.pipeline import prune
 
     prune(settings)

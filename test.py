@@ -1,7 +1,6 @@
 """Measure how good a network's detections are: its mAP on a data set.
 
-    python test.py
-    python test.py --weights weights/demo/best.pt --data data/demo.data
+    python test.py --weights weights/NAME/best.pt --data my_photos
     python test.py --weights yolov3-tiny.weights --cfg config/yolov3-tiny.cfg --data data/coco.data
     python test.py --engine openvino --precision bf16      # what another engine loses, if anything
 
@@ -18,10 +17,15 @@ from utils.errors import run
 from utils.progress import say
 from utils.settings import load, save
 
+FIRST_FLAGS = (  # of --help; --help_all has the others
+    *("weights", "cfg", "data", "img_size"),
+    *("rule", "split", "engine", "precision", "output"),
+)
+
 
 def main(argv: list[str] | None = None) -> None:
     """Read the flags, open the network and the photos, detect, measure, and write."""
-    settings = load(TestSettings, argv)
+    settings = load(TestSettings, argv, about=__doc__, first=FIRST_FLAGS)
     # Imported after the flags are read, so that --help and a mistyped flag need no torch.
     from utils.backends.registry import check_installed
     from utils.backends.runtime import open_runtime

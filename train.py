@@ -1,4 +1,12 @@
-"""Train a network: `python train.py`, with the settings of import_param.py."""
+"""Train a network on your photos; without flags, a small one on a demo set.
+
+    python train.py --data my_photos --cfg config/yolov3-tiny.cfg --img_size 320 --name first
+    python train.py --data my_photos --cfg config/yolov3-spp.cfg --pretrained --weights spp.weights
+    python train.py --resume weights/first/last.pt
+
+weights/<name> takes the checkpoints best.pt and last.pt and the Darknet pair best.cfg with
+best.weights, runs/<name> the settings, figures, curves and pictures.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +17,15 @@ from utils import errors
 from utils.progress import say
 from utils.settings import given, load
 
+FIRST_FLAGS = (  # of --help; --help_all has the others
+    *("data", "cfg", "img_size", "pretrained", "weights", "epochs"),
+    *("batch_size", "name", "resume", "is_pruned", "pruned_id", "teacher"),
+)
+
 
 def main(argv: list[str] | None = None) -> None:
     """Train as the flags say; `runs/<name>` and `weights/<name>` take what the run leaves."""
-    settings = load(TrainSettings, argv)
+    settings = load(TrainSettings, argv, about=__doc__, first=FIRST_FLAGS)
 
     # Only now, so that --help and a mistyped flag need not wait for torch.
     import torch

@@ -72,9 +72,15 @@ class TrainingSpeedSettings:
     loss: Loss = Loss()
 
 
+FIRST_FLAGS = (  # of --help; --help_all has the others
+    *("data", "cfg", "img_size"),
+    *("batch_size", "peers", "rounds", "threads"),
+)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Read the flags, let training, loader and peers take turns, and print images a second."""
-    settings = load(TrainingSpeedSettings, argv)
+    settings = load(TrainingSpeedSettings, argv, about=__doc__, first=FIRST_FLAGS)
     # Imported after the flags are read, so that --help and a mistyped flag need no torch.
     import torch
 

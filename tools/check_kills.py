@@ -118,7 +118,7 @@ class Scenario:
 
 
 TRAIN = (
-    "--cfg", "net.cfg", "--data", "demo.data", "--batch_size", "4", "--no-visdom", "--epochs", "3",
+    "--cfg", "net.cfg", "--data", "demo.data", "--batch_size", "4", "--no_visdom", "--epochs", "3",
     "--name", "run",
 )  # fmt: skip
 SPARSE = ("--is_pruned", "--sparse_rate", "0.01")
@@ -157,7 +157,7 @@ SCENARIOS = {
          "--format", "darknet", "onnx", "openvino", "ncnn", "torchscript"),
     ),
     "detect_img": Scenario("detect_img", (*DETECT, "--source", "demo/images/valid")),
-    "detect_video": Scenario("detect_video", (*DETECT, "--source", "clip.avi", "--no-show")),
+    "detect_video": Scenario("detect_video", (*DETECT, "--source", "clip.avi", "--no_show")),
 }
 # fmt: on
 
@@ -175,7 +175,7 @@ class Tally:
 
 def main(argv: list[str] | None = None) -> None:
     """Kill each scenario, print a table, and end with exit code 1 where there was a fault."""
-    settings = load(KillSettings, argv).check
+    settings = load(KillSettings, argv, about=__doc__).check
     unknown = set(settings.scenarios) - set(SCENARIOS)
     if unknown:
         known = ", ".join(map(repr, SCENARIOS))
@@ -315,7 +315,7 @@ def check_kill(
     last = place / "weights" / scenario.run / "last.pt"
     if scenario.run and last.is_file():
         tally.resumed += 1
-        work = Work(work.script, ("--resume", str(last.relative_to(place)), "--no-visdom"))
+        work = Work(work.script, ("--resume", str(last.relative_to(place)), "--no_visdom"))
     else:
         tally.again += 1
     child = in_child(place, work)

@@ -66,9 +66,15 @@ def row(name: str, check: "PredictionCheck") -> list[str]:
     ]
 
 
+FIRST_FLAGS = (  # of --help; --help_all has the others
+    *("cfg", "img_size", "engine"),
+    *("precision", "threads", "count", "latency_table"),
+)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Fit, predict, measure and compare, network by network."""
-    settings = load(LatencyCheckSettings, argv)
+    settings = load(LatencyCheckSettings, argv, about=__doc__, first=FIRST_FLAGS)
     # Here, so that --help and a mistyped flag are answered at once.
     from terminaltables import AsciiTable
 

@@ -64,7 +64,7 @@ def read_series(path: str) -> dict[str, list[Point]]:
 
 def main(argv: list[str] | None = None) -> None:
     """Read the table, draw it."""
-    settings = load(DrawingSettings, argv).drawing
+    settings = load(DrawingSettings, argv, about=__doc__).drawing
     draw(read_series(settings.figures), settings.output)
     print(settings.output)
 

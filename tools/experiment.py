@@ -100,7 +100,7 @@ class Step:
     def command(self) -> list[str]:
         """What to run: from the start, or where a training was stopped, on from there."""
         if self.epochs and self.result.is_file():
-            return [self.script, "--resume", str(self.result), "--workers", "0", "--no-visdom"]
+            return [self.script, "--resume", str(self.result), "--workers", "0", "--no_visdom"]
         return [self.script, "--name", self.name, *self.flags]
 
     @property
@@ -277,7 +277,7 @@ def _after_cut(settings: Reproduce, cut: Step, how: str, seed: int, *flags: str)
 def _training(settings: Reproduce, epochs: int, seed: int, lr: float) -> tuple[str, ...]:
     return ("--data", settings.data, "--img_size", str(settings.img_size), "--epochs", str(epochs),
             "--lr", f"{lr:g}", "--seed", str(seed), "--eval_every", str(settings.eval_every),
-            "--workers", "0", "--no-visdom")  # fmt: skip
+            "--workers", "0", "--no_visdom")  # fmt: skip
 
 
 def in_order(rows: Sequence[Row]) -> list[Step]:

@@ -300,7 +300,7 @@ def _keep(folder: Path, format: str, seed: int, fault: Fault) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Fuzz what the flags name; exit code 1 where there was a fault."""
-    settings = load(FuzzSettings, argv).fuzz
+    settings = load(FuzzSettings, argv, about=__doc__).fuzz
     from tools.fuzz_targets import TARGETS
 
     formats = settings.format or tuple(TARGETS)

@@ -67,7 +67,7 @@ class ReproduceSettings:
 
 def main(argv: list[str] | None = None) -> None:
     """Read the flags, plan the rows, run their steps, measure what they left, and write tables."""
-    settings = load(ReproduceSettings, argv).reproduce
+    settings = load(ReproduceSettings, argv, about=__doc__).reproduce
     # Imported after the flags are read, so that --help and a mistyped flag need no torch.
     from models import netdef as cfg_files
     from pruning.plots import plot_sizes

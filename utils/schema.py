@@ -75,6 +75,15 @@ def fields(made: Any) -> Iterator[tuple[str, Any, Any]]:
         yield field.name, getattr(made, field.name), kinds[field.name]
 
 
+def range_in_words(kind: Any) -> str:
+    """What the limits in a type allow, such as `from 0 to below 1`; empty where it has none.
+
+    >>> range_in_words(Annotated[int, Ge(1)])
+    'at least 1'
+    """
+    return _in_words(_limits(kind))
+
+
 def is_text(value: str) -> bool:
     """Whether the system takes it for a name: no NUL, no half of a character."""
     try:

@@ -22,6 +22,7 @@ import tyro
 from import_param import PruneSettings, Pruning
 from utils.errors import InputError
 from utils.files import write_text
+from utils.help import FLAGS, help_text
 from utils.schema import check_fields, check_kinds, fields
 from utils.version import VERSION
 
@@ -39,13 +40,28 @@ RENAMED = {
 }
 
 
-def load(settings: type[S], argv: Sequence[str] | None = None, default: S | None = None) -> S:
+PRUNING_FLAGS = (
+    *("weights", "data", "pruned_id", "percent", "percent_of", "target_ms", "target_speedup"),
+    *("importance", "engine", "name"),
+)
+
+
+def load(
+    settings: type[S],
+    argv: Sequence[str] | None = None,
+    default: S | None = None,
+    *,
+    about: str | None = None,
+    first: Sequence[str] = (),
+) -> S:
     """The settings of one script: the defaults, changed by its flags.
 
     Args:
         settings: a dataclass of groups, such as `import_param.TrainSettings`.
         argv: the flags; None for those of the command line.
         default: what the flags change; None for the defaults as import_param.py has them.
+        about: the script's docstring, for `--help`.
+        first: the settings that `--help` tells; see `utils.help`.
 
     Raises:
         InputError: a flag is unknown or renamed, or a value (of a flag or an edited default) is
@@ -53,7 +69,11 @@ def load(settings: type[S], argv: Sequence[str] | None = None, default: S | None
     """
     start = settings() if default is None else default
     _check_kinds(start)
-    _refuse_renamed(start, given(argv))
+    names = given(argv)
+    if names & set(FLAGS) or "-h" in (sys.argv[1:] if argv is None else argv):
+        print(help_text(start, about or "", first, everything="help_all" in names), end="")
+        raise SystemExit(0)
+    _refuse_renamed(start, names)
     message = io.StringIO()
     try:
         with contextlib.redirect_stderr(message):
@@ -62,22 +82,30 @@ def load(settings: type[S], argv: Sequence[str] | None = None, default: S | None
                 args=argv,
                 default=start,
                 config=(tyro.conf.OmitArgPrefixes,),
+                add_help=False,  # the text is ours
                 use_underscores=True,  # shown as import_param.py has them; hyphens are taken, too
             )
-    except SystemExit as stop:
-        if not stop.code:
-            raise
+    except SystemExit:
         raise InputError(_one_line(message.getvalue())) from None
     check(loaded)
     return loaded
 
 
-def load_pruning(argv: Sequence[str] | None = None, strategy: str = "") -> PruneSettings:
-    """The settings of a pruning script. strategy: the one that it is for; empty for any."""
+def load_pruning(
+    argv: Sequence[str] | None = None, strategy: str = "", about: str | None = None
+) -> PruneSettings:
+    """The settings of a pruning script.
+
+    Args:
+        argv: the flags; None for those of the command line.
+        strategy: the one that the script is for; empty for any.
+        about: the script's docstring.
+    """
     if not strategy:
-        return load(PruneSettings, argv)
+        return load(PruneSettings, argv, about=about, first=PRUNING_FLAGS)
     own = Pruning(pruned_id=cast(Any, strategy))
-    settings = load(PruneSettings, argv, PruneSettings(pruning=own))
+    first = [name for name in PRUNING_FLAGS if name != "pruned_id"]
+    settings = load(PruneSettings, argv, PruneSettings(pruning=own), about=about, first=first)
     if settings.pruning.strategy != strategy:
         raise InputError(
             f"pruned_id={settings.pruning.pruned_id!r}: expected {strategy!r}, which this script "
@@ -87,9 +115,9 @@ def load_pruning(argv: Sequence[str] | None = None, strategy: str = "") -> Prune
 
 
 def given(argv: Sequence[str] | None = None) -> frozenset[str]:
-    """The names of the settings that flags name, whatever their value: `--no-amp` names `amp`.
+    """The names of the settings that flags name, whatever their value: `--no_amp` names `amp`.
 
-    >>> sorted(given(["--lr", "0.1", "--no-amp", "--img-size=416"]))
+    >>> sorted(given(["--lr", "0.1", "--no_amp", "--img-size=416"]))
     ['amp', 'img_size', 'lr']
     """
     flags = sys.argv[1:] if argv is None else argv
@@ -168,4 +196,4 @@ def _one_line(box: str) -> str:
     lines = [line.strip("╭╮╰╯│ ─-") for line in box.splitlines()[1:]]  # some lines are rules
     said = " ".join(takewhile(bool, dropwhile(lambda line: not line, lines))).rstrip(".")
     near = re.findall(r"^[^\w-]{4,6}(--\w+)", box, re.MULTILINE)
-    return f"{said}; see {', '.join(near)}" if near else f"{said}; --help lists the flags"
+    return f"{said}; see {', '.join(near)}" if near else f"{said}; --help_all lists the flags"
