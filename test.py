@@ -32,6 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     from utils.checkpoint import load_network
     from utils.data.datasets import ValidationDataset, validation_loader
     from utils.data.splits import open_split
+    from utils.data.views import InputView
     from utils.evaluation.evaluate import evaluate
     from utils.evaluation.metrics import format_metrics
     from utils.evaluation.report import write_report
@@ -42,7 +43,8 @@ def main(argv: list[str] | None = None) -> None:
     check_installed(settings.runtime.engine, settings.runtime.precision)
     network = load_network(settings.network)
     classes = {"the network": network.names}
-    photos = open_split(data, settings.test.split, classes, expect_objects=True)
+    view = InputView(network.size, network.letterbox)
+    photos = open_split(data, settings.test.split, classes, expect_objects=True, view=view)
 
     folder = output_folder(settings.test.output)
     validation = ValidationDataset(photos, network.size, network.letterbox)
