@@ -79,7 +79,7 @@ def prune(settings: PruneSettings) -> Report:
     network = _named(load_network(settings.network), definition.names)
     _expect_cuttable(network, settings.pruning)
     photos = _photos(network, settings.data, definition)
-    meter = open_meter(network.model, network.size, settings.runtime)
+    meter = open_meter(network.model, network.size, settings.runtime, settings.data)
     if settings.pruning.strategy == LATENCY:
         expect_table_fits(_table(settings.pruning, meter), meter)
 
