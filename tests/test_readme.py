@@ -43,11 +43,12 @@ def test_a_shown_command_has_flags_that_its_script_takes(
         if hasattr(module, name):
             read = getattr(settings, name)
             monkeypatch.setattr(module, name, lambda *of, read=read, **by: stop(read(*of, **by)))
-    with pytest.raises(SystemExit if "--help" in words else ParsedError):
+    assert not [word for word in words if word.startswith("--") and "-" in word[2:]], "underscores"
+    with pytest.raises(SystemExit if {"--help", "--help_all"} & set(words) else ParsedError):
         module.main(words[1:])
 
 
-TOUR = "Ten minutes with your own photos"
+TOUR, CHINESE_TOUR = "Ten minutes with your own photos", "用自己的照片走一遍，十分钟"
 # What makes a step quick here: the last flag of a name holds.
 SHORT = {
     "train.py": "--epochs 1 --img_size 64 --workers 0 --no-visdom",
@@ -55,6 +56,13 @@ SHORT = {
     "test.py": "--workers 0",
     "benchmark.py": "--seconds 2 --rounds 2 --engine torch",
 }
+
+
+def test_the_chinese_page_shows_the_same_commands() -> None:
+    english, chinese = ROOT / "README.md", ROOT / "README.zh-CN.md"
+    tour = commands(english, TOUR)
+    assert tour and tour == commands(chinese, CHINESE_TOUR)
+    assert not [words for words in commands(english) if words not in commands(chinese)]
 
 
 def published_weights(project: Path) -> bool:
