@@ -98,15 +98,11 @@ class Evaluation:
 class Runtime:
     """What runs a trained network, and on what its latency is measured."""
     engine: Literal["auto", "torch", "onnxruntime", "openvino", "ncnn", "opencv"] = "auto"  # the library that runs it; auto = the fastest that is installed, measured once
-    precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"  # of its arithmetic; fp16 on cards
+    precision: Literal["auto", "fp32", "fp16", "bf16", "int8"] = "fp32"  # of its arithmetic; fp16 on cards; auto = the fastest but for int8, measured once
     threads: Annotated[int, Interval(ge=0, le=1024)] = 0  # on a CPU; 0 = as many as torch finds useful
-    calibration: str = ""  # photos like those to come, for int8: a .data file, a folder or a glob
+    calibration: str = ""  # photos like those to come, for int8: a data set, a folder or a glob; empty = those of `data`
     calibration_photos: Count = 200  # at most so many of them; for a cut that is timed, 4 do
     int8_loss: Share = 0.05  # refuse int8 that loses more AP of the network's own float detections on these photos
-
-    def check(self) -> None:
-        if self.precision == "int8" and not self.calibration:
-            raise ValueError("calibration='': expected photos to calibrate on, since precision='int8'")
 
 
 TORCH = Runtime(engine="torch")

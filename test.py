@@ -27,11 +27,11 @@ def main(argv: list[str] | None = None) -> None:
     """Read the flags, open the network and the photos, detect, measure, and write."""
     settings = load(TestSettings, argv, about=__doc__, first=FIRST_FLAGS)
     # Imported after the flags are read, so that --help and a mistyped flag need no torch.
-    from utils.backends.registry import check_installed
-    from utils.backends.runtime import open_runtime
+    from utils.backends.runtime import check_runnable, open_runtime
     from utils.checkpoint import load_network
     from utils.data.datasets import ValidationDataset, validation_loader
     from utils.data.splits import open_split
+    from utils.data.views import InputView
     from utils.evaluation.evaluate import evaluate
     from utils.evaluation.metrics import format_metrics
     from utils.evaluation.report import write_report
@@ -39,10 +39,11 @@ def main(argv: list[str] | None = None) -> None:
     from utils.visualization.metrics_plots import plot_confusion, plot_precision_recall
 
     data = settings.data
-    check_installed(settings.runtime.engine, settings.runtime.precision)
+    check_runnable(settings.runtime, data)
     network = load_network(settings.network)
     classes = {"the network": network.names}
-    photos = open_split(data, settings.test.split, classes, expect_objects=True)
+    view = InputView(network.size, network.letterbox)
+    photos = open_split(data, settings.test.split, classes, expect_objects=True, view=view)
 
     folder = output_folder(settings.test.output)
     validation = ValidationDataset(photos, network.size, network.letterbox)
@@ -53,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
         settings.evaluation,
         settings.nms,
         letterbox=network.letterbox,
-        run=open_runtime(network, data.batch_size, settings.runtime),
+        run=open_runtime(network, data.batch_size, settings.runtime, data),
     )
     table = format_metrics(metrics, photos.names)
     say(table)

@@ -36,8 +36,8 @@ def main(argv: list[str] | None = None) -> None:
     from utils.evaluation.metrics import format_metrics
     from utils.pretrained import with_pretrained
     from utils.training import report
-    from utils.training.batches import TrainingBatches, ValidationBatches
-    from utils.training.build import build_network, describe, load_teacher
+    from utils.training.batches import TrainingBatches, ValidationBatches, photo_views
+    from utils.training.build import build_network, describe, load_teacher, read_netdef
     from utils.training.epoch_lines import EpochLines
     from utils.training.loop import TrainerFactory, train_one_epoch
     from utils.training.resume import RunRecord, history_of, restore_, resume, save
@@ -52,9 +52,11 @@ def main(argv: list[str] | None = None) -> None:
     torch.manual_seed(settings.training.seed)
 
     known = {checkpoint.path: checkpoint.names} if checkpoint else {}
-    training_photos, validation_photos = open_splits(settings.data, known)
+    netdef = read_netdef(settings, checkpoint)
+    views = photo_views(settings.augmentation, netdef)
+    training_photos, validation_photos = open_splits(settings.data, known, views)
     names = training_photos.names
-    model = build_network(settings, training_photos, checkpoint)
+    model = build_network(settings, netdef, training_photos, checkpoint)
     teacher = load_teacher(settings, model.netdef, names)
     pruning = pruning_while_training(settings, model, checkpoint)
     training = TrainingBatches(settings, training_photos, model.netdef)

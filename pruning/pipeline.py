@@ -41,6 +41,7 @@ from utils.data.datasets import (
 )
 from utils.data.definition import DataDefinition
 from utils.data.splits import open_definition, open_split
+from utils.data.views import InputView, TrainingView
 from utils.evaluation.evaluate import evaluate
 from utils.progress import say
 from utils.settings import save as save_settings
@@ -78,7 +79,7 @@ def prune(settings: PruneSettings) -> Report:
     network = _named(load_network(settings.network), definition.names)
     _expect_cuttable(network, settings.pruning)
     photos = _photos(network, settings.data, definition)
-    meter = open_meter(network.model, network.size, settings.runtime)
+    meter = open_meter(network.model, network.size, settings.runtime, settings.data)
     if settings.pruning.strategy == LATENCY:
         expect_table_fits(_table(settings.pruning, meter), meter)
 
@@ -190,8 +191,12 @@ def _photos(network: Network, settings: Data, definition: DataDefinition) -> Pho
     """The data set's two splits, checked; what is wrong with them is printed."""
     half = replace(settings, cache_mb=settings.cache_mb // 2)
     networks = {"the network": network.names}
-    train_photos = open_split(half, "train", networks, definition=definition)
-    valid_photos = open_split(half, "valid", expect_objects=True, definition=definition)
+    seen = TrainingView.of(network.size, network.letterbox, NO_AUGMENTATION)
+    evaluated = InputView(network.size, network.letterbox)
+    train_photos = open_split(half, "train", networks, definition=definition, view=seen)
+    valid_photos = open_split(
+        half, "valid", expect_objects=True, definition=definition, view=evaluated
+    )
     training = DetectionDataset(
         train_photos, network.size, network.letterbox, NO_AUGMENTATION, Training()
     )

@@ -66,6 +66,16 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert heading in anchors, link
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_of_code_end_and_those_of_python_compile(page: Path) -> None:
+    parts = re.split(r"^ *```(.*)\n", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    fences = parts[1::2]
+    assert len(fences) % 2 == 0 and not any(fences[1::2]), "a block that does not end"
+    for language, text in zip(fences[::2], parts[2::4], strict=True):
+        if language == "python" and not text.startswith(">>>"):  # those are tested above
+            compile(text, page.name, "exec")
+
+
 def test_every_room_is_drawn() -> None:
     text = ARCHITECTURE.read_text(encoding="utf-8")
     rooms = {

@@ -351,7 +351,6 @@ def test_what_the_arguments_tell_is_refused_before_any_work(
         "no 'valid =' line": [*flags(weights), "--data", "half.data"],
         "nowhere.txt": [*flags(weights), "--data", "gone.data"],
         "expected a residual block": flags("lite.weights", "--pruned_id", "layer"),
-        "calibration=''": flags(weights, "--precision", "int8"),
         "engine='other'": flags(
             weights, "--pruned_id", "6", "--target_speedup", "2", "--latency_table", "other.csv"
         ),

@@ -106,7 +106,7 @@ def test_a_sparse_run_ends_with_zeros_pictures_and_a_percent(
     zeros = float((sizes == 0).float().mean())
     assert zeros > 0 and zeros <= float(rows[-1]["sparsity/below 0.01"]) + 1e-6
     last, best = (read_checkpoint(f"weights/sparse/{name}.pt") for name in ("last", "best"))
-    assert last.training.epoch == best.training.epoch == 4  # the sparsest, not mAP's
+    assert last.origin.epoch == best.origin.epoch == 4  # the sparsest, not mAP's
 
 
 @pytest.mark.parametrize("step", ["proximal", "subgradient"])

@@ -283,6 +283,93 @@ def coco() -> Target:
     return _json("a.json", _checked(records), seed)
 
 
+def labelme() -> Target:
+    """Labelme's labels, a .json a photo, and the names of its classes."""
+    from utils.data.labels import read_labels
+    from utils.data.labels.labelme import class_names
+
+    shape = {"label": "cat", "points": [[1, 2], [5, 4.5]], "shape_type": "rectangle"}
+    polygon = {"label": "dog", "points": [[1, 1], [5, 1], [3, 5]], "shape_type": "polygon"}
+    circle = {"label": "cat", "points": [[4, 3], [5, 3]], "shape_type": "circle"}
+    seed = {
+        "version": "5.5.0", "shapes": [shape, polygon, circle], "imagePath": "a.png",
+        "imageData": None, "imageWidth": 8, "imageHeight": 6,
+    }  # fmt: skip
+
+    def records(path: Path) -> list[Any]:
+        class_names(path)
+        return [read_labels(path.parent / "a.png", path, NAMES)]
+
+    return _json("a.json", _checked(records), seed)
+
+
+def label_studio() -> Target:
+    """Label Studio's labels, one .json for all photos, in its two forms."""
+    from utils.data.labels.json_files import class_names, is_data_set, read_json
+
+    box = {"x": 10, "y": 20.5, "width": 50, "height": 30, "rotation": 0}
+    size = {"original_width": 8, "original_height": 6}
+    shapes = [
+        {**size, "type": "rectanglelabels", "value": {**box, "rectanglelabels": ["cat"]}},
+        {
+            **size, "type": "polygonlabels",
+            "value": {"points": [[1, 1], [50, 9], [9, 90]], "polygonlabels": ["dog"]},
+        },
+    ]  # fmt: skip
+    photo = "/data/upload/1/1a2b3c4d-a.png"
+    whole = {
+        "id": 1, "data": {"image": photo},
+        "annotations": [{"id": 1, "was_cancelled": False, "result": shapes}],
+    }  # fmt: skip
+    least = {"image": photo, "id": 1, "label": [{**box, **size, "rectanglelabels": ["cat"]}]}
+
+    def records(path: Path) -> list[Any]:
+        is_data_set(path)
+        class_names(path)
+        return read_json(path, NAMES, [path.parent])
+
+    return _json("a.json", _checked(records), [whole], [least])
+
+
+def cvat() -> Target:
+    """CVAT's labels, one .xml for all photos."""
+    from utils.data.labels.cvat import class_names, is_cvat, read_cvat
+
+    seed = (
+        '<?xml version="1.0" encoding="utf-8"?>\n<annotations><version>1.1</version><meta><job>'
+        "<labels><label><name>cat</name></label><label><name>dog</name></label></labels></job>"
+        '</meta><image id="0" name="a.png" width="8" height="6"><box label="cat" occluded="0" '
+        'xtl="1" ytl="2" xbr="5.5" ybr="4"/><polygon label="dog" points="1,1;5,1;3,5"/>'
+        '<ellipse label="dog" cx="3" cy="3" rx="2" ry="1"/></image></annotations>'
+    )
+    words = '<image </image> <box <polygon label="cat" points=" xtl="nan" width="8" <label> '
+    words += '<![CDATA[a]]> &amp; <!DOCTYPE a[<!ENTITY b "bb">]> &b; <task> <track> <job>'
+
+    def records(path: Path) -> list[Any]:
+        is_cvat(path)
+        class_names(path)
+        return read_cvat(path, NAMES, [path.parent])
+
+    return _text("a.xml", _checked(records), seed, words=words)
+
+
+def data_yaml() -> Target:
+    """Roboflow's and Ultralytics' data.yaml, and whether its photos are there."""
+    from utils.data.yaml_definition import read_yaml
+
+    def use(path: Path) -> None:
+        (path.parent / "train/images").mkdir(parents=True, exist_ok=True)
+        definition = read_yaml(path)
+        for split in ("train", "valid"):
+            definition.sources(split)
+
+    listed = "train: ../train/images\nval: ../valid/images\nnc: 2\nnames: ['cat', 'dog']\n"
+    mapped = "path: .\ntrain: train/images\nval: [train/images]\nnames:\n  0: cat\n  1: dog\n"
+    words = "path: train: val: test: names: nc: - [ ] { } & * ! | > ? : # --- ... !!python/name "
+    words += "!!binary <<: &a *a ~ null yes 0x1 1e9 2001-01-01 ../train/images"
+    return _text("data.yaml", use, listed, mapped, words=words)
+
+
 def latency_table() -> Target:
     """Measured layers, read and asked for the time of one."""
     from pruning.latency.table import Conditions, LatencyTable, LayerSpec, read_table
@@ -598,6 +685,10 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "yolo": yolo,
     "voc": voc,
     "coco": coco,
+    "labelme": labelme,
+    "label_studio": label_studio,
+    "cvat": cvat,
+    "data_yaml": data_yaml,
     "latency_table": latency_table,
     "metrics": metrics,
     "engines": engines,

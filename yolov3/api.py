@@ -130,7 +130,7 @@ def load(
     cfg: str | os.PathLike[str] = "",
     names: str | os.PathLike[str] = "",
     engine: Literal["torch", "auto", "onnxruntime", "openvino", "ncnn", "opencv"] = "torch",
-    precision: Literal["fp32", "fp16", "bf16"] = "fp32",
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "fp32",
     threads: int = 0,
     device: str = "auto",
     conf_thres: float = Nms().conf_thres,
@@ -177,7 +177,7 @@ def load(
     )
     check(settings)
     network = load_network(settings.network)
-    run = open_runtime(network, 1, settings.runtime, logger.info)
+    run = open_runtime(network, 1, settings.runtime, report=logger.info)
     return Detector(
         NetworkDetector(network, run, StageTimer(), settings.nms, settings.detection.classes)
     )

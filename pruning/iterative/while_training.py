@@ -221,7 +221,7 @@ def _target(
     if settings.pruning.strategy != LATENCY:
         _expect_no_budget(settings, "pruned_id=latency")
         return ShareTarget(settings.pruning)
-    meter = open_meter(Darknet(original).eval(), original.size, settings.runtime)
+    meter = open_meter(Darknet(original).eval(), original.size, settings.runtime, settings.data)
     return BudgetTarget.fitted(original, settings.pruning, meter, say, state)
 
 

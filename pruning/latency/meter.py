@@ -20,6 +20,7 @@ from pruning.latency.table import Conditions, Floats, LatencyTable, LayerSpec, W
 from utils.backends import ENGINES, EngineOptions, open_engine
 from utils.backends.base import Engine
 from utils.backends.float_layers import OPTIONS as FLOAT_LAYERS
+from utils.backends.runtime import calibration_source, check_runnable
 from utils.data.calibration import sample_images
 from utils.progress import say
 from utils.timing import cpu_name, interleaved, spread, version
@@ -59,28 +60,41 @@ class LatencyMeter:
         return time_in_turns(runs, noise_image(size), rounds)
 
 
-def open_meter(model: Darknet, size: tuple[int, int], runtime: Runtime) -> LatencyMeter:
-    """The engine that a user asked for; "auto" is the fastest for this network.
+def open_meter(
+    model: Darknet, size: tuple[int, int], runtime: Runtime, data: DataSet | None = None
+) -> LatencyMeter:
+    """The engine and precision that a user asked for; "auto" is the fastest for this network.
 
     In int8, networks of this size are calibrated on a few of the user's photos, which also decide
     which layers stay in float; single layers on noise, since their times do not depend on it.
     Only the network as it is is compared with itself in float: one that was just cut detects less.
 
+    Args:
+        model: the network.
+        size: (width, height) of its input in pixels.
+        runtime: the engine.
+        data: a data set whose photos int8 is calibrated on, where `runtime` names none.
+
     Raises:
         InputError: the engine cannot run the network, or loses too much of it in int8.
     """
+    check_runnable(runtime, data)
     photos = None
     if runtime.precision == "int8":
         photos = [
-            sample_images(DataSet(data=runtime.calibration), size, False, FLOAT_LAYERS.photos)
+            sample_images(calibration_source(runtime, data), size, False, FLOAT_LAYERS.photos)
         ]
 
     def open_as(
-        engine: str, model: Darknet, inputs: tuple[int, int], int8_loss: float | None = None
+        engine: str,
+        precision: str,
+        model: Darknet,
+        inputs: tuple[int, int],
+        int8_loss: float | None = None,
     ) -> Engine:
         options = EngineOptions(
             inputs,
-            runtime.precision,
+            precision,
             threads=runtime.threads,
             calibration=photos if photos is None or inputs == size else [noise_image(inputs)],
             int8_loss=int8_loss,
@@ -89,21 +103,26 @@ def open_meter(model: Darknet, size: tuple[int, int], runtime: Runtime) -> Laten
         return open_engine(engine, model, options)
 
     engine: str = runtime.engine
-    if engine == "auto" or photos:  # int8 is to be worth its time before it is timed
-        engine = open_as(engine, model, size, runtime.int8_loss).name
+    precision: str = runtime.precision
+    if "auto" in (engine, precision) or photos:  # int8 is to be worth its time before it is timed
+        opened = open_as(engine, precision, model, size, runtime.int8_loss)
+        engine, precision = opened.name, opened.precision
     threads = f", threads: {runtime.threads}" if runtime.threads else ""
-    name = f"{engine} {runtime.precision}{threads}"
-    return LatencyMeter(name, partial(open_as, engine), _conditions(engine, runtime))
+    return LatencyMeter(
+        f"{engine} {precision}{threads}",
+        partial(open_as, engine, precision),
+        _conditions(engine, precision, runtime.threads),
+    )
 
 
-def _conditions(engine: str, runtime: Runtime) -> Conditions:
-    packages = ENGINES[engine].required_packages(runtime.precision)
+def _conditions(engine: str, precision: str, threads: int) -> Conditions:
+    packages = ENGINES[engine].required_packages(precision)
     return Conditions(
         engine=engine,
-        precision=runtime.precision,
+        precision=precision,
         versions=" ".join(f"{name}-{version(name)}" for name in packages),
         machine=cpu_name(),
-        threads=runtime.threads or torch.get_num_threads(),
+        threads=threads or torch.get_num_threads(),
     )
 
 

@@ -144,7 +144,6 @@ def test_a_mistyped_flag_is_one_line(
             "cut_epochs=0: expected at least 1",
         ),
         (["--teacher_cfg", "x.cfg"], "teacher_cfg='x.cfg': expected none, or a teacher as well"),
-        (["--precision", "int8"], "calibration='': expected photos to calibrate on"),
     ],
 )
 def test_a_value_out_of_range_is_one_line(argv: list[str], message: str) -> None:

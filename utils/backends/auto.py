@@ -1,4 +1,4 @@
-"""Which of the installed engines is the fastest for this network, here?
+"""Which of the installed engines, and in which precision, is the fastest for this network, here?
 
 Measured once for a network (its .cfg, not its weights), what it is opened for, a machine and the
 versions of the libraries. The answer is kept in a JSON file that a user can read or delete:
@@ -47,8 +47,8 @@ MAX_BYTES = 2**20  # of the file that holds them
 class Measurement:
     """Which engine was the fastest, and what that holds for; the latter for people who read it."""
 
-    chosen: str
-    milliseconds: dict[str, Annotated[float, Ge(0)]]  # by engine
+    chosen: str  # an engine, and its precision where that was `auto`
+    milliseconds: dict[str, Annotated[float, Ge(0)]]  # by engine, as `chosen`
     size: tuple[int, ...]  # width and height of the input in pixels
     precision: str
     batch: int
@@ -66,7 +66,7 @@ def open_fastest(
     """The fastest engine, and a line that says which it is and how fast each was.
 
     Args:
-        openers: by engine, what opens it.
+        openers: what opens an engine, by its name, with its precision where that is open, too.
         cfg: the network's text, which the measurement holds for.
         options: what the engines are opened for.
         packages: the libraries whose versions the measurement holds for.
@@ -84,14 +84,14 @@ def open_fastest(
         # With other weights it may be refused, as int8 is that loses too much: then it is told.
         with contextlib.suppress(InputError):
             return openers[known.chosen](), line
-    engine, milliseconds, refused = fastest(openers, options)
-    line = f"engine: {_line(engine.name, milliseconds)}"
+    chosen, engine, milliseconds, refused = fastest(openers, options)
+    line = f"engine: {_line(chosen, milliseconds)}"
     if refused:
         line += f"; cannot run it: {', '.join(refused)}"
     if not milliseconds:
         return engine, line
     measurement = Measurement(
-        engine.name,
+        chosen,
         {name: round(value, 3) for name, value in milliseconds.items()},
         options.size,
         options.precision,
@@ -108,8 +108,8 @@ def open_fastest(
 
 def fastest(
     openers: Mapping[str, Opener], options: EngineOptions, meter: Meter = interleaved
-) -> tuple[Engine, dict[str, float], dict[str, str]]:
-    """The fastest engine, the milliseconds of each, and why some cannot run this network.
+) -> tuple[str, Engine, dict[str, float], dict[str, str]]:
+    """The fastest engine and its name, the milliseconds of each, and why some cannot run here.
 
     One after another is opened and takes turns with the fastest one so far, so that no more than
     two are in memory. All milliseconds are scaled to what they would have been in the last
@@ -119,6 +119,7 @@ def fastest(
         InputError: no engine can run the network.
     """
     best: Engine | None = None
+    chosen = ""
     milliseconds: dict[str, float] = {}
     refused: dict[str, str] = {}
     for name, opener in openers.items():
@@ -128,18 +129,18 @@ def fastest(
             refused[name] = str(error)
             continue
         if best is None:
-            best = challenger
+            chosen, best = name, challenger
             continue
         best_ms, challenger_ms = compare(best, challenger, options, meter)
-        scale = best_ms / milliseconds.get(best.name, best_ms)
-        milliseconds = {name: ms * scale for name, ms in milliseconds.items()}
-        milliseconds |= {best.name: best_ms, name: challenger_ms}
+        scale = best_ms / milliseconds.get(chosen, best_ms)
+        milliseconds = {other: ms * scale for other, ms in milliseconds.items()}
+        milliseconds |= {chosen: best_ms, name: challenger_ms}
         if challenger_ms < best_ms:
-            best = challenger
+            chosen, best = name, challenger
         del challenger  # the slower one leaves memory before the next is opened
     if best is None:
         raise InputError("; ".join(refused.values()))
-    return best, milliseconds, refused
+    return chosen, best, milliseconds, refused
 
 
 def compare(

@@ -31,6 +31,7 @@ class EngineEntry:
     module: str
     class_name: str
     packages: tuple[str, ...]
+    fast_precisions: tuple[str, ...] = ("fp32",)  # that `auto` tries, where the machine has them
     int8_packages: tuple[str, ...] = ()  # beside `packages`, for int8
 
     def required_packages(self, precision: str) -> tuple[str, ...]:
@@ -39,9 +40,11 @@ class EngineEntry:
 
 
 ENGINES = {
-    "torch": EngineEntry("torch_engine", "TorchEngine", ("torch",)),
+    "torch": EngineEntry("torch_engine", "TorchEngine", ("torch",), ("fp32", "bf16", "fp16")),
     "onnxruntime": EngineEntry("onnxruntime_engine", "OnnxRuntimeEngine", ("onnxruntime", "onnx")),
-    "openvino": EngineEntry("openvino_engine", "OpenVinoEngine", ("openvino", "onnx"), ("nncf",)),
+    "openvino": EngineEntry(
+        "openvino_engine", "OpenVinoEngine", ("openvino", "onnx"), ("fp32", "bf16"), ("nncf",)
+    ),
     "ncnn": EngineEntry("ncnn_engine", "NcnnEngine", ("ncnn",)),
     "opencv": EngineEntry("opencv_engine", "OpenCvEngine", ("cv2",)),
 }
@@ -79,23 +82,24 @@ def open_engine(
         name: one of `ENGINES`, or `auto` for the fastest of those that are installed, which is
             measured once and then known (`utils.backends.auto`).
         model: the network, which stays as it is.
-        options: what the engine is made for.
+        options: what the engine is made for; of the precision `auto`, the fastest is taken that is
+            no int8.
         report: gets a line on what `auto` chose.
 
     Raises:
         InputError: the library is not installed, cannot compute this network in that precision,
             or computes something of it that is not finite.
     """
-    if options.precision not in PRECISIONS:
+    if options.precision not in ("auto", *PRECISIONS):
         raise InputError(
-            f"precision={options.precision!r}: expected one of {', '.join(PRECISIONS)}"
+            f"precision={options.precision!r}: expected auto or one of {', '.join(PRECISIONS)}"
         )
     options = dataclasses.replace(options, threads=options.threads or torch.get_num_threads())
-    if name == "auto":
-        engine, line = _open_fastest(model, options)
+    check_installed(name, options.precision)
+    if "auto" in (name, options.precision):
+        engine, line = _open_fastest(name, model, options)
         report(line)
         return engine
-    check_installed(name, options.precision)
     return _open(name, model, options)
 
 
@@ -108,10 +112,26 @@ def _open(name: str, model: Darknet, options: EngineOptions) -> Engine:
     return engine
 
 
-def _open_fastest(model: Darknet, options: EngineOptions) -> tuple[Engine, str]:
+def _open_fastest(wanted: str, model: Darknet, options: EngineOptions) -> tuple[Engine, str]:
+    """The fastest of the engines and precisions that are left open."""
     device = next(model.parameters()).device
-    names = ["torch"] if device.type != "cpu" else list(ENGINES)  # only torch runs on a card
+    names = list(ENGINES) if wanted == "auto" else [wanted]
+    if device.type != "cpu":  # only torch runs on a card
+        names = [name for name in names if name == "torch"]
     names = [name for name in names if not install_command(name, options.precision)]
-    openers = {name: partial(_open, name, model, options) for name in names}
+    openers = {}
+    for name in names:
+        for precision in _precisions(name, options.precision, device):
+            label = f"{name} {precision}" if options.precision == "auto" else name
+            chosen = dataclasses.replace(options, precision=precision)
+            openers[label] = partial(_open, name, model, chosen)
     packages = {p for name in names for p in ENGINES[name].required_packages(options.precision)}
     return auto.open_fastest(openers, model.netdef.text(), options, packages, machine(device))
+
+
+def _precisions(engine: str, wanted: str, device: torch.device) -> tuple[str, ...]:
+    """What an engine is tried in; of those that the machine lacks, the engine itself tells."""
+    if wanted != "auto":
+        return (wanted,)
+    on_cards = device.type == "cuda"
+    return tuple(p for p in ENGINES[engine].fast_precisions if on_cards or p != "fp16")

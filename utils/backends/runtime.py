@@ -3,31 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from import_param import DataSet, Runtime
 from utils.backends.base import Engine, EngineOptions
 from utils.backends.registry import check_installed, open_engine
 from utils.checkpoint import Network
 from utils.data.calibration import sample_images
+from utils.errors import InputError
 from utils.progress import say
 
 CALIBRATION_BATCH = 8  # photos that go through the network at once while int8's ranges are taken
 
 
+def calibration_source(runtime: Runtime, data: DataSet | None = None) -> DataSet:
+    """The photos that int8 is calibrated on: those of `calibration`, else the data set's own."""
+    data = data or DataSet(data="")
+    return replace(data, data=runtime.calibration or data.data)
+
+
+def check_runnable(runtime: Runtime, data: DataSet | None = None) -> None:
+    """Refuse an engine that cannot be opened, before anything is read.
+
+    Args:
+        runtime: the engine.
+        data: a data set whose photos int8 may be calibrated on.
+
+    Raises:
+        InputError: the library is not installed, or there are no photos to calibrate on.
+    """
+    check_installed(runtime.engine, runtime.precision)
+    if runtime.precision == "int8" and not calibration_source(runtime, data).data:
+        raise InputError("calibration='': expected photos to calibrate on, since precision='int8'")
+
+
 def open_runtime(
-    network: Network, batch: int, runtime: Runtime, report: Callable[[str], None] = say
+    network: Network,
+    batch: int,
+    runtime: Runtime,
+    data: DataSet | None = None,
+    report: Callable[[str], None] = say,
 ) -> Engine:
-    """Open a network on an engine, to run `batch` images at once; `report` gets a line of `auto`.
+    """Open a network on an engine.
+
+    Args:
+        network: the network.
+        batch: images that it runs at once.
+        runtime: the engine.
+        data: a data set whose training photos int8 is calibrated on, where `runtime` names none.
+        report: gets a line of `auto`.
 
     Raises:
         InputError: the library is not installed or cannot compute in that precision, or there are
             no photos to calibrate on.
     """
-    check_installed(runtime.engine, runtime.precision)
+    check_runnable(runtime, data)
     calibration = None
     if runtime.precision == "int8":
         photos = sample_images(
-            DataSet(data=runtime.calibration),
+            calibration_source(runtime, data),
             network.size,
             network.letterbox,
             runtime.calibration_photos,

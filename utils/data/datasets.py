@@ -14,9 +14,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from import_param import Augmentation, Data, Training
-from utils.boxes import InputTransform, network_input
+from utils.boxes import InputTransform
 from utils.data.augment import augment, to_tensor, without_flips
 from utils.data.photos import PhotoSet
+from utils.data.views import InputView, TrainingView
 from utils.errors import InputError
 from utils.processes import end_with_parent
 from utils.structures import Batch, Sample, Targets
@@ -47,6 +48,7 @@ class DetectionDataset(Dataset[Sample]):
     ) -> None:
         self.photos, self.input_size, self.letterbox = photos, input_size, letterbox
         self.augmentation = augmentation if photos.mirror else without_flips(augmentation)
+        self.view = TrainingView.of(input_size, letterbox, augmentation)
         self.seed, self.mosaic_epochs = training.seed, training.epochs - training.close_mosaic
 
     def __len__(self) -> int:
@@ -66,12 +68,14 @@ class DetectionDataset(Dataset[Sample]):
         return augment(original, others, self.input_size, self.letterbox, augmentation, rng)
 
     def original(self, index: int) -> Sample:
-        """The photo as it is, with the objects to train on."""
+        """The photo as it is, or smaller where it need not be so large, and what to train on."""
         photo = self.photos.photos[index]
-        counted = ~photo.ignore
-        return Sample(
-            self.photos.image(index), photo.boxes[counted], photo.labels[counted], str(photo.path)
-        )
+        image = self.photos.viewed(index, self.view)
+        boxes, labels = photo.boxes[~photo.ignore], photo.labels[~photo.ignore]
+        size = (image.shape[1], image.shape[0])
+        if size != photo.size:
+            boxes = boxes * np.tile(np.divide(size, photo.size), 2).astype(np.float32)
+        return Sample(image, boxes, labels, str(photo.path))
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -102,13 +106,14 @@ class ValidationDataset(Dataset[tuple[int, torch.Tensor]]):
 
     def __init__(self, photos: PhotoSet, input_size: tuple[int, int], letterbox: bool) -> None:
         self.photos, self.input_size, self.letterbox = photos, input_size, letterbox
+        self.view = InputView(input_size, letterbox)
         self.targets: list[Targets] = [photo.targets() for photo in photos.photos]
 
     def __len__(self) -> int:
         return len(self.photos)
 
     def __getitem__(self, index: int) -> tuple[int, torch.Tensor]:
-        return index, network_input(self.photos.image(index), self.input_size, self.letterbox)
+        return index, torch.from_numpy(self.photos.viewed(index, self.view))
 
     def collate(self, items: Sequence[tuple[int, torch.Tensor]]) -> Batch:
         """Make a batch; its boxes, in pixels of the input, leave out what is ignored."""
@@ -150,7 +155,7 @@ class PhotoLoader(DataLoader[Batch]):
     trained until then can be resumed.
 
     Raises:
-        InputError: a photo vanished, changed or cannot be read.
+        InputError: a photo vanished, changed or cannot be read, or a worker was ended.
     """
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
@@ -160,6 +165,11 @@ class PhotoLoader(DataLoader[Batch]):
             # torch puts a worker's traceback, which ends with the message, in its place.
             raise InputError(
                 str(error).rpartition(f"{InputError.__name__}: ")[2].strip()
+            ) from error
+        except (ConnectionError, EOFError) as error:  # or torch itself tells, where it is quicker
+            raise InputError(
+                f"DataLoader worker ended while its photos were read ({error}): the system ends "
+                "processes where memory is short; fewer workers need less"
             ) from error
 
 

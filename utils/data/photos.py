@@ -1,7 +1,8 @@
 """Photos whose labels have been checked: one of them, and those of one split."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from utils.boxes import InputTransform
 from utils.data.report import Report
+from utils.data.views import View
 from utils.errors import InputError
 from utils.images import MAX_MEGAPIXELS, read_photo
 from utils.structures import Image, Targets
@@ -47,15 +49,17 @@ class Photo:
 
 @dataclass(frozen=True)
 class PhotoSet:
-    """The sound photos of one split, and those of them that fitted into memory, decoded.
+    """The sound photos of one split, and of those that fitted into memory what is used of them.
 
     Attributes:
         names: the classes in order.
         photos: the photos in order.
         cache: decoded photos, by their index.
+        views: what `view` makes of photos, by their index, where that is smaller than the photo.
         report: what the check of the photos says.
         mirror: whether a mirrored object is still the same object; not so for digits and signs.
         max_megapixels: the size above which photos are not decoded.
+        view: what the photos were opened for.
     """
 
     names: tuple[str, ...]
@@ -64,6 +68,8 @@ class PhotoSet:
     report: Report
     mirror: bool = True
     max_megapixels: float = MAX_MEGAPIXELS
+    view: View | None = None
+    views: dict[int, NDArray[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -86,6 +92,16 @@ class PhotoSet:
                 f" {photo.file_bytes}"
             )
         return decoded.image
+
+    def viewed(self, index: int, view: View) -> NDArray[Any]:
+        """What a view makes of a photo. Not to be written to: it may be cached.
+
+        Raises:
+            InputError: see `image`.
+        """
+        if view == self.view and (cached := self.views.get(index)) is not None:
+            return cached
+        return view(self.image(index))
 
     def object_sizes(self, net: tuple[int, int], letterbox: bool) -> NDArray[np.float64]:
         """Measure all objects that are not ignored as the network will see them.

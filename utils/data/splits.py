@@ -18,6 +18,7 @@ from utils.data.photos import PhotoSet
 from utils.data.recognition import recognise
 from utils.data.sources import read_source
 from utils.data.validation import check, shared_photos
+from utils.data.views import View
 from utils.errors import InputError
 from utils.fonts import missing_letters
 from utils.images import MAX_MEGAPIXELS
@@ -53,6 +54,7 @@ def open_split(
     networks: Mapping[str, Sequence[str]] | None = None,
     expect_objects: bool = False,
     definition: DataDefinition | None = None,
+    view: View | None = None,
 ) -> PhotoSet:
     """Read one split of a data set, check it, and print the report.
 
@@ -64,6 +66,7 @@ def open_split(
         networks: that are to see the photos: what each is called in messages, and its class names.
         expect_objects: refuse photos that show no object, since there would be no mAP.
         definition: what `settings.data` means, where that is known already.
+        view: what the photos are read for; only that is kept in memory, where it is smaller.
 
     Raises:
         InputError: the data set's classes cannot be a network's, no photo can be used, there is
@@ -74,7 +77,7 @@ def open_split(
         if note := match_classes(names, definition.names, str(definition.path), place):
             say(f"note: {note}; the data set's names are used")
     photos = load_split(
-        definition, split, settings.cache_mb, max_megapixels=settings.max_megapixels
+        definition, split, settings.cache_mb, max_megapixels=settings.max_megapixels, view=view
     )
     say(photos.report.text())
     photos.report.accept(settings.bad_labels)
@@ -84,7 +87,9 @@ def open_split(
 
 
 def open_splits(
-    settings: DataSet, networks: Mapping[str, Sequence[str]] | None = None
+    settings: DataSet,
+    networks: Mapping[str, Sequence[str]] | None = None,
+    views: tuple[View | None, View | None] = (None, None),
 ) -> tuple[PhotoSet, PhotoSet]:
     """The photos to train and to validate on, as `open_split` gives them.
 
@@ -92,11 +97,11 @@ def open_splits(
     are told.
     """
     definition = open_definition(settings, ("train", "valid"))
-    train = open_split(settings, "train", networks, definition=definition)
+    train = open_split(settings, "train", networks, definition=definition, view=views[0])
     left = replace(
         settings, cache_mb=max(0, int(settings.cache_mb - train.report.cached_bytes / 2**20))
     )
-    valid = open_split(left, "valid", expect_objects=True, definition=definition)
+    valid = open_split(left, "valid", expect_objects=True, definition=definition, view=views[1])
     if both := shared_photos(train, valid):
         say(f"note: {len(both)} photos to validate on are trained on too, such as {both[0]}")
     return train, valid
@@ -108,6 +113,7 @@ def load_split(
     cache_mb: float = 0,
     progress: bool = True,
     max_megapixels: float = MAX_MEGAPIXELS,
+    view: View | None = None,
 ) -> PhotoSet:
     """Read and check one split, without a word.
 
@@ -122,7 +128,7 @@ def load_split(
         records = of_share(records, definition.valid_share, split)
     if definition.label_names:
         records = [of_classes(record, names, definition.names) for record in records]
-    photos = check(records, definition.names, split, cache_mb, progress, max_megapixels)
+    photos = check(records, definition.names, split, cache_mb, progress, max_megapixels, view)
     listed = [record for record in records if record.is_photo]
     if split == "train" and not sum(photos.report.objects):
         raise InputError(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from utils.data.labels.record import Problem, Record
 from utils.data.photos import Photo, PhotoSet
 from utils.data.report import LABEL_ERRORS, Report
+from utils.data.views import View
 from utils.errors import InputError
 from utils.files import exists
 from utils.images import MAX_MEGAPIXELS, SIDEWAYS, DecodedPhoto, read_photo
@@ -39,6 +41,7 @@ def check(
     cache_mb: float = 0,
     progress: bool = True,
     max_megapixels: float = MAX_MEGAPIXELS,
+    view: View | None = None,
 ) -> PhotoSet:
     """Decode every photo once, in threads, and judge every label.
 
@@ -49,30 +52,43 @@ def check(
         records: photos with their labels as read.
         names: the classes in order.
         title: what the photos are called in the report.
-        cache_mb: decoded photos are kept, the first ones first, as long as they fit into so many
-            MiB.
+        cache_mb: decoded photos, or the views of them where those are smaller, are kept, the first
+            ones first, as long as they fit into so many MiB.
         progress: whether to show a bar.
         max_megapixels: the size above which photos are not decoded, and left out.
+        view: what the photos are read for.
     """
     photos: list[Photo] = []
     cache: dict[int, Image] = {}
+    views: dict[int, NDArray[Any]] = {}
     problems: list[Problem] = []
     free_bytes = cache_mb * 2**20
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(lambda record: _examine(record, len(names), max_megapixels), records)
+        results = pool.map(
+            lambda record: _examine(record, len(names), max_megapixels, view if cache_mb else None),
+            records,
+        )
         if progress:
             results = track(results, f"checking {title} photos", len(records))
-        for photo, image, own_problems in results:
+        for photo, kept, own_problems in results:
             problems += own_problems
             if photo is None:
                 continue
-            if image.nbytes <= free_bytes:
-                cache[len(photos)] = image
-                free_bytes -= image.nbytes
+            if kept.pixels.nbytes <= free_bytes:
+                (views if kept.is_view else cache)[len(photos)] = kept.pixels
+                free_bytes -= kept.pixels.nbytes
             photos.append(photo)
     problems += _listed_again(records)
-    report = _report(title, tuple(names), photos, cache, problems)
-    return PhotoSet(tuple(names), tuple(photos), cache, report, max_megapixels=max_megapixels)
+    report = _report(title, tuple(names), photos, [*cache.values(), *views.values()], problems)
+    return PhotoSet(
+        tuple(names),
+        tuple(photos),
+        cache,
+        report,
+        max_megapixels=max_megapixels,
+        view=view,
+        views=views,
+    )
 
 
 def judge_labels(
@@ -107,10 +123,22 @@ def shared_photos(train: PhotoSet, valid: PhotoSet) -> list[Path]:
     return [photo.path for photo in valid.photos if photo.path.resolve() in trained]
 
 
+class _Kept(NamedTuple):
+    """What a cache is to hold of a photo: its pixels, or the view of it."""
+
+    pixels: NDArray[Any]
+    is_view: bool = False
+
+
+def _smaller(image: Image, view: View | None) -> _Kept:
+    viewed = view(image) if view else image
+    return _Kept(viewed, is_view=True) if viewed.nbytes < image.nbytes else _Kept(image)
+
+
 def _examine(
-    record: Record, classes: int, max_megapixels: float
-) -> tuple[Photo | None, Image, list[Problem]]:
-    nothing = np.zeros((0, 0, 3), np.uint8)
+    record: Record, classes: int, max_megapixels: float, view: View | None
+) -> tuple[Photo | None, _Kept, list[Problem]]:
+    nothing = _Kept(np.zeros((0, 0, 3), np.uint8))
     if record.broken:
         return None, nothing, list(record.problems)
     if not exists(record.image):
@@ -127,7 +155,8 @@ def _examine(
     problems = [*record.problems, *_warnings(record, decoded, size), *label_problems]
     if wrong := _all_wrong(record, photo):
         return None, nothing, [*problems, Problem("no sound label", str(record.image), wrong)]
-    return replace(photo, file_bytes=decoded.file_bytes), decoded.image, problems
+    kept = _smaller(decoded.image, view)
+    return replace(photo, file_bytes=decoded.file_bytes), kept, problems
 
 
 def _all_wrong(record: Record, photo: Photo) -> str:
@@ -269,7 +298,7 @@ def _report(
     title: str,
     names: tuple[str, ...],
     photos: Sequence[Photo],
-    cache: dict[int, Image],
+    cache: Sequence[NDArray[Any]],
     problems: Sequence[Problem],
 ) -> Report:
     counts = np.zeros(len(names), np.int64)
@@ -283,6 +312,6 @@ def _report(
         objects=tuple(counts.tolist()),
         ignored=sum(int(photo.ignore.sum()) for photo in photos),
         cached=len(cache),
-        cached_bytes=sum(image.nbytes for image in cache.values()),
+        cached_bytes=sum(pixels.nbytes for pixels in cache),
         problems=tuple(problems),
     )

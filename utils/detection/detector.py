@@ -7,8 +7,7 @@ from dataclasses import replace
 import torch
 
 from import_param import DetectSettings, Nms
-from utils.backends.registry import check_installed
-from utils.backends.runtime import open_runtime
+from utils.backends.runtime import check_runnable, open_runtime
 from utils.boxes import network_input
 from utils.checkpoint import Network, load_network
 from utils.detection.background import StageTimer
@@ -21,7 +20,7 @@ from utils.structures import Image
 
 def open_detector(timer: StageTimer, batch: int, settings: DetectSettings) -> "Detector":
     """Open the network and the engine that a user asked for. batch: pictures at once."""
-    check_installed(settings.runtime.engine, settings.runtime.precision)
+    check_runnable(settings.runtime)
     network = load_network(settings.network)
     if note := missing_letters(network.names):
         say(note)

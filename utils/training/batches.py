@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from import_param import TrainSettings
+from import_param import Augmentation, TrainSettings
 from models.darknet import Darknet, stride
 from models.netdef import NetDef
 from utils.data.augment import multi_scale
@@ -18,11 +18,20 @@ from utils.data.datasets import (
     validation_loader,
 )
 from utils.data.photos import PhotoSet
+from utils.data.views import InputView, TrainingView, View
 from utils.evaluation.evaluate import evaluate
 from utils.evaluation.metrics import Metrics
 from utils.structures import Batch, Detections
 
 MULTI_SCALE = 1  # makes a batch's generator another one than that of the photo with its index
+
+
+def photo_views(augmentation: Augmentation, netdef: NetDef) -> tuple[View, View]:
+    """What is used of the photos to train and to validate on."""
+    return (
+        TrainingView.of(netdef.size, netdef.letterbox, augmentation),
+        InputView(netdef.size, netdef.letterbox),
+    )
 
 
 class TrainingBatches:

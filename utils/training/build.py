@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from import_param import TrainedNetwork, TrainSettings
+from import_param import Model, TrainedNetwork, TrainSettings
 from models import netdef as cfg_files
 from models.costs import count_operations, count_parameters
 from models.darknet import Darknet
@@ -29,44 +29,60 @@ from utils.errors import InputError
 from utils.progress import say
 
 
+def read_netdef(settings: TrainSettings, checkpoint: Checkpoint | None) -> NetDef:
+    """The network to train, before the photos' classes and objects have shaped its heads.
+
+    Raises:
+        InputError: a file cannot be read, or a setting does not fit the network.
+    """
+    files = settings.model
+    if checkpoint:
+        netdef = checkpoint.netdef
+    else:
+        netdef = _as_asked(cfg_files.load(files.cfg), files)
+        for note in netdef.notes:
+            say(f"note: {note}")
+        check_for_photos(netdef)
+    check_size(netdef, netdef.size, files)
+    return netdef
+
+
+def _as_asked(netdef: NetDef, files: Model) -> NetDef:
+    if files.letterbox != "auto":
+        netdef = netdef.with_net_options(letter_box=int(files.letterbox == "yes"))
+    if files.img_size:
+        netdef = netdef.with_net_options(width=files.img_size, height=files.img_size)
+    return netdef.with_bn_epsilon_of(files.bn_epsilon)
+
+
 def build_network(
-    settings: TrainSettings, photos: PhotoSet, checkpoint: Checkpoint | None
+    settings: TrainSettings, netdef: NetDef, photos: PhotoSet, checkpoint: Checkpoint | None
 ) -> Darknet:
     """The network to train, on the CPU; its first layers frozen where `freeze` asks for it.
 
     Args:
         settings: the network's files, and how its heads are made where they are trained anew.
+        netdef: what `read_netdef` gave.
         photos: to train on; their classes and the sizes of their objects shape the heads.
         checkpoint: of the run that goes on; its weights are loaded by `utils.training.resume`.
 
     Raises:
         InputError: a file cannot be read or does not fit, or a setting does not fit the network.
     """
-    if checkpoint:
-        check_size(checkpoint.netdef, checkpoint.netdef.size, settings.model)
-    model = Darknet(checkpoint.netdef) if checkpoint else _new_network(settings, photos)
+    model = Darknet(netdef) if checkpoint else _new_network(settings, netdef, photos)
     freeze_(model, settings.training.freeze)
     return model
 
 
-def _new_network(settings: TrainSettings, photos: PhotoSet) -> Darknet:
+def _new_network(settings: TrainSettings, netdef: NetDef, photos: PhotoSet) -> Darknet:
     """From the .cfg and the pretrained weights, or at random."""
     files = settings.model
-    netdef = cfg_files.load(files.cfg)
-    for note in netdef.notes:
-        say(f"note: {note}")
-    check_for_photos(netdef)
     start = Pretrained({}, netdef)
     if files.pretrained:
         start = read_pretrained(files.weights, netdef)
     elif files.weights:
         say(f"note: {files.weights} is not read, since pretrained=False")
     netdef = start.netdef.with_classes(len(photos.names))
-    if files.letterbox != "auto":
-        netdef = netdef.with_net_options(letter_box=int(files.letterbox == "yes"))
-    if files.img_size:
-        netdef = netdef.with_net_options(width=files.img_size, height=files.img_size)
-    netdef = netdef.with_bn_epsilon_of(files.bn_epsilon)
     check_size(netdef, netdef.size, files)
     untrained = untrained_heads(netdef, start.state)
     if untrained:

@@ -105,6 +105,7 @@ def test_int8_is_calibrated_on_photos_of_the_networks_size(
 
     class Fastest:
         name = "onnxruntime"
+        precision = "int8"
 
     def open_engine(name: str, model: Darknet, options: EngineOptions) -> Fastest:
         assert (name, options.use_cache) == ("onnxruntime" if seen else "auto", False)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.utils.backends.test_backends import trained
-from utils.backends import EngineOptions, auto, open_engine
+from utils.backends import EngineOptions, auto, open_engine, registry
 from utils.errors import InputError
 
 OPTIONS = EngineOptions((64, 64))
@@ -60,19 +60,19 @@ def openers(*names: str) -> dict[str, auto.Opener]:
 
 def test_the_fastest_of_those_that_can() -> None:
     for names in permutations(("slow", "fast", "hopeless")):
-        engine, times, refused = auto.fastest(
+        chosen, engine, times, refused = auto.fastest(
             {"none": refuse, **openers(*names)},
             OPTIONS,
             meter({"slow": 3.0, "fast": 2.0, "hopeless": 9.0}),
         )
-        assert engine.name == "fast"
+        assert engine.name == chosen == "fast"
         assert times == {"slow": 3.0, "fast": 2.0, "hopeless": 9.0}
         assert refused == {"none": "this one cannot"}
 
 
 def test_on_a_machine_that_slows_down_all_are_told_as_with_the_last_one() -> None:
     times = {"first": 3.0, "second": 2.9, "last": 2.8}
-    engine, found, _ = auto.fastest(openers(*times), OPTIONS, meter(times, drift=2.0))
+    _, engine, found, _ = auto.fastest(openers(*times), OPTIONS, meter(times, drift=2.0))
     assert engine.name == "last"
     level = found["last"] / times["last"]
     assert level == 8  # of four measurements, two of each pair
@@ -110,7 +110,7 @@ def test_a_measurement_is_kept_for_its_network_and_machine(
 
     def fastest(openers: Mapping[str, auto.Opener], options: EngineOptions) -> object:
         measured.append(1)
-        return openers["b"](), milliseconds, {}
+        return "b", openers["b"](), milliseconds, {}
 
     monkeypatch.setattr(auto, "fastest", fastest)
 
@@ -197,10 +197,44 @@ def test_a_known_engine_that_is_not_installed_any_more_is_not_opened(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for names, chosen in ((("a", "b"), "b"), (("a",), "a")):
-        fake = (Fake(chosen), {"a": 2.0, "b": 1.0}, {"c": "cannot"})
+        fake = (chosen, Fake(chosen), {"a": 2.0, "b": 1.0}, {"c": "cannot"})
         monkeypatch.setattr(auto, "fastest", lambda openers, options, fake=fake: fake)
         engine, line = auto.open_fastest(openers(*names), "cfg", OPTIONS, ["torch"], "here")
         assert engine.name == chosen and line.endswith("; cannot run it: c")
+
+
+def test_an_open_precision_is_chosen_with_the_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each engine in what it is fast with; what it is not asked for, or lacks, is not chosen."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    asked: list[tuple[str, str]] = []
+
+    def open_(name: str, model: object, options: EngineOptions) -> Fake:
+        asked.append((name, options.precision))
+        if (name, options.precision) == ("torch", "bf16"):
+            raise InputError("this machine has none")
+        engine = Fake(f"{name} {options.precision}")
+        engine.precision = options.precision
+        return engine
+
+    monkeypatch.setattr(registry, "_open", open_)
+    monkeypatch.setattr(registry, "install_command", lambda *_: "")
+    times = dict.fromkeys(("torch fp32", "onnxruntime fp32", "ncnn fp32", "opencv fp32"), 9.0)
+    times |= {"openvino fp32": 5.0, "openvino bf16": 3.0}
+    monkeypatch.setattr(auto.fastest, "__defaults__", (meter(times),))
+    told: list[str] = []
+    options = replace(OPTIONS, precision="auto")
+    engine = open_engine("auto", trained(), options, told.append)
+    assert (engine.name, engine.precision) == ("openvino bf16", "bf16")
+    assert told[0].startswith("engine: openvino bf16, 3.0 ms (openvino fp32 5.0, ")
+    assert told[0].endswith("; cannot run it: torch bf16")
+    assert {precision for _, precision in asked} == {"fp32", "bf16"}
+    asked.clear()
+    engine = open_engine("onnxruntime", trained(), options, told.append)
+    assert asked == [("onnxruntime", "fp32")] and engine.precision == "fp32"
+    with pytest.raises(InputError, match="precision='bf17': expected auto or one of fp32, "):
+        open_engine("torch", trained(), replace(OPTIONS, precision="bf17"))
 
 
 def test_auto_runs_the_network(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,12 +1,13 @@
 """Are photos taken from all over a set, in the network's size?"""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from import_param import DataSet, Runtime, TrainedNetwork
-from utils.backends.runtime import open_runtime
+from utils.backends.runtime import calibration_source, check_runnable, open_runtime
 from utils.checkpoint import load_network
 from utils.data.calibration import sample_images
 from utils.errors import InputError
@@ -30,6 +31,16 @@ def test_a_runtime_is_what_was_asked_for(colour_weights: str) -> None:
     assert (engine.name, engine.size) == ("torch", (64, 64))
     with pytest.raises(InputError, match="expected one of fp32"):
         open_runtime(network, 2, Runtime(engine="opencv", precision="bf16"))
+
+
+def test_int8_is_calibrated_on_what_is_named_or_else_on_the_data_set(tmp_path: Path) -> None:
+    own, data = Runtime(precision="int8", calibration="own"), DataSet("mine", bad_labels="refuse")
+    assert calibration_source(own, data) == replace(data, data="own")
+    assert calibration_source(replace(own, calibration=""), data) == data
+    check_runnable(replace(own, engine="torch", calibration=""), data)
+    for without in (None, DataSet("")):
+        with pytest.raises(InputError, match="calibration='': expected photos to calibrate on"):
+            check_runnable(Runtime(precision="int8"), without)
 
 
 def test_photos_of_a_data_set_are_those_of_its_split(

@@ -234,5 +234,18 @@ def test_a_worker_that_the_system_ends_is_one_line(
 
     assert run(main) == 2
     told = capsys.readouterr().err
-    assert told.startswith("error: DataLoader worker (pid")
+    assert told.startswith("error: DataLoader worker ")
     assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("noticed", [ConnectionResetError("reset by peer"), EOFError()])
+def test_a_worker_that_ended_is_told_however_it_is_noticed(
+    photos: PhotoSet, noticed: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: object) -> object:
+        raise noticed
+
+    monkeypatch.setattr("torch.utils.data.DataLoader.__iter__", broken)
+    loader = validation_loader(ValidationDataset(photos, NET, True), Data(batch_size=1, workers=0))
+    with pytest.raises(InputError, match=r"^DataLoader worker ended .*; fewer workers need less$"):
+        list(loader)

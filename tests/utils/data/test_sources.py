@@ -91,7 +91,7 @@ def test_impossible_names_are_missing_photos(tmp_path: Path, name: str) -> None:
     listed = put(tmp_path / "list.txt", f"{name}\n")
     split = put(tmp_path / "ImageSets" / "train.txt", f"{name}\n")
     file = coco_with(tmp_path, "images", 0, "file_name", name)
-    for source in (listed, split, file):
+    for source in (file,) if "\0" in name else (listed, split, file):  # a text has no zero bytes
         records = read_source(source, NAMES, progress=False)[:1]
         photos = check(records, NAMES, progress=False)
         assert [p.kind for p in photos.report.problems] == ["missing photo"]

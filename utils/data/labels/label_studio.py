@@ -117,7 +117,8 @@ def _shapes(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
         for annotation in annotations if isinstance(annotations, list) else []:
             # One that was cancelled is none.
             if isinstance(annotation, dict) and not annotation.get("was_cancelled"):
-                for result in annotation.get("result") or []:
+                results = annotation.get("result")
+                for result in results if isinstance(results, list) else []:
                     value = result.get("value") if isinstance(result, dict) else None
                     if isinstance(value, dict) and any(key in value for key in SHAPES):
                         yield {**result, **value}

@@ -80,7 +80,7 @@ def _box(shape: Any) -> tuple[tuple[float, ...], bool]:
     if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
         raise MalformedLabel(f"{reprlib.repr(shape)}: expected a shape with a label")
     kind = shape.setdefault("shape_type", "polygon")  # files of before labelme 3.8 have none
-    if kind not in LEAST_POINTS:
+    if not isinstance(kind, str) or kind not in LEAST_POINTS:
         raise MalformedLabel(
             f"shape_type={reprlib.repr(kind)}: expected one of {', '.join(LEAST_POINTS)}"
         )
