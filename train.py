@@ -74,7 +74,8 @@ def main(argv: list[str] | None = None) -> None:
         if progress.finished(settings.training):
             say(f"{run.name}: nothing is left to train after epoch {progress.epoch}")
         lines = EpochLines(settings)
-        with report.open_monitor(run, settings, progress, history) as monitor:
+        page = report.open_page(run, settings, training, validation)
+        with page, report.open_monitor(run, settings, progress, history) as monitor:
             while not progress.finished(settings.training):
                 epoch = progress.epoch
                 torch.manual_seed(settings.training.seed + epoch)  # dropout, as without a resume
@@ -88,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
                     progress.forget_best()  # earlier networks were larger: another race
 
                 figures = report.training_figures(means) | scales
-                better, detections = False, None
+                better, metrics, detections = False, None, None
                 if progress.evaluation_due(settings.training):
                     metrics, detections = validation.evaluate(trainer.averaged)
                     better = progress.judge(metrics.mean_ap, shrinking=trainer.penalty is not None)
@@ -96,14 +97,16 @@ def main(argv: list[str] | None = None) -> None:
                 monitor.add(progress.epoch, figures)
                 save(record, trainer, progress, pruning.state(), monitor.history, better)
                 say(lines.of(progress, figures, better))
-                if detections is not None and settings.monitoring.class_table:
+                if metrics and settings.monitoring.class_table:
                     say(format_metrics(metrics, names))
                 monitor.show(figures)  # only now: what cannot be shown must not cost the epoch
                 report.show_examples(monitor, progress.epoch, validation, detections)
+                page.update(progress.epoch, metrics, detections)
             if progress.out_of_patience(settings.training):
                 say(f"stopped: no better mAP in {progress.stale} evaluations")
-        report.report_best(run, settings, validation)
+        report.report_best(run, settings, validation, page)
         pruning.report(run, training, validation)
+        page.write()
 
 
 if __name__ == "__main__":

@@ -42,8 +42,11 @@ from utils.data.datasets import (
 from utils.data.definition import DataDefinition
 from utils.data.splits import open_definition, open_split
 from utils.data.views import InputView, TrainingView
+from utils.errors import only_warn
 from utils.evaluation.evaluate import evaluate
 from utils.progress import say
+from utils.run_page.folder import record_start
+from utils.run_page.page import write_page
 from utils.settings import save as save_settings
 from utils.structures import Batch
 from utils.training.runs import Run, expect_free, new_run
@@ -99,6 +102,11 @@ def prune(settings: PruneSettings) -> Report:
             timing = _timing_of(report, target, timing)
         report = replace(report, timing=timing, batch_norm=batch_norm)
         _save(run, network, small, report, settings)
+        with only_warn():
+            record_start(
+                run.folder, False, {"photos for validation": photos.valid.photos.describe()}
+            )
+            write_page(run.folder, run.weights)
         _tell(report, run, settings.pruning)
     return report
 

@@ -17,10 +17,11 @@ from models.netdef import NetDef
 from pruning.latency.meter import LatencyMeter
 from pruning.latency.search import LatencyResult
 from pruning.plots import plot_channels
-from pruning.surgeon import Plan, trim
+from pruning.surgeon import Plan, cut_netdef, trim
 from pruning.targets import CutShares, target_measure
 from utils.errors import only_warn
 from utils.files import write_text
+from utils.run_page.pruning import CHANNELS
 from utils.timing import machine
 
 HEADER_BYTES = 20  # of a .weights file
@@ -196,6 +197,19 @@ def layer_rows(plan: Plan, after: NetDef, size: tuple[int, int]) -> tuple[LayerR
         for left in [new[moved[layer]] if layer in moved else (0, 0, 0)]
         for pairs in [[n for pair in zip(costs, left, strict=True) for n in pair]]
     )
+
+
+def write_layers(plan: Plan, folder: Path) -> None:
+    """channels.json and channels.png of all cuts of a training, as one plan of its first network.
+
+    Raises:
+        InputError: they cannot be written.
+    """
+    rows = layer_rows(plan, cut_netdef(plan), plan.netdef.size)
+    layers = [dataclasses.asdict(row) for row in rows]
+    write_text(folder / CHANNELS, json.dumps({"layers": layers}, indent=2) + "\n")
+    plot_channels({row.layer: (row.channels, row.channels_now) for row in rows},
+                  folder / "channels.png")  # fmt: skip
 
 
 def _kernel(netdef: NetDef, layer: int) -> str:

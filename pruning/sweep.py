@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, fields, replace
 
 from terminaltables import AsciiTable
 
-from import_param import Pruning
+from import_param import Pruning, Runtime
 from models.costs import count_operations, count_parameters
 from models.darknet import Darknet
 from pruning.batch_norm import reestimate_bn_
 from pruning.importance import gamma
+from pruning.latency.meter import open_meter
 from pruning.strategies import STRATEGIES
 from pruning.surgeon import Plan, cut
+from utils.errors import InputError
+from utils.progress import say
 from utils.structures import Batch
 
 PERCENTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
@@ -21,6 +27,7 @@ SAFE_LOSS = 0.02  # of mAP that a cut may cost before fine-tuning to count as sa
 SAFE_SHARE = 0.05  # and as a share of the uncut network's mAP: the less of both
 LEAST_MAP = 0.1  # of the uncut network; below it, a fall of mAP says nothing of what a cut costs
 BATCHES = 32  # to re-estimate batch normalisation with
+ROUNDS = 5  # in which a cut network and the whole one are timed in turns
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,7 @@ class SweepPoint:
         reestimated: its mAP@.5 with BN re-estimated.
         parameters: how many it has.
         operations: for one image.
+        ms: milliseconds that it takes for one; NaN where that was not measured.
     """
 
     percent: float
@@ -40,6 +48,7 @@ class SweepPoint:
     reestimated: float
     parameters: int
     operations: int
+    ms: float = math.nan
 
     @property
     def mean_ap(self) -> float:
@@ -54,6 +63,7 @@ def sweep(
     measure: Callable[[Darknet], float],
     batches: Iterable[Batch],
     percents: Sequence[float] = PERCENTS,
+    milliseconds: Callable[[Darknet], float] = lambda model: math.nan,
 ) -> list[SweepPoint]:
     """Cut a network by each of `percents` and measure it, without fine-tuning.
 
@@ -66,13 +76,14 @@ def sweep(
         measure: a network's mAP@.5.
         batches: training photos, without augmentation, to re-estimate BN on.
         percents: the shares, ascending; those that cut no more than the one before are left out.
+        milliseconds: that a network takes for one image.
 
     Returns:
         The network as it is, at 0, and then a point a share.
     """
     importance = gamma(model)
     whole = measure(model.eval())
-    points = [_point(0.0, whole, whole, model)]
+    points = [_point(0.0, whole, whole, model, milliseconds(model))]
     before: Plan | None = None
     for percent in percents:
         plan = STRATEGIES[strategy](model.netdef, importance, replace(target, percent=percent))
@@ -82,13 +93,49 @@ def sweep(
         small = cut(model, plan)
         as_cut = measure(small)
         reestimate_bn_(small, batches, BATCHES)
-        points.append(_point(percent, as_cut, measure(small), small))
+        points.append(_point(percent, as_cut, measure(small), small, milliseconds(small)))
     return points
 
 
-def _point(percent: float, as_cut: float, reestimated: float, model: Darknet) -> SweepPoint:
+def _point(
+    percent: float, as_cut: float, reestimated: float, model: Darknet, ms: float
+) -> SweepPoint:
     operations = count_operations(model.netdef)
-    return SweepPoint(percent, as_cut, reestimated, count_parameters(model), operations)
+    return SweepPoint(percent, as_cut, reestimated, count_parameters(model), operations, ms)
+
+
+def milliseconds_beside(
+    model: Darknet, size: tuple[int, int], runtime: Runtime
+) -> Callable[[Darknet], float]:
+    """What measures the milliseconds of cuts of a network; they are its own times a factor.
+
+    Each cut network takes turns with the whole one, so that a machine that is busy at one time and
+    not at another does not bend the curve. Where the engine cannot run them nothing is measured.
+
+    Args:
+        model: the whole network.
+        size: (width, height) of its input in pixels.
+        runtime: the engine.
+    """
+    try:
+        meter = open_meter(model, size, runtime)
+        whole = meter.open(model, size)
+    except InputError as error:
+        say(f"warning: {error}: nothing is timed")
+        return lambda small: math.nan
+    own: list[float] = []
+
+    def milliseconds(small: Darknet) -> float:
+        try:
+            runs = [whole, meter.open(small, size)]
+        except InputError as error:
+            say(f"warning: {error}")
+            return math.nan
+        before, after = meter.time_runs(runs, size, ROUNDS).tolist()
+        own.append(before)
+        return float(own[0] * after / before)
+
+    return milliseconds
 
 
 def safe_point(points: Sequence[SweepPoint]) -> SweepPoint | None:
@@ -136,8 +183,18 @@ def sweep_table(points: Sequence[SweepPoint]) -> str:
             f"{point.reestimated:.4f}",
             f"{point.parameters / 1e6:.3f} M",
             f"{point.operations / 1e9:.3f} G",
+            *([f"{point.ms:.2f}"] if math.isfinite(points[0].ms) else []),
         ]
         for point in points
     ]
-    head = ["percent", "mAP as cut", "with new BN", "parameters", "operations"]
-    return str(AsciiTable([head, *rows]).table)
+    head = ["percent", "mAP as cut", "with new BN", "parameters", "operations", "ms"]
+    return str(AsciiTable([head[: len(rows[0])], *rows]).table)
+
+
+def sweep_csv(points: Sequence[SweepPoint]) -> str:
+    """A row a point, a column for each field of `SweepPoint`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(field.name for field in fields(SweepPoint))
+    writer.writerows(map(astuple, points))
+    return text.getvalue()

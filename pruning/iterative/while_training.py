@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from import_param import TrainSettings
 from models import netdef as cfg_files
+from models.costs import count_operations, layer_parameters
 from models.darknet import Darknet
 from models.netdef import NetDef
 from pruning.iterative.schedule import (
@@ -22,9 +23,16 @@ from pruning.iterative.state import PruningState
 from pruning.iterative.targets import BudgetTarget, PruningTarget, ShareTarget
 from pruning.latency.meter import open_meter
 from pruning.plots import plot_scales, plot_sweep
+from pruning.report import write_layers
 from pruning.sparsity import SparsityPenalty, equalise_, near_zero
 from pruning.strategies import LATENCY
-from pruning.sweep import safe_ratio_line, sweep, sweep_table
+from pruning.sweep import (
+    milliseconds_beside,
+    safe_ratio_line,
+    sweep,
+    sweep_csv,
+    sweep_table,
+)
 from utils.checkpoint import Checkpoint, reopen
 from utils.errors import InputError, only_warn
 from utils.files import write_text
@@ -160,16 +168,26 @@ class IterativePruning:
     ) -> tuple[Trainer, dict[str, float]]:
         """The training of what is left, where the end of this epoch is a time to cut."""
         if not self.penalty:
-            return trainer, {}
+            return trainer, self._left(trainer)
         self.penalty.settle_(trainer.averaged)
-        figures = self.penalty.figures()
+        figures = self.penalty.figures() | self._left(trainer)
         plan = self.schedule.plan(epoch, trainer.averaged, self.penalty.dead)
         if plan is None:
             return trainer, figures
         trainer = cut_trainer(trainer, plan, partial(self.start, make_trainer=make_trainer))
         done = self.schedule.describe()
         say(f"cut after epoch {epoch}: {done}; left are {describe(trainer.model)}")
-        return trainer, figures
+        return trainer, figures | self._left(trainer)
+
+    def _left(self, trainer: Trainer) -> dict[str, float]:
+        """What is left of the original network, as shares."""
+        original, present = self.schedule.state.original, trainer.model.netdef
+        parameters = [sum(layer_parameters(netdef).values()) for netdef in (present, original)]
+        operations = [count_operations(netdef) for netdef in (present, original)]
+        return {
+            "left/parameters": parameters[0] / parameters[1],
+            "left/operations": operations[0] / operations[1],
+        }
 
     def state(self) -> dict[str, Any]:
         """The cuts so far."""
@@ -178,6 +196,8 @@ class IterativePruning:
     def report(self, run: Run, training: TrainingBatches, validation: ValidationBatches) -> None:
         """Draw the scales, and time the network where a time was asked for."""
         draw_scales(run)
+        with only_warn():
+            write_layers(self.schedule.state.plan, run.folder)
         best = reopen(run.weights / "best.pt", "cpu")
         if text := self.schedule.target.latencies(best.model):
             write_text(run.folder / "latency.txt", text + "\n")
@@ -257,7 +277,9 @@ def report_sweep(
         pruning,
         lambda model: validation.evaluate(model)[0].mean_ap,
         training.without_augmentation(),
+        milliseconds=milliseconds_beside(network.model, network.size, settings.runtime),
     )
+    write_text(run.folder / "percent.csv", sweep_csv(points))
     with only_warn():
         plot_sweep(points, strategy, run.folder / "percent.png")
     text = (

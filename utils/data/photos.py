@@ -74,6 +74,11 @@ class PhotoSet:
     def __len__(self) -> int:
         return len(self.photos)
 
+    def describe(self) -> str:
+        """How many photos, objects and classes there are, in words."""
+        objects, classes = sum(self.report.objects), len(self.names)
+        return f"{len(self)}, with {objects} objects of {classes} classes"
+
     def image(self, index: int) -> Image:
         """Decode a photo: uint8 [H, W, 3], RGB, upright. Not to be written to: it may be cached.
 

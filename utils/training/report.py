@@ -14,13 +14,13 @@ from utils.monitoring.history import History
 from utils.monitoring.monitor import Monitor
 from utils.monitoring.server import Address
 from utils.progress import say
+from utils.run_page.live import LivePage
 from utils.structures import Detections, Image
 from utils.training.batches import TrainingBatches, ValidationBatches
 from utils.training.progress import Progress
 from utils.training.runs import Run
 from utils.visualization.draw import draw_boxes, draw_detections, grid, write_image
 from utils.visualization.label_plots import plot_labels
-from utils.visualization.metrics_plots import plot_confusion, plot_precision_recall
 
 EXAMPLES = 8  # validation photos that are shown with their detections
 LOWEST_SCORE = 0.25  # of a detection that is drawn
@@ -47,6 +47,20 @@ def open_monitor(
         resume_before=progress.epoch + 1 if settings.training.resume else None,
         keep=settings.monitoring.keep_visdom,
         history=history,
+    )
+
+
+def open_page(
+    run: Run, settings: TrainSettings, training: TrainingBatches, validation: ValidationBatches
+) -> LivePage:
+    """The page of the run, runs/<name>/index.html."""
+    return LivePage(
+        run.folder,
+        run.weights,
+        training.photos,
+        validation.dataset,
+        settings.evaluation,
+        goes_on=bool(settings.training.resume),
     )
 
 
@@ -122,17 +136,16 @@ def _confident(detections: Detections) -> Detections:
     return Detections(detections.boxes[keep], detections.scores[keep], detections.labels[keep])
 
 
-def report_best(run: Run, settings: TrainSettings, validation: ValidationBatches) -> None:
+def report_best(
+    run: Run, settings: TrainSettings, validation: ValidationBatches, page: LivePage
+) -> None:
     """Evaluate the best network once more, as saved, and draw what it does."""
     best = run.weights / "best.pt"
     network = reopen(best, settings.model.device)
     metrics, detections = validation.evaluate(network.model)
-    with only_warn():
-        plot_precision_recall(metrics, network.names, run.folder / "precision_recall.png")
-    with only_warn():
-        plot_confusion(metrics, network.names, run.folder / "confusion.png")
+    page.show_best(metrics, detections)
     with only_warn():
         pictures = _example_pictures(validation.dataset, detections, network.names)
         write_image(run.folder / "examples.jpg", grid(pictures, columns=COLUMNS))
     say(f"the best epoch, {best}:\n{format_metrics(metrics, network.names)}")
-    say(f"pictures are in {run.folder}")
+    say(f"pictures are in {run.folder}, beside index.html, which shows them all")
