@@ -76,7 +76,7 @@ def test_a_cut_leaves_what_it_promises(weights: str, capsys: pytest.CaptureFixtu
         f"pruned.{suffix}" for suffix in ("cfg", "weights", "names", "pt")
     }
     assert {path.name for path in Path("runs/small").glob("[!.]*")} == {
-        "settings.json", "report.txt", "report.json", "channels.png",
+        "settings.json", "report.txt", "report.json", "channels.png", "index.html", "run.json",
     }  # fmt: skip
     report = json.loads(Path("runs/small/report.json").read_text())
     pair = load_network(TrainedNetwork(weights="weights/small/pruned.weights", device="cpu"))
