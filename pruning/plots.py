@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pruning.sweep import SweepPoint, safe_point
+from utils.visualization.colours import GRID, INK, PALE, as_hex, series_colour
 from utils.visualization.figures import write_figure
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 History = Mapping[float, Mapping[str, float]]  # epoch → {"plot/curve": value}
 
-INK, PALE, GRID = "#222222", "#9aa0a6", "#e6e6e6"
 DECILES = [f"scales/{n}0 %" for n in range(1, 10)]
 
 
@@ -135,7 +135,7 @@ def plot_sizes(networks: Mapping[str, NetworkPoint], title: str, path: str | Pat
     axes = figure.subplots(1, 2, sharey=True)
     for number, (label, network) in enumerate(networks.items()):
         marker = "o" if network.was_cut else "s"
-        colour = f"C{number % 10}"
+        colour = as_hex(series_colour(number))
         for plot, x in zip(axes, (network.parameters, network.latency), strict=True):
             plot.scatter(x, network.mean_ap, marker=marker, color=colour, label=label, s=45)
     axes[0].set(xlabel="parameters, millions", ylabel="mAP@.5", xscale="log")

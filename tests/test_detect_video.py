@@ -23,7 +23,8 @@ from utils.detection.display import Display
 from utils.detection.video import Source, VideoFile
 from utils.errors import run
 from utils.structures import Image
-from utils.visualization.draw import colour, draw_counts, draw_detections
+from utils.visualization.colours import colour
+from utils.visualization.draw import draw_counts, draw_detections
 
 ROOT = Path(detect_video.__file__).parent
 

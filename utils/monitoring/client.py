@@ -11,7 +11,7 @@ import numpy as np
 
 from utils.monitoring.server import Address, answers
 from utils.structures import Image
-from utils.visualization.curves import DOTTED_UNTIL, Curve, describe_plot
+from utils.visualization.curves import DOTTED_UNTIL, Curve, curve_colour, describe_plot
 
 RETRY = 10.0  # seconds between attempts to reach a server that is away, and between looks at it
 CONNECT_TIMEOUT = 2.0  # seconds for a connection
@@ -36,12 +36,15 @@ class Curves:
             x[: len(epochs), column], y[: len(values), column] = epochs, values
         y[~np.isfinite(y)] = np.nan  # JSON has neither infinity nor NaN: Visdom writes null
         picked = np.unique(np.linspace(0, points - 1, min(points, MAX_POINTS)).round().astype(int))
+        colours = np.array([curve_colour(self.plot, i) for i in range(len(self.curves))])
         options = {
             "title": title,
             "xlabel": "epoch",
             "ylabel": label,
             "legend": list(self.curves),
             "showlegend": True,
+            "linecolor": colours,
+            "markercolor": colours,
             "markers": points < DOTTED_UNTIL,
             "markersize": 4,
             "width": 520,

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.visualization.figures import write_figure
+from utils.fonts import class_label
+from utils.visualization.colours import Colour, as_hex, colour, series_colour
+from utils.visualization.figures import plain, write_figure
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import
     from matplotlib.axes import Axes
@@ -25,6 +27,7 @@ PLOTS = {
     "training": ("Training, cell by cell", "", True),
     "speed": ("Training speed", "images per second", False),
 }
+OF_CLASSES = "AP"  # the plot that has a curve a class, in the order of the classes
 DOTTED_UNTIL = 40  # of fewer points each is marked: one point makes no line
 LEGEND_ROWS = 20
 
@@ -32,6 +35,11 @@ LEGEND_ROWS = 20
 def describe_plot(plot: str) -> tuple[str, str, bool]:
     """Title, y label and whether the y axis is 0 to 1; a plot that we do not know names itself."""
     return PLOTS.get(plot, (plot, "", False))
+
+
+def curve_colour(plot: str, number: int) -> Colour:
+    """The colour of a curve of a plot, by its place there: that of its class where it is of one."""
+    return colour(number) if plot == OF_CLASSES else series_colour(number)
 
 
 def curves_by_plot(history: History) -> dict[str, dict[str, Curve]]:
@@ -70,16 +78,18 @@ def plot_curves(history: History, folder: str | Path) -> list[Path]:
 
 def _draw_curves(axes: Axes, plot: str, curves: Mapping[str, Curve], columns: int) -> None:
     title, label, unit = describe_plot(plot)
-    finite = {name: c for name, c in curves.items() if any(map(math.isfinite, c[1]))} or curves
-    for index, (name, (epochs, values)) in enumerate(finite.items()):
+    names = list(curves)
+    finite = [i for i, n in enumerate(names) if any(map(math.isfinite, curves[n][1]))]
+    for index in finite or range(len(names)):
+        epochs, values = curves[names[index]]
+        name = class_label(index, names) if plot == OF_CLASSES else names[index]
         axes.plot(
             epochs,
             values,
-            label=name,
+            label=plain(name),
             marker="o" if len(epochs) < DOTTED_UNTIL else "",
             markersize=3,
-            color=f"C{index % 10}",
-            linestyle=("-", "--", ":", "-.")[index // 10 % 4],  # ten colours, then a new stroke
+            color=as_hex(curve_colour(plot, index)),
         )
     axes.set(title=title, xlabel="epoch", ylabel=label)
     if unit:

@@ -18,12 +18,12 @@ from utils.files import write_bytes
 from utils.fonts import class_label, default_font, font_for
 from utils.images import encode_image
 from utils.structures import Detections, Image
+from utils.visualization.colours import Colour, colour, text_colour
 
-Colour = tuple[int, int, int]  # RGB, 0 to 255
 Place = tuple[int, int, int, int]  # left, top, right, bottom in whole pixels; right, bottom outside
 
-COLOURS = 128  # as many classes look different, then the colours begin again
 SMALLEST_FONT = 8  # pixels; below this letters become smudges
+DENSE = 1.25  # times larger are letters of other scripts, most of which have more strokes
 LARGEST_GRID = 16_384  # pixels a side; many viewers and JPEG encoders stop not far above
 COUNTS_SHARE = 0.5  # of a picture's height at most is covered by the counts of its classes
 
@@ -174,22 +174,6 @@ def font_size(image: Image) -> int:
     return max(9, round(_extent(image) * 0.024))
 
 
-def colour(label: int) -> Colour:
-    """The colour of a class, always the same, and far from those of the classes before it."""
-    return _palette()[label % COLOURS]
-
-
-def text_colour(background: Colour) -> Colour:
-    """Black or white, whichever stands out more (the contrast ratio of WCAG 2, always ≥ 4.5)."""
-    linear = [
-        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
-        for value in (channel / 255 for channel in background)
-    ]
-    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    dark_contrast, light_contrast = (luminance + 0.05) / 0.05, 1.05 / (luminance + 0.05)
-    return (0, 0, 0) if dark_contrast >= light_contrast else (255, 255, 255)
-
-
 @dataclass(frozen=True)
 class _Text:
     """A line of text in a font, and the (width, height) of the filled rectangle it stands on."""
@@ -220,7 +204,7 @@ def _fit_text(text: str, image: Image) -> _Text | None:
     """`text` in letters that suit the picture, smaller or shortened where it would not fit."""
     path = font_for(text) or default_font()
     height, width = image.shape[:2]
-    size = font_size(image)
+    size = font_size(image) if path == default_font() else round(DENSE * font_size(image))
     while size >= SMALLEST_FONT:
         fitted = _Text(text, _font(path, size))
         if fitted.size[0] <= width and fitted.size[1] <= height:
@@ -286,23 +270,6 @@ def _extent(image: Image) -> float:
 def _shrink(image: Image, factor: float) -> Image:
     size = [max(1, math.floor(side * factor)) for side in (image.shape[1], image.shape[0])]
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-
-
-@lru_cache
-def _palette() -> list[Colour]:
-    """Colours in an order in which each is as far as can be from all before it (in CIE Lab)."""
-    levels = np.linspace(0, 255, 10, dtype=np.uint8)
-    rgb = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(-1, 3)
-    lab = cv2.cvtColor((rgb[None] / 255).astype(np.float32), cv2.COLOR_RGB2Lab)[0]  # [N, 3]
-    lightness, chroma = lab[:, 0], np.hypot(lab[:, 1], lab[:, 2])
-    vivid = (lightness > 50) & (lightness < 90) & (chroma > 30)  # no night, no snow, no asphalt
-    rgb, lab = rgb[vivid], lab[vivid]
-    chosen = [int(chroma[vivid].argmax())]
-    distance = np.linalg.norm(lab - lab[chosen[0]], axis=1)
-    while len(chosen) < COLOURS:
-        chosen.append(int(distance.argmax()))
-        distance = np.minimum(distance, np.linalg.norm(lab - lab[chosen[-1]], axis=1))
-    return [(int(r), int(g), int(b)) for r, g, b in rgb[chosen]]
 
 
 @lru_cache(maxsize=64)

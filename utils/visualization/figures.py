@@ -11,6 +11,7 @@ from utils.files import write_bytes
 from utils.fonts import use_fonts_
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 
@@ -26,3 +27,32 @@ def write_figure(figure: Figure, path: str | Path) -> None:
     data = io.BytesIO()
     figure.savefig(data, format="png")
     write_bytes(path, data.getvalue())
+
+
+LONGEST_NAME = 24  # characters beside an axis
+
+
+def plain(name: str) -> str:
+    """A name as matplotlib shows it: without formulas, and not longer than its place."""
+    short = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+    return short.replace("$", r"\$")
+
+
+def short_count(count: float) -> str:
+    """A number in three digits at most, as people say it.
+
+    >>> [short_count(n) for n in (950, 1234, 48_000, 3e6, 2.5e9)]
+    ['950', '1.2 k', '48 k', '3 M', '2.5 G']
+    """
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(count) >= 0.9995 * size:
+            digits = count / size
+            return f"{digits:.0f} {unit}" if digits >= 9.95 else f"{digits:.2g} {unit}"
+    return f"{count:.3g}"
+
+
+def count_ticks_(axis: Axis) -> None:
+    """Have an axis say `3 M` for 3·10⁶."""
+    from matplotlib.ticker import FuncFormatter
+
+    axis.set_major_formatter(FuncFormatter(lambda count, _: short_count(count)))

@@ -7,28 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from utils.evaluation.matching import Floats, Ints
 from utils.evaluation.metrics import Curve, Metrics, check_names, envelope
-from utils.visualization.figures import write_figure
+from utils.fonts import class_label
+from utils.visualization.colours import GRID, INK, PALE, as_hex, colour
+from utils.visualization.figures import plain, short_count, write_figure
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import
     from matplotlib.axes import Axes
 
-FEW = 10  # as many classes as there are colours that can be told apart
+FEW = 10  # classes whose curves do not hide one another
 COLUMN = 27  # names below one another that are as high as the curves
-INK, PALE, GRID = "#222222", "#9aa0a6", "#e6e6e6"
 RECALLS = np.linspace(0, 1, 1001)
 
 
 def plot_precision_recall(metrics: Metrics, names: Sequence[str], path: str | Path) -> None:
     """Precision over recall for each class, and the AP of each, best first, as a PNG file.
 
-    Drawn is the envelope, the highest precision at each recall or beyond, whose area is AP. Up to
-    ten classes have a colour each; the curves of more are coloured by their AP.
+    Drawn is the envelope, the highest precision at each recall or beyond, whose area is AP.
     """
     from matplotlib.figure import Figure
 
@@ -38,11 +38,11 @@ def plot_precision_recall(metrics: Metrics, names: Sequence[str], path: str | Pa
     columns = max(1, -(-len(shown) // COLUMN))
     figure = Figure(figsize=(6.8 + 4.2 * columns, 5.5), dpi=120, layout="constrained")
     axes = figure.subplots(1, 1 + columns, width_ratios=(1.6, *[1] * columns))
-    colours = _colours(metrics.ap[shown])
+    colours = [as_hex(colour(int(label))) for label in shown]
     _draw_curves(axes[0], [metrics.curves[label] for label in shown], colours)
     for column in range(columns):
         part = slice(column * COLUMN, (column + 1) * COLUMN)
-        labels = [_plain(names[label]) for label in shown[part]]
+        labels = [plain(class_label(int(label), names)) for label in shown[part]]
         _draw_bars(axes[1 + column], metrics.ap[shown[part]], labels, colours[part])
         axes[1 + column].set_xlabel(f"AP at IoU {metrics.iou_thres:g}")
     for panel in axes:
@@ -52,19 +52,11 @@ def plot_precision_recall(metrics: Metrics, names: Sequence[str], path: str | Pa
     write_figure(figure, path)
 
 
-def _colours(ap: Floats) -> list[Any]:
-    if len(ap) <= FEW:
-        return [f"C{place}" for place in range(len(ap))]
-    from matplotlib import colormaps
-
-    return list(colormaps["viridis"](ap.clip(0, 1)))
-
-
-def _draw_curves(axes: Axes, curves: list[Curve], colours: list[Any]) -> None:
+def _draw_curves(axes: Axes, curves: list[Curve], colours: list[str]) -> None:
     few = len(curves) <= FEW
-    for curve, colour in zip(curves, colours, strict=True):
+    for curve, shade in zip(curves, colours, strict=True):
         recall, precision = _steps(curve, to_zero=few)
-        axes.step(*(recall, precision), where="pre", color=colour, linewidth=1.6 if few else 0.7)
+        axes.step(*(recall, precision), where="pre", color=shade, linewidth=1.6 if few else 0.7)
     if len(curves) > 1:
         mean = np.mean([_at(curve, RECALLS) for curve in curves], axis=0)
         axes.plot(RECALLS, mean, color=INK, linewidth=2.4, label="mean of the classes")
@@ -93,7 +85,7 @@ def _at(curve: Curve, recalls: Floats) -> Floats:
     return np.append(envelope(curve.precision), 0.0)[place]
 
 
-def _draw_bars(axes: Axes, ap: Floats, names: list[str], colours: list[Any]) -> None:
+def _draw_bars(axes: Axes, ap: Floats, names: list[str], colours: list[str]) -> None:
     places = range(len(ap))
     axes.barh(places, ap, color=colours, height=0.75)
     for place, value in enumerate(ap.tolist()):
@@ -111,7 +103,7 @@ def plot_confusion(metrics: Metrics, names: Sequence[str], path: str | Path) -> 
     from matplotlib.figure import Figure
 
     check_names(metrics, names)
-    labels = [*(_plain(name) for name in names), "background"]
+    labels = [*(plain(class_label(i, names)) for i in range(len(names))), "background"]
     few = len(labels) <= FEW + 1
     size = max(4.0, (0.6 if few else 0.25) * len(labels))  # inches
     figure = Figure(figsize=(size + 2.4, size + 1.8), dpi=110, layout="constrained")
@@ -141,24 +133,9 @@ def plot_confusion(metrics: Metrics, names: Sequence[str], path: str | Path) -> 
 def _write_counts(axes: Axes, matrix: Ints, shares: Floats, size: int) -> None:
     for row, column in np.argwhere(matrix > 0).tolist():
         axes.text(
-            *(column, row, _short(int(matrix[row, column]))),
+            *(column, row, short_count(int(matrix[row, column]))),
             ha="center",
             va="center",
             fontsize=size,
             color="white" if shares[row, column] > 0.55 else INK,
         )
-
-
-def _short(count: int) -> str:
-    """At most four characters, such as 950, 1.2k and 48k."""
-    if count < 1000:
-        return str(count)
-    if count < 9950:
-        return f"{count / 1000:.1f}k"
-    return f"{count / 1000:.0f}k" if count < 999_500 else f"{count / 1e6:.0f}M"
-
-
-def _plain(name: str) -> str:
-    """A class name as matplotlib shows it: without formulas, and not longer than its place."""
-    short = name if len(name) <= 24 else name[:23] + "…"
-    return short.replace("$", r"\$")

@@ -13,18 +13,16 @@ from utils.errors import InputError
 from utils.fonts import class_label, font_for, undrawable
 from utils.images import read_image
 from utils.structures import Detections, Image
+from utils.visualization.colours import COLOURS, colour, text_colour
 from utils.visualization.draw import (
-    COLOURS,
     _fit_text,
     _place_label,
-    colour,
     draw_boxes,
     draw_caption,
     draw_detections,
     font_size,
     grid,
     line_width,
-    text_colour,
     within,
     write_image,
 )

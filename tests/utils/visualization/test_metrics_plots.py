@@ -14,7 +14,7 @@ from import_param import Evaluation
 from utils.errors import InputError
 from utils.evaluation.metrics import Curve, Metrics, compute_metrics
 from utils.structures import Detections, Targets
-from utils.visualization.metrics_plots import _short, _steps, plot_confusion, plot_precision_recall
+from utils.visualization.metrics_plots import _steps, plot_confusion, plot_precision_recall
 
 Plot = Callable[[Metrics, Sequence[str], str | Path], None]
 PLOTS = pytest.mark.parametrize("plot", [plot_precision_recall, plot_confusion])
@@ -113,9 +113,3 @@ def test_the_drawn_curve_has_the_area_of_ap() -> None:
     envelope = np.maximum.accumulate(curve.precision[::-1])[::-1]
     assert drawn == pytest.approx(np.diff(curve.recall, prepend=0) @ envelope)
     assert precision[-1] == 0
-
-
-def test_counts_stay_short() -> None:
-    counts = [7, 999, 1000, 1234, 9949, 9950, 48_123, 999_499, 999_500, 12_000_000]
-    short = ["7", "999", "1.0k", "1.2k", "9.9k", "10k", "48k", "999k", "1M", "12M"]
-    assert [_short(count) for count in counts] == short
