@@ -11,7 +11,7 @@ import numpy as np
 
 from pruning.sweep import SweepPoint, safe_point
 from utils.visualization.colours import GRID, INK, PALE, as_hex, series_colour
-from utils.visualization.figures import write_figure
+from utils.visualization.figures import log_ticks_, short_count, whole_ticks_, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,14 +40,18 @@ def plot_scales(history: History, dead: Mapping[int, float], path: str | Path) -
     for name in ("sparsity/below 0.01", "sparsity/below 0.1", "mAP/mAP@.5"):
         curve = {epoch: row[name] for epoch, row in rows.items() if name in row}
         shares.plot(list(curve), list(curve.values()), label=name.partition("/")[2], marker=".")
-    shares.set(title="Share of small scales, and mAP", xlabel="epoch", ylim=(-0.02, 1.02))
+    shares.set(title="Share of small scales, and mAP", xlabel="epoch", ylabel="share, mAP")
+    shares.set_ylim(-0.02, 1.02)
     shares.grid(color=GRID, linewidth=0.6)
     shares.legend(frameon=False)
     places = range(len(dead))
     layers.bar(places, dead.values(), color="C0")
-    layers.set_xticks(places, [str(n) for n in dead], fontsize=6 if len(dead) > 30 else 9)
-    layers.tick_params(axis="x", rotation=90 if len(dead) > 15 else 0)
-    layers.set(title="Share near zero at the end", xlabel="layer", ylim=(0, 1.02))
+    step = max(1, -(-len(dead) // 12))
+    layers.set_xticks(places[::step], [str(n) for n in list(dead)[::step]])
+    layers.set(title="Share near zero at the end", xlabel="layer", ylabel="share of the layer")
+    layers.set_ylim(0, 1.02)
+    for axes in (over_time, shares):
+        whole_ticks_(axes.xaxis)
     write_figure(figure, path)
 
 
@@ -81,10 +85,12 @@ def plot_sweep(points: Sequence[SweepPoint], strategy: str, path: str | Path) ->
     ):
         axes.plot(percents, left, linestyle="--", linewidth=1, label=label)
     if safe := safe_point(points):
-        axes.axvline(safe.percent, color=PALE, linewidth=1, label="safe ratio")
+        axes.axvline(safe.percent, color=PALE, linestyle=":", label="safe ratio")
+    axes.xaxis.set_major_formatter("{x:.0%}")
     axes.set(
         ylim=(0, 1.02),
         xlabel="percent: the share that is cut",
+        ylabel="mAP@.5; share left",
         title=f"{strategy}: cut, not fine-tuned",
     )
     axes.grid(color=GRID, linewidth=0.6)
@@ -103,6 +109,7 @@ def plot_channels(counts: Mapping[int, tuple[int, int]], path: str | Path) -> No
     axes.set_xticks(places[::step], [str(layer) for layer in list(counts)[::step]], fontsize=7)
     axes.set(xlabel="layer", ylabel="channels", xlim=(-0.8, len(counts) - 0.2))
     axes.set_yscale("symlog", base=2, linthresh=1)
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.grid(axis="y", color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -138,8 +145,10 @@ def plot_sizes(networks: Mapping[str, NetworkPoint], title: str, path: str | Pat
         colour = as_hex(series_colour(number))
         for plot, x in zip(axes, (network.parameters, network.latency), strict=True):
             plot.scatter(x, network.mean_ap, marker=marker, color=colour, label=label, s=45)
-    axes[0].set(xlabel="parameters, millions", ylabel="mAP@.5", xscale="log")
-    axes[1].set(xlabel="latency, ms", xscale="log")
+    axes[0].set(xlabel="parameters", ylabel="mAP@.5", xscale="log")
+    axes[1].set(xlabel="milliseconds an image", xscale="log")
+    log_ticks_(axes[0].xaxis, lambda millions: short_count(1e6 * millions))
+    log_ticks_(axes[1].xaxis)
     for plot in axes:
         plot.grid(color=GRID, linewidth=0.6, which="both")
         plot.set_axisbelow(True)

@@ -17,7 +17,8 @@ from utils.benchmark.latency import UPSTREAM, Row
 from utils.errors import InputError
 from utils.files import write_text
 from utils.progress import say
-from utils.visualization.figures import write_figure
+from utils.visualization.colours import as_hex, series_colour
+from utils.visualization.figures import log_ticks_, write_figure
 
 COLUMNS: dict[str, Callable[[Row], str]] = {
     "network": lambda row: row.network,
@@ -117,7 +118,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         ]
         bars = axes.barh(
             positions, widths, 0.9 / (len(kinds) + 1), xerr=ends, label=_kind_name(*kind),
-            color=f"C{number % 10}", error_kw={"elinewidth": 0.7},
+            color=as_hex(series_colour(number)), error_kw={"elinewidth": 0.7},
         )  # fmt: skip
         axes.bar_label(bars, [f"{width:.1f}" for width in widths], padding=3, fontsize=6)
     axes.set_yticks([n + 0.5 * (len(kinds) - 1) / (len(kinds) + 1) for n in range(len(networks))])
@@ -143,16 +144,15 @@ def plot_accuracy(rows: Sequence[Row], path: Path) -> None:
         number = kinds.index((row.engine, row.precision, row.batch))
         axes.scatter(
             row.ms / row.batch, row.mean_ap, s=45, marker=MARKERS[number % len(MARKERS)],
-            color=f"C{networks.index(row.network) % 10}",
+            color=as_hex(series_colour(networks.index(row.network))),
         )  # fmt: skip
     for number, network in enumerate(networks):
-        axes.scatter([], [], color=f"C{number % 10}", label=network)
+        axes.scatter([], [], color=as_hex(series_colour(number)), label=network)
     for number, kind in enumerate(kinds):
         shape = MARKERS[number % len(MARKERS)]
         axes.scatter([], [], color="0.5", marker=shape, label=_kind_name(*kind))
     axes.set(xlabel="milliseconds an image, median", ylabel="mAP@.5", xscale="log")
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("{x:g}")
+    log_ticks_(axes.xaxis)
     axes.grid(color="0.9", linewidth=0.6, which="both")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from utils.fonts import class_label
 from utils.visualization.colours import Colour, as_hex, colour, series_colour
-from utils.visualization.figures import plain, write_figure
+from utils.visualization.figures import plain, whole_ticks_, write_figure
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import
     from matplotlib.axes import Axes
@@ -21,10 +21,10 @@ Curve = tuple[list[float], list[float]]  # epochs, values
 PLOTS = {
     "loss": ("Loss", "loss", False),
     "lr": ("Learning rate", "learning rate", False),
-    "metrics": ("Precision and recall", "", True),
+    "metrics": ("Precision and recall", "precision, recall", True),
     "mAP": ("Mean average precision", "mAP", True),
     "AP": ("Average precision of each class", "AP", True),
-    "training": ("Training, cell by cell", "", True),
+    "training": ("Training, cell by cell", "precision, recall", True),
     "speed": ("Training speed", "images per second", False),
 }
 OF_CLASSES = "AP"  # the plot that has a curve a class, in the order of the classes
@@ -92,7 +92,13 @@ def _draw_curves(axes: Axes, plot: str, curves: Mapping[str, Curve], columns: in
             color=as_hex(curve_colour(plot, index)),
         )
     axes.set(title=title, xlabel="epoch", ylabel=label)
+    whole_ticks_(axes.xaxis)
     if unit:
         axes.set_ylim(-0.02, 1.02)
     axes.grid(alpha=0.3)
+    if list(curves) != [plot]:  # such as `lr`, of which the title says all
+        _draw_legend(axes, columns)
+
+
+def _draw_legend(axes: Axes, columns: int) -> None:
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), ncols=columns, fontsize="small")

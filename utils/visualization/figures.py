@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,3 +57,19 @@ def count_ticks_(axis: Axis) -> None:
     from matplotlib.ticker import FuncFormatter
 
     axis.set_major_formatter(FuncFormatter(lambda count, _: short_count(count)))
+
+
+def whole_ticks_(axis: Axis) -> None:
+    """Have an axis of epochs say no half ones."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True, nbins=9))
+
+
+def log_ticks_(axis: Axis, say: Callable[[float], str] = "{:g}".format) -> None:
+    """Have a logarithmic axis say 1, 2, 5, 10 and so on, and not 10⁰."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: say(value)))

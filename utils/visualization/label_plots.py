@@ -12,8 +12,9 @@ from utils.data.photos import PhotoSet
 from utils.data.suspicious import Suspicion
 from utils.fonts import class_label
 from utils.structures import Image
+from utils.visualization.colours import as_hex, colour
 from utils.visualization.draw import draw_boxes, draw_caption, grid, within
-from utils.visualization.figures import write_figure
+from utils.visualization.figures import count_ticks_, plain, write_figure
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import
     from matplotlib.axes import Axes
@@ -23,7 +24,9 @@ COLUMNS = 4  # photos beside each other
 MOST_CLASSES = 40  # bars of a histogram; of more classes the rarest are shown
 MARGIN = 1.5  # what is shown around a suspicious box, in its own sides
 LEAST_VIEW = 96  # pixels of the photo that are shown around a small box
-TRAIN, VALID = "#3b6fb6", "#e08a2e"
+FEW_CLASSES = 14  # of more, the bars stand beside both other panels
+LEAST_ROWS = 5  # so that the bar of one class is no wall
+STRENGTHS = (1.0, 0.4)  # of the colours of the photos to train on, and to validate on
 
 
 def plot_labels(splits: Sequence[tuple[str, PhotoSet]], path: Path) -> None:
@@ -33,44 +36,59 @@ def plot_labels(splits: Sequence[tuple[str, PhotoSet]], path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    names = splits[0][1].names
-    rows = min(len(names), MOST_CLASSES)
-    figure = Figure(figsize=(13, max(3.6, 0.24 * rows + 1.2)), layout="constrained")
-    classes, sizes, centres = figure.subplots(1, 3)
-    _plot_classes(classes, splits)
-    _plot_sizes(sizes, splits)
-    _plot_centres(centres, splits)
+    rows = min(len(splits[0][1].names), MOST_CLASSES)
+    few = rows <= FEW_CLASSES
+    height = max(3.8 if few else 7.5, 0.22 * rows + 1.2)
+    figure = Figure(figsize=(13 if few else 10, height), dpi=110, layout="constrained")
+    axes = figure.subplot_mosaic("csp" if few else "cs;cp")
+    _plot_classes(axes["c"], splits)
+    _plot_sizes(axes["s"], splits)
+    _plot_centres(axes["p"], splits)
     write_figure(figure, path)
 
 
 def _plot_classes(axes: Axes, splits: Sequence[tuple[str, PhotoSet]]) -> None:
+    """Objects by class, most frequent on top, each in its colour: those of a second split paler."""
+    from matplotlib.patches import Patch
+
     names = splits[0][1].names
     totals = np.sum([photos.report.objects for _, photos in splits], axis=0)
     shown = np.argsort(totals, kind="stable")[:MOST_CLASSES]
+    colours = [as_hex(colour(int(index))) for index in shown]
     left = np.zeros(len(shown))
-    for (title, photos), colour in zip(splits, (TRAIN, VALID), strict=False):
+    for (_, photos), strength in zip(splits, STRENGTHS, strict=False):
         counts = np.array(photos.report.objects)[shown]
-        axes.barh(np.arange(len(shown)), counts, left=left, color=colour, label=title)
+        axes.barh(np.arange(len(shown)), counts, left=left, color=colours, alpha=strength)
         left = left + counts
     for place, index in enumerate(shown):
         axes.text(left[place], place, f" {totals[index]:,}", va="center", fontsize=8)
-    labels = [class_label(int(index), names).replace("$", r"\$")[:24] for index in shown]
+    labels = [plain(class_label(int(index), names)) for index in shown]
     axes.set_yticks(np.arange(len(shown)), labels, fontsize=8)
-    axes.margins(x=0.15)
+    axes.set(xlim=(0, 1.18 * max(1, totals[shown].max())))
+    axes.set(ylim=(len(shown) - max(len(shown), LEAST_ROWS) - 0.6, len(shown) - 0.4))
+    count_ticks_(axes.xaxis)
     rarest = f", the rarest {len(shown)} of {len(names)}" if len(shown) < len(names) else ""
     axes.set(xlabel="objects", title=f"classes{rarest}")
-    axes.legend(fontsize=8, loc="lower right")
+    legend = [
+        Patch(color="#555555", alpha=strength, label=title)
+        for (title, _), strength in zip(splits, STRENGTHS, strict=False)
+    ]
+    axes.legend(handles=legend, fontsize=8, loc="lower right", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def _plot_sizes(axes: Axes, splits: Sequence[tuple[str, PhotoSet]]) -> None:
-    """Widths and heights as shares of the photos, on logarithmic axes."""
-    for (title, photos), colour in zip(splits, (TRAIN, VALID), strict=False):
-        shares = _shares(photos)
-        sides = (shares[:, 2:] - shares[:, :2]).clip(1e-4)
-        axes.scatter(sides[:, 0], sides[:, 1], s=6, alpha=0.35, color=colour, label=title, lw=0)
+    """Widths and heights as shares of the photos, on logarithmic axes; rare classes on top."""
+    shares = np.concatenate([_shares(photos) for _, photos in splits])
+    photos = [photo for _, split in splits for photo in split.photos]
+    labels = np.concatenate([np.zeros(0, int), *(photo.labels for photo in photos)]).astype(int)
+    order = np.argsort(-np.bincount(labels)[labels], kind="stable") if len(labels) else labels
+    sides = (shares[:, 2:] - shares[:, :2]).clip(1e-4)[order]
+    colours = [as_hex(colour(int(label))) for label in labels[order]]
+    axes.scatter(sides[:, 0], sides[:, 1], s=7, alpha=0.5, c=colours, lw=0)
     ticks = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
-    axes.set(xscale="log", yscale="log", xlabel="width", ylabel="height", title="sizes of boxes")
+    axes.set(xscale="log", yscale="log", title="sizes of boxes, as shares of the photo")
+    axes.set(xlabel="width", ylabel="height")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(ticks, [f"{tick:.0%}" for tick in ticks], fontsize=8)
         axis.set_ticks([], minor=True)
@@ -84,6 +102,7 @@ def _plot_centres(axes: Axes, splits: Sequence[tuple[str, PhotoSet]]) -> None:
     axes.hist2d(centres[:, 0], centres[:, 1], bins=24, range=[[0, 1], [0, 1]], cmap="Blues")
     axes.set(title="where their centres lie", xlabel="from left to right", ylabel="from top down")
     axes.invert_yaxis()
+    axes.set_aspect("equal")
     axes.set_xticks([])
     axes.set_yticks([])
 

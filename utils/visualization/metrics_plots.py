@@ -60,7 +60,7 @@ def _draw_curves(axes: Axes, curves: list[Curve], colours: list[str]) -> None:
     if len(curves) > 1:
         mean = np.mean([_at(curve, RECALLS) for curve in curves], axis=0)
         axes.plot(RECALLS, mean, color=INK, linewidth=2.4, label="mean of the classes")
-        axes.legend(loc="lower left", frameon=False)
+        axes.legend(loc="best", frameon=False)
     if not curves:
         axes.text(0.5, 0.5, "no ground truth", ha="center", color=PALE)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision (envelope)")
@@ -123,10 +123,16 @@ def plot_confusion(metrics: Metrics, names: Sequence[str], path: str | Path) -> 
     axes.grid(which="minor", color=GRID, linewidth=0.5)
     axes.tick_params(which="minor", length=0)
     axes.spines[:].set_visible(False)
-    axes.set(xlabel="predicted", ylabel="ground truth")
-    axes.set_title(f"confidence above {metrics.conf:.3f}, IoU {metrics.iou_thres:g}", fontsize=10)
+    words = 10 if few else size + 4  # points: a large figure is looked at from afar
+    axes.set_xlabel("predicted", fontsize=words)
+    axes.set_ylabel("ground truth", fontsize=words)
+    title = f"confidence above {metrics.conf:.3f}, IoU {metrics.iou_thres:g}"
+    axes.set_title(title, fontsize=words)
     scale = axes.inset_axes((1 + 0.15 / size, 0, 0.18 / size, 1))
-    figure.colorbar(shades, cax=scale, label="share of the ground truth").outline.set_visible(False)
+    bar = figure.colorbar(shades, cax=scale)
+    bar.set_label("share of the ground truth", fontsize=words)
+    bar.ax.tick_params(labelsize=words)
+    bar.outline.set_visible(False)
     write_figure(figure, path)
 
 
