@@ -329,6 +329,15 @@ class DataCheck:
     write: str = ""  # a new .data file, with lists of the photos; empty = none
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Which runs compare.py compares."""
+    runs: tuple[str, ...] = ()  # names or folders of runs; globs in quotes
+    measure: bool = False  # time the networks now, taking turns; otherwise milliseconds are those in the reports of cuts
+    rounds: Count = 20  # how often each network is timed
+    output: str = "runs/compare"  # folder for the table and the picture
+
+
 # --- which groups each script takes ---
 
 @dataclass(frozen=True)
@@ -394,6 +403,13 @@ class CheckDataSettings:
     """Look at a data set before training on it; see README.md."""
     check: DataCheck = DataCheck()
     data: DataSet = DataSet()
+
+
+@dataclass(frozen=True)
+class CompareSettings:
+    """Compare runs: settings, mAP, size and milliseconds; see README.md."""
+    comparison: Comparison = Comparison()
+    runtime: Runtime = TORCH  # what the networks are timed on, with `measure`
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,17 @@ from utils.help import comments
 
 PRUNING = ("normal", "layer", "slim", "shortcut", "layer_channel", "latency")
 SCRIPTS = (
-    *("train", "test", "detect_img", "detect_video", "export", "benchmark", "check_data", "prune"),
+    *(
+        "train",
+        "test",
+        "detect_img",
+        "detect_video",
+        "export",
+        "benchmark",
+        "check_data",
+        "compare",
+    ),
+    "prune",
     *(f"{strategy}_prune" for strategy in PRUNING),
 )
 TOOLS = sorted(

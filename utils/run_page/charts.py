@@ -72,6 +72,7 @@ def chart(
     whole: bool = True,
     bands: Sequence[Band] = (),
     marks: Mapping[str, float] | None = None,
+    lines: bool = True,
 ) -> Element:
     """A figure with curves, their names and last values below. Values that are not finite are gaps.
 
@@ -84,6 +85,7 @@ def chart(
         whole: x has whole numbers only.
         bands: areas below the curves.
         marks: x by name, drawn as vertical lines.
+        lines: points are joined.
     """
     marks = marks or {}
     xs = [x for curve in curves.values() for x in curve[0]] + list(marks.values())
@@ -108,11 +110,20 @@ def chart(
         role="img",
         aria_label=title,
     )
-    names = [_entry(name, curve, index % COLOURS) for index, (name, curve) in enumerate(
-        curves.items())]  # fmt: skip
+    over_time = x_label == "epoch"
+    names = [
+        _entry(name, curve if over_time else None, index % COLOURS)
+        for index, (name, curve) in enumerate(curves.items())
+    ]
     names += [tag("li", tag("i", class_="mark"), name) for name in marks]
     caption = tag("figcaption", title, tag("small", f" {y_label}") if y_label else None)
-    return tag("figure", caption, drawing, tag("ul", *names, class_="legend"), class_="card")
+    return tag(
+        "figure",
+        caption,
+        drawing,
+        tag("ul", *names, class_="legend"),
+        class_="card" if lines else "card points",
+    )
 
 
 def _axes(across: Scale, up: Scale, x_label: str) -> list[Element]:
@@ -160,6 +171,9 @@ def _mark(x: float, across: Scale) -> Element:
     return tag("line", x1=place, x2=place, y1=TOP, y2=HEIGHT - BOTTOM, class_="mark")
 
 
-def _entry(name: str, curve: Curve, colour: int) -> Element:
+def _entry(name: str, curve: Curve | None, colour: int) -> Element:
+    """A curve's name, and its last value where one asks for that."""
+    if curve is None:
+        return tag("li", tag("i", class_=f"c{colour}"), name)
     last = next((y for y in reversed(curve[1]) if math.isfinite(y)), math.nan)
     return tag("li", tag("i", class_=f"c{colour}"), f"{name} ", tag("b", number(last)))

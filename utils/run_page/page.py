@@ -88,6 +88,11 @@ def page_text(run: RunFiles, trains: bool = False) -> str:
     return document(run.name, STYLE, body, RELOAD if trains else 0)
 
 
+def count(number: int, what: str) -> str:
+    """How many there are, in words."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def _anchor(title: str) -> str:
     return title.lower().replace(" ", "-")
 
@@ -105,8 +110,7 @@ def _state(run: RunFiles, trains: bool) -> list[Element]:
     if settings.sparsity.prune_while_training:
         kind = "Training with cuts on the way"
     if done >= epochs:
-        count = f"{epochs} epoch" + ("s" if epochs > 1 else "")
-        state = count if trains else f"{count}, finished"
+        state = count(epochs, "epoch") + ("" if trains else ", finished")
     else:
         state = f"{done} of {epochs} epochs" + (", in training" if trains else ", then stopped")
     return [tag("p", f"{kind} of {settings.model.cfg} on {data}: {state}", class_="soft")]
@@ -313,7 +317,7 @@ def _photo_pair(entry: Mapping[str, Any], kind: str) -> Element:
     sides = (
         (f"{missed} missed of {objects}", f"{false} false")
         if kind == "worst"
-        else (f"{objects} objects", f"{int(entry['predictions'])} predictions")
+        else (count(objects, "object"), count(int(entry["predictions"]), "prediction"))
     )
     wrong = f"{missed} missed, {false} false" if missed or false else "all found"
     pictures = []

@@ -22,7 +22,7 @@ PHOTOS = "photos"  # a folder of the run's folder
 LIST = "photos.json"  # in it: what is on the pictures
 EXAMPLES = 8  # photos, spread over all
 WORST = 8  # those with the most errors
-SIDE = 480  # pixels, the longer side of a picture
+SIDE = 400  # pixels, the longer side of a picture
 QUALITY = 85  # of JPEG files
 
 

@@ -87,7 +87,7 @@ def _sweep(run: RunFiles) -> list[Element]:
                        if math.isfinite(row["ms"])):  # fmt: skip
         curve = {"mAP@.5": ([ms for ms, _ in timed], [ap for _, ap in timed])}
         cards.append(chart("mAP against milliseconds", curve, x_label="milliseconds an image",
-                           unit=True, whole=False))  # fmt: skip
+                           unit=True, whole=False, lines=False))  # fmt: skip
     whose = "" if source == run.folder else f"Of the training {source.name}. "
     return [
         tag("h3", "How much can be cut"),

@@ -77,6 +77,7 @@ svg text { font-size: 11px; fill: var(--soft); }
 svg .grid { stroke: var(--rule); stroke-width: 1; }
 svg .axis { stroke: var(--soft); stroke-width: 1; }
 svg .curve { fill: none; stroke-width: 2; stroke-linejoin: round; }
+.points svg .curve { stroke-width: 0; }
 svg .band { fill: var(--band); stroke: none; }
 svg line.mark { stroke: var(--soft); stroke-width: 1.5; stroke-dasharray: 4 3; }
 .legend { display: flex; flex-wrap: wrap; gap: .1rem .9rem; margin: .3rem 0 0; padding: 0;

@@ -1,0 +1,1 @@
+"""Several runs against each other: what was asked, and what came of it."""
