@@ -185,7 +185,7 @@ class Distillation:
 @dataclass(frozen=True)
 class Monitoring:
     """Live curves, and what is printed."""
-    visdom: bool = True  # show curves and pictures in Visdom; files are written in any case
+    monitor: Literal["visdom", "tensorboard", "none"] = "visdom"  # what shows curves and pictures while it trains; files are written in any case; --no_visdom = none
     visdom_url: str = "http://127.0.0.1:8097"  # a server; where none answers here, one is started
     keep_visdom: bool = True  # a server that was started goes on after the run, for its curves
     class_table: bool = False  # print the table of classes after each evaluation, not only at the end

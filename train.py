@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
         expect_free(settings.training.name)
         settings = with_pretrained(settings)
     device = choose_device(settings.model.device)
-    report.check_address(settings.monitoring)
+    report.check_monitor(settings.monitoring)
     torch.manual_seed(settings.training.seed)
 
     known = {checkpoint.path: checkpoint.names} if checkpoint else {}

@@ -128,6 +128,8 @@ ALLOWED = {
     ("tools/experiment.py", "open"): "logs of child processes",
     ("tools/experiment.py", "rmtree"): "a run that is begun anew",
     ("utils/monitoring/server.py", ""): "its log, and what goes wrong is told where it is started",
+    ("utils/monitoring/tensorboard.py", "open"): "appended to; where it cannot be, it is given up",
+    ("utils/monitoring/tensorboard.py", "unlink"): "a run that is begun anew, or goes on",
     ("utils/monitoring/page.py", "TemporaryDirectory"): "npm's files",
     ("utils/monitoring/client.py", "save"): "Visdom's own, in its server",
     ("utils/detection/video.py", "VideoWriter"): "checked when it is whole",

@@ -40,6 +40,10 @@ RENAMED = {
 }
 
 
+SHORT = {
+    f"--{flag}": ("--monitor", monitor)
+    for flag, monitor in (("visdom", "visdom"), ("no_visdom", "none"), ("no-visdom", "none"))
+}
 PRUNING_FLAGS = (
     *("weights", "data", "pruned_id", "percent", "percent_of", "target_ms", "target_speedup"),
     *("importance", "engine", "name"),
@@ -68,9 +72,11 @@ def load(
             not of its kind or out of range.
     """
     start = settings() if default is None else default
+    if hasattr(start, "monitoring"):
+        argv = [part for flag in _flags(argv) for part in SHORT.get(flag, (flag,))]
     _check_kinds(start)
     names = given(argv)
-    if names & set(FLAGS) or "-h" in (sys.argv[1:] if argv is None else argv):
+    if names & set(FLAGS) or "-h" in _flags(argv):
         print(help_text(start, about or "", first, everything="help_all" in names), end="")
         raise SystemExit(0)
     _refuse_renamed(start, names)
@@ -120,9 +126,12 @@ def given(argv: Sequence[str] | None = None) -> frozenset[str]:
     >>> sorted(given(["--lr", "0.1", "--no_amp", "--img-size=416"]))
     ['amp', 'img_size', 'lr']
     """
-    flags = sys.argv[1:] if argv is None else argv
-    names = (flag[2:].partition("=")[0] for flag in flags if flag.startswith("--"))
+    names = (flag[2:].partition("=")[0] for flag in _flags(argv) if flag.startswith("--"))
     return frozenset(name.replace("-", "_").removeprefix("no_") for name in names)
+
+
+def _flags(argv: Sequence[str] | None) -> Sequence[str]:
+    return sys.argv[1:] if argv is None else argv
 
 
 def check(settings: object) -> None:

@@ -89,7 +89,7 @@ def test_flags_change_values() -> None:
     settings = load(TrainSettings, argv)
     assert settings.training.epochs == 3
     assert settings.model.cfg == "x.cfg"
-    assert settings.monitoring.visdom is False
+    assert settings.monitoring.monitor == "none"
     assert settings.data.batch_size == 2
 
 

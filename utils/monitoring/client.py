@@ -11,7 +11,7 @@ import numpy as np
 
 from utils.monitoring.server import Address, answers
 from utils.structures import Image
-from utils.visualization.curves import DOTTED_UNTIL, Curve, curve_colour, describe_plot
+from utils.visualization.curves import DOTTED_UNTIL, Curve, curve_colour, describe_plot, place
 
 RETRY = 10.0  # seconds between attempts to reach a server that is away, and between looks at it
 CONNECT_TIMEOUT = 2.0  # seconds for a connection
@@ -84,6 +84,9 @@ class Sender:
     however the server is. A window is always sent whole, so a server that was away, or that comes
     back empty, gets the whole history by the same path. Every request has a time-out.
 
+    Windows stand in the order of `PLOTS`, pictures last. The page puts what is new at its end, so
+    all are sent again where one comes late, such as mAP after some epochs.
+
     Args:
         address: of the server.
         env: the environment on the page.
@@ -109,7 +112,8 @@ class Sender:
         self._say = say
         self._retry = retry
         self._windows: dict[str, Curves | Picture] = {}
-        self._waiting: dict[str, None] = {}  # keys as an ordered set
+        self._waiting: set[str] = set()
+        self._on_page: set[str] = set()
         self._state = threading.Condition()
         self._closing = False
         self._client: Any = None
@@ -121,7 +125,7 @@ class Sender:
         """Have a window show `content`, in place of what it shows. Returns at once."""
         with self._state:
             self._windows[window] = content
-            self._waiting[window] = None
+            self._waiting.add(window)
             self._state.notify()
 
     def close(self, timeout: float) -> bool:
@@ -187,8 +191,9 @@ class Sender:
 
     def _replay_windows(self) -> None:
         """Have every window sent again, whole: the server is new, or lost what it had."""
+        self._on_page.clear()
         with self._state:
-            self._waiting = dict.fromkeys(self._windows)
+            self._waiting = set(self._windows)
 
     def _send(self) -> None:
         sent = False
@@ -196,13 +201,19 @@ class Sender:
             with self._state:
                 if not self._waiting:
                     break
-                window = next(iter(self._waiting))
+                window = min(self._waiting, key=lambda name: (place(name), name))
                 content = self._windows[window]
+            behind = [name for name in self._on_page if place(name) > place(window)]
+            if behind and window not in self._on_page:
+                self._client.close(win=None, env=self.env)
+                self._replay_windows()
+                continue
             content.draw(self._client, window, self.env)
+            self._on_page.add(window)
             sent = True
             with self._state:
                 if self._windows[window] is content:  # else it changed meanwhile: again
-                    del self._waiting[window]
+                    self._waiting.discard(window)
         if sent:
             self._client.save([self.env])  # so that a server started later still has it
 

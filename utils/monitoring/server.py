@@ -5,6 +5,7 @@ its own; it is not meant to be typed.
 """
 
 import importlib.util
+import inspect
 import os
 import socket
 import subprocess
@@ -12,16 +13,18 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from utils.errors import InputError
 from utils.files import write_text
+from utils.monitoring.compare import send_comparison
 from utils.monitoring.page import fetch_page, static_folder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -210,22 +213,32 @@ def serve(port: int, data: Path, static: Path, owned: bool) -> None:
     """Run Visdom's server in this process until it is ended.
 
     It answers this machine alone, and of what a browser asks for only what our own page does (see
-    `is_own`): Visdom's handlers, websockets' among them, take whatever any page sends.
+    `is_own`): Visdom's handlers, websockets' among them, take whatever any page sends. Its address
+    leads to the run that was last heard of.
 
     `visdom.server`'s own command first downloads the page's scripts, and crashes where it cannot;
     this one answers at once, while a thread completes the page.
     """
     from tornado.httputil import HTTPServerRequest
-    from tornado.web import ErrorHandler
+    from tornado.web import ErrorHandler, RedirectHandler
     from visdom.server import app, run_server
+    from visdom.server.handlers import web_handlers
 
     class Application(app.Application):
         def find_handler(self, request: HTTPServerRequest, **options: Any) -> Any:
-            if is_own(request.headers.get_list("Host"), request.headers.get_list("Origin")):
-                return super().find_handler(request, **options)
-            return self.get_handler_delegate(request, ErrorHandler, {"status_code": 403})
+            if not is_own(request.headers.get_list("Host"), request.headers.get_list("Origin")):
+                return self.get_handler_delegate(request, ErrorHandler, {"status_code": 403})
+            if request.path == "/" and (run := newest_run(self.state, data)):
+                there = {"url": f"/env/{quote(run)}", "permanent": False}
+                return self.get_handler_delegate(request, RedirectHandler, there)
+            return super().find_handler(request, **options)
 
     vars(run_server)["Application"] = Application
+    handlers = vars(web_handlers)
+    handlers["compare_envs"] = send_comparison
+    if "env_path" in inspect.signature(handlers["gather_envs"]).parameters:
+        # Visdom 0.2 looks for the runs to compare in ~/.visdom, wherever it keeps them.
+        handlers["gather_envs"] = partial(handlers["gather_envs"], env_path=str(data))
     # Without autoreload=False it would restart at every change of a file that it has imported.
     app.tornado_settings.update(static_path=static, template_path=static, autoreload=False)
     if owned:
@@ -235,6 +248,13 @@ def serve(port: int, data: Path, static: Path, owned: bool) -> None:
     sys.argv = ["visdom", "-port", str(port), "-env_path", str(data), "-bind_local"]
     sys.argv += ["-logging_level", "WARNING"]
     run_server.main()
+
+
+def newest_run(runs: Iterable[str], data: Path) -> str:
+    """The run whose curves were kept last; "" where there is none but Visdom's own `main`."""
+    kept = {run: data / f"{run}.json" for run in runs if run != "main"}
+    times = {run: file.stat().st_mtime for run, file in kept.items() if file.exists()}
+    return max(times, key=times.__getitem__, default="")
 
 
 def is_own(hosts: Sequence[str], origins: Sequence[str]) -> bool:

@@ -13,6 +13,7 @@ from utils.evaluation.metrics import Metrics, format_metrics
 from utils.monitoring.history import History
 from utils.monitoring.monitor import Monitor
 from utils.monitoring.server import Address
+from utils.monitoring.tensorboard import expect_tensorboard
 from utils.progress import say
 from utils.run_page.live import LivePage
 from utils.structures import Detections, Image
@@ -27,10 +28,12 @@ LOWEST_SCORE = 0.25  # of a detection that is drawn
 COLUMNS = 4  # of pictures beside each other
 
 
-def check_address(settings: Monitoring) -> None:
-    """Refuse an address that is none before any work, and before a name is taken."""
-    if settings.visdom:
+def check_monitor(settings: Monitoring) -> None:
+    """Refuse an address that is none, or a missing package, before any work."""
+    if settings.monitor == "visdom":
         Address.parse(settings.visdom_url)
+    elif settings.monitor == "tensorboard":
+        expect_tensorboard()
 
 
 def open_monitor(
@@ -42,11 +45,12 @@ def open_monitor(
     """
     return Monitor(
         run.folder,
-        visdom=settings.monitoring.visdom_url if settings.monitoring.visdom else "",
+        visdom=settings.monitoring.visdom_url if settings.monitoring.monitor == "visdom" else "",
         name=run.name,
         resume_before=progress.epoch + 1 if settings.training.resume else None,
         keep=settings.monitoring.keep_visdom,
         history=history,
+        tensorboard=settings.monitoring.monitor == "tensorboard",
     )
 
 
@@ -112,8 +116,8 @@ def show_examples(
     validation: ValidationBatches,
     detections: Sequence[Detections] | None,
 ) -> None:
-    """Show example pictures in Visdom, where it is used and the epoch was evaluated."""
-    if monitor.address and detections is not None:
+    """Show example pictures where somebody may watch and the epoch was evaluated."""
+    if monitor.page and detections is not None:
         names = validation.dataset.photos.names
         pictures = _example_pictures(validation.dataset, detections, names)
         monitor.images(epoch, "validation", pictures)

@@ -17,14 +17,14 @@ if TYPE_CHECKING:  # matplotlib takes half a second to import
 History = Mapping[float, Mapping[str, float]]  # epoch → {"plot/curve": value}
 Curve = tuple[list[float], list[float]]  # epochs, values
 
-# plot: its title, its y axis, whether that axis is 0 to 1
+# plot: its title, its y axis, whether that axis is 0 to 1; in the order in which they are looked at
 PLOTS = {
-    "loss": ("Loss", "loss", False),
-    "lr": ("Learning rate", "learning rate", False),
-    "metrics": ("Precision and recall", "precision, recall", True),
     "mAP": ("Mean average precision", "mAP", True),
+    "loss": ("Loss", "loss", False),
     "AP": ("Average precision of each class", "AP", True),
+    "metrics": ("Precision and recall", "precision, recall", True),
     "training": ("Training, cell by cell", "precision, recall", True),
+    "lr": ("Learning rate", "learning rate", False),
     "speed": ("Training speed", "images per second", False),
 }
 OF_CLASSES = "AP"  # the plot that has a curve a class, in the order of the classes
@@ -42,11 +42,16 @@ def curve_colour(plot: str, number: int) -> Colour:
     return colour(number) if plot == OF_CLASSES else series_colour(number)
 
 
+def place(plot: str) -> int:
+    """Where a plot stands among others; what we do not know is last."""
+    return list(PLOTS).index(plot) if plot in PLOTS else len(PLOTS)
+
+
 def curves_by_plot(history: History) -> dict[str, dict[str, Curve]]:
     """Sort figures by plot and curve: plot → curve → (epochs, values), in order of epoch.
 
-    The part of a name before the first "/" is the plot, the rest the curve (so a class name may
-    hold a "/"); a name without one is both.
+    The plots are in the order of `PLOTS`. The part of a name before the first "/" is the plot, the
+    rest the curve (so a class name may hold a "/"); a name without one is both.
     """
     plots: dict[str, dict[str, Curve]] = {}
     for epoch in sorted(history):
@@ -55,7 +60,7 @@ def curves_by_plot(history: History) -> dict[str, dict[str, Curve]]:
             epochs, values = plots.setdefault(plot, {}).setdefault(curve or plot, ([], []))
             epochs.append(epoch)
             values.append(value)
-    return plots
+    return dict(sorted(plots.items(), key=lambda item: place(item[0])))
 
 
 def plot_curves(history: History, folder: str | Path) -> list[Path]:

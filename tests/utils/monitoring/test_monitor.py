@@ -20,11 +20,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utils.errors import InputError
-from utils.monitoring import monitor as monitor_module
+from utils.monitoring import visdom_page
 from utils.monitoring.client import Curves, Sender
 from utils.monitoring.history import History, read_history, write_history
 from utils.monitoring.monitor import Monitor
 from utils.monitoring.server import Address, answers
+from utils.monitoring.visdom_page import VisdomPage
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -262,10 +263,25 @@ def test_a_server_restarted_between_two_epochs_gets_all_windows(
     monitor.close()
 
 
+def test_plots_stand_in_their_order_however_late_they_come(
+    tmp_path: Path, fake: FakeVisdom
+) -> None:
+    monitor = Monitor(tmp_path, fake.address, say=lambda _: None, retry=0.05)
+    monitor.log(1, {"lr": 1, "scales/10%": 1, "loss/box": 3})
+    assert wait_for(lambda: list(fake.windows) == ["loss", "lr", "scales"])
+    monitor.log(2, {"AP/cat": 0.5, "mAP/.5": 0.5})
+    monitor.images(2, "validation", [np.zeros((20, 30, 3), np.uint8)])
+    order = ["mAP", "loss", "AP", "lr", "images-validation", "scales"]
+    assert wait_for(lambda: sorted(fake.windows) == sorted(order))
+    monitor.close()
+    assert list(fake.windows)[:4] == order[:4]
+    assert fake.points("loss")["box"] == [(1, 3)]
+
+
 def test_a_server_that_stops_answering_holds_up_neither_run_nor_end(
     tmp_path: Path, fake: FakeVisdom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(monitor_module, "CLOSE_TIMEOUT", 0.5)
+    monkeypatch.setattr(visdom_page, "CLOSE_TIMEOUT", 0.5)
     lines: list[str] = []
     monitor = Monitor(tmp_path, fake.address, say=lines.append)
     fake.hang.set()
@@ -305,7 +321,7 @@ def test_a_remote_server_that_is_away_costs_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("utils.monitoring.server.LOCAL", set())
-    monkeypatch.setattr(monitor_module, "start", lambda *_: pytest.fail("started one"))
+    monkeypatch.setattr(visdom_page, "start", lambda *_: pytest.fail("started one"))
     lines: list[str] = []
     address = f"http://127.0.0.1:{free_port()}"
     with Monitor(tmp_path, address, say=lines.append, retry=0.05) as monitor:
@@ -320,7 +336,7 @@ def test_without_a_server_that_can_be_started_the_run_goes_on(
     def fail(*_: object) -> None:
         raise RuntimeError("no free port from 1 to 20")
 
-    monkeypatch.setattr(monitor_module, "start", fail)
+    monkeypatch.setattr(visdom_page, "start", fail)
     lines: list[str] = []
     with Monitor(tmp_path, f"http://127.0.0.1:{free_port()}", say=lines.append) as monitor:
         monitor.log(1, {"lr": 1})
@@ -387,46 +403,93 @@ def browse(browser: str, address: str, profile: Path, *what: str) -> str:
     return done.stdout.decode(errors="replace")
 
 
-@pytest.mark.slow
-def test_the_curves_are_on_the_page(tmp_path: Path) -> None:
-    """Everything for real: a server of ours, a run, headless Chromium, and the page's DOM."""
-    browser = next((path for name in BROWSER if (path := shutil.which(name))), None)
-    if browser is None:
+@pytest.fixture
+def browser() -> str:
+    found = next((path for name in BROWSER if (path := shutil.which(name))), None)
+    if found is None:
         pytest.skip("no Chromium on this machine")
-    data = tmp_path / "visdom"
-    with Monitor(
-        tmp_path / "run",
-        f"http://127.0.0.1:{free_port()}",
-        keep=False,
-        server_data=data,
-    ) as monitor:
-        server = monitor._server
-        assert server is not None
+    return found
+
+
+@pytest.fixture
+def two_runs(tmp_path: Path) -> Iterator[VisdomPage]:
+    """The page of the second of two runs, on a server of ours, all for real."""
+    address, data = f"http://127.0.0.1:{free_port()}", tmp_path / "visdom"
+    with Monitor(tmp_path / "first-run", address, keep=False, server_data=data) as first:
+        assert isinstance(first.page, VisdomPage) and first.page.server
+        server = first.page.server
         assert wait_for(lambda: server.page_news() is not None, 120)
         if problem := server.page_news():
             pytest.skip(f"the page's scripts cannot be fetched: {problem}")
         for epoch in range(1, 6):
-            monitor.log(epoch, {"loss/box": 1 / epoch, "loss/class": 2 / epoch, "lr": 0.1 / epoch})
-            monitor.log(epoch, {"AP/first class": epoch / 6, "AP/second class": epoch / 8})
-        monitor.images(5, "validation", [np.full((48, 64, 3), 99, np.uint8)])
-        assert wait_for(lambda: monitor._sender is not None and not monitor._sender._waiting)
-
-        profile = tmp_path / "profile"
-        page = browse(browser, monitor.address, profile, "--dump-dom")
-        assert page.count('class="trace scatter') == 5
-        for text in ("box", "class", "first class", "second class", "Learning rate", "epoch"):
-            assert f">{text}</text>" in page, text
-        assert "data:image/jpg;base64" in page or "data:image/jpeg;base64" in page
-        shot = tmp_path / "page.png"
-        browse(browser, monitor.address, profile, f"--screenshot={shot}")
-        # plotly's first colour, of lines that are two pixels wide
-        pixels = cv2.imread(str(shot))
-        assert pixels is not None
-        blue = np.abs(pixels.astype(int) - (180, 119, 31)).max(axis=-1) < 8  # BGR
-        assert blue.sum() > 500
-        if keep_at := os.environ.get("KEEP_SCREENSHOT"):
-            shutil.copy(shot, keep_at)
+            first.log(epoch, {"loss/box": 1 / epoch, "mAP/mAP@.5": epoch / 7})
+        with Monitor(tmp_path / "second-run", str(server.address)) as second:
+            for epoch in range(1, 6):
+                second.log(epoch, {"loss/box": 1 / epoch, "loss/class": 2 / epoch})
+                second.log(epoch, {"mAP/mAP@.5": epoch / 6, "lr": 0.1 / epoch})
+                second.log(epoch, {"AP/first class": epoch / 6, "AP/second class": epoch / 8})
+            second.images(5, "validation", [np.full((48, 64, 3), 99, np.uint8)])
+            page = second.page
+            assert isinstance(page, VisdomPage)
+            assert wait_for(lambda: page.sender is not None and not page.sender._waiting)
+            assert wait_for(lambda: (data / "second-run.json").exists())
+            yield page
     assert server.process.poll() is not None
+
+
+def plots_at(browser: str, address: str, profile: Path) -> str:
+    """The page once it shows plots; on a busy machine a first look may come before them."""
+    for _ in range(3):
+        dom = browse(browser, address, profile, "--dump-dom")
+        if 'class="trace scatter' in dom:
+            break
+    return dom
+
+
+def positions(dom: str, *texts: str) -> list[int]:
+    """Where texts of the page's pictures stand in it."""
+    places = [dom.find(f">{text}</text>") for text in texts]
+    assert -1 not in places, texts
+    return places
+
+
+@pytest.mark.slow
+def test_the_address_of_the_server_opens_on_the_run_with_mean_ap_first(
+    browser: str, two_runs: VisdomPage, tmp_path: Path
+) -> None:
+    assert two_runs.sender is not None
+    address, profile = f"{two_runs.sender.address}/", tmp_path / "profile"
+    dom = plots_at(browser, address, profile)
+    assert dom.count('class="trace scatter') == 6
+    texts = ("mAP@.5", "box", "class", "first class", "second class", "Learning rate", "epoch")
+    positions(dom, *texts)
+    titles = ("Mean average precision", "Loss", "Average precision of each class")
+    assert positions(dom, *titles) == sorted(positions(dom, *titles))
+    assert "data:image/jpg;base64" in dom or "data:image/jpeg;base64" in dom
+    shot = tmp_path / "page.png"
+    browse(browser, address, profile, f"--screenshot={shot}")
+    # plotly's first colour, of lines that are two pixels wide
+    pixels = cv2.imread(str(shot))
+    assert pixels is not None
+    blue = np.abs(pixels.astype(int) - (180, 119, 31)).max(axis=-1) < 8  # BGR
+    assert blue.sum() > 500
+    if keep_at := os.environ.get("KEEP_SCREENSHOT"):
+        shutil.copy(shot, keep_at)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["first-run+second-run", "second-run+first-run"])
+def test_two_runs_are_compared(
+    browser: str, two_runs: VisdomPage, tmp_path: Path, order: str
+) -> None:
+    assert two_runs.sender is not None
+    address = f"{two_runs.sender.address}/compare/{order}"
+    dom = plots_at(browser, address, tmp_path / "profile")
+    assert dom.count('class="trace scatter') == 5  # mAP and box of both, class of one
+    positions(dom, "first-run", "second-run", "first-run box", "second-run box")
+    titles = ("Mean average precision", "Loss")
+    assert positions(dom, *titles) == sorted(positions(dom, *titles))
+    assert ">Learning rate</text>" not in dom  # only one run has it
 
 
 @pytest.mark.slow
@@ -435,7 +498,7 @@ def test_an_owned_server_ends_with_a_process_that_is_killed(tmp_path: Path) -> N
     script = (
         "import os; from utils.monitoring.monitor import Monitor; "
         f"m = Monitor({str(tmp_path / 'run')!r}, 'http://127.0.0.1:{port}', keep=False, "
-        f"server_data={str(tmp_path / 'visdom')!r}); assert m._server; os._exit(1)"
+        f"server_data={str(tmp_path / 'visdom')!r}); assert m.page.server; os._exit(1)"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60)
     assert wait_for(lambda: not answers(Address("http", "127.0.0.1", port)), 5)
