@@ -16,12 +16,13 @@ is 2 at the end.
 
 import contextlib
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from import_param import DetectSettings
 from utils.errors import InputError, run
-from utils.settings import load
+from utils.settings import given, load
 
 if TYPE_CHECKING:
     from utils.detection.lines import Lines
@@ -42,11 +43,17 @@ def main(argv: list[str] | None = None) -> None:
     from utils.detection.lines import open_lines
 
     with open_lines(settings.detection.jsonl) as lines:
-        detect(settings, lines)
+        detect(settings, lines, given(argv))
 
 
-def detect(settings: DetectSettings, lines: "Lines | None") -> None:
-    """Detect on all photos. lines: takes a line of JSON a photo; None where none is wanted."""
+def detect(settings: DetectSettings, lines: "Lines | None", asked: Collection[str]) -> None:
+    """Detect on all photos.
+
+    Args:
+        settings: what is wanted.
+        lines: takes a line of JSON a photo; None where none is wanted.
+        asked: the names of settings that flags gave.
+    """
     from utils.detection.background import Background, StageTimer
     from utils.detection.detector import open_detector
     from utils.detection.lines import ReaderGone, line_writer
@@ -60,7 +67,7 @@ def detect(settings: DetectSettings, lines: "Lines | None") -> None:
     timer = StageTimer()
     folder = output_folder(settings.detection.output)
     photos = plan_photos(settings.detection.source, folder)
-    detector = open_detector(timer, batch_size, settings)
+    detector = open_detector(timer, batch_size, settings, asked)
     unreadable: list[Path] = []
     pictures = Background(
         read_photos(photos, detector, timer, unreadable, settings.detection.max_megapixels),

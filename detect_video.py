@@ -14,13 +14,13 @@ no frame; 130: Ctrl-C.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from import_param import DetectSettings
 from utils.errors import InputError, run
-from utils.settings import load
+from utils.settings import given, load
 
 if TYPE_CHECKING:
     from utils.detection.frames import Stream
@@ -46,10 +46,16 @@ def main(argv: list[str] | None = None) -> None:
     if settings.detection.save_json and not target:  # which is whole only at the end
         target = str(folder / "detections.jsonl")
     with open_lines(target, append=any(map(may_be_live, settings.detection.source))) as lines:
-        detect(settings, folder, target, lines)
+        detect(settings, folder, target, lines, given(argv))
 
 
-def detect(settings: DetectSettings, folder: Path, target: str, lines: "Lines | None") -> None:
+def detect(
+    settings: DetectSettings,
+    folder: Path,
+    target: str,
+    lines: "Lines | None",
+    asked: Collection[str],
+) -> None:
     """Detect on the frames of all sources, until they or the user end it.
 
     Args:
@@ -57,6 +63,7 @@ def detect(settings: DetectSettings, folder: Path, target: str, lines: "Lines | 
         folder: for the files.
         target: where lines of JSON go, for the report.
         lines: takes them; None where they are not wanted.
+        asked: the names of settings that flags gave.
     """
     from utils.detection.background import Background, StageTimer
     from utils.detection.detector import open_detector
@@ -78,7 +85,7 @@ def detect(settings: DetectSettings, folder: Path, target: str, lines: "Lines | 
     # A camera's frames go through one by one: waiting for the next would make them old.
     live = any(stream.source.live for stream in streams)
     batch_size = 1 if live else settings.detection.batch_size
-    detector = open_detector(timer, batch_size, settings)
+    detector = open_detector(timer, batch_size, settings, asked)
     display = open_display("detect_video", say) if settings.detection.show else None
     if settings.detection.show and display is None:
         say("no display to open a window on: frames are not shown")

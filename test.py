@@ -15,7 +15,7 @@ import sys
 from import_param import TestSettings
 from utils.errors import run
 from utils.progress import say
-from utils.settings import load, save
+from utils.settings import given, load, save
 
 FIRST_FLAGS = (  # of --help; --help_all has the others
     *("weights", "cfg", "data", "img_size"),
@@ -27,8 +27,8 @@ def main(argv: list[str] | None = None) -> None:
     """Read the flags, open the network and the photos, detect, measure, and write."""
     settings = load(TestSettings, argv, about=__doc__, first=FIRST_FLAGS)
     # Imported after the flags are read, so that --help and a mistyped flag need no torch.
-    from utils.backends.runtime import check_runnable, open_runtime
-    from utils.checkpoint import load_network
+    from utils.backends.exported import thresholds
+    from utils.backends.runtime import load_any_network, open_runtime
     from utils.data.datasets import ValidationDataset, validation_loader
     from utils.data.splits import open_split
     from utils.data.views import InputView
@@ -39,8 +39,9 @@ def main(argv: list[str] | None = None) -> None:
     from utils.visualization.metrics_plots import plot_confusion, plot_precision_recall
 
     data = settings.data
-    check_runnable(settings.runtime, data)
-    network = load_network(settings.network)
+    asked = given(argv)
+    network = load_any_network(settings.network, settings.runtime, asked, data)
+    nms = thresholds(network, settings.nms, asked)
     classes = {"the network": network.names}
     view = InputView(network.size, network.letterbox)
     photos = open_split(data, settings.test.split, classes, expect_objects=True, view=view)
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
         validation_loader(validation, data),
         validation.targets,
         settings.evaluation,
-        settings.nms,
+        nms,
         letterbox=network.letterbox,
         run=open_runtime(network, data.batch_size, settings.runtime, data),
     )

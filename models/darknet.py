@@ -222,6 +222,11 @@ class Darknet(nn.Module):
                     f"expected {self.heads[0].classes}, as on line {first}", "classes"
                 )
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
+
     def forward(self, images: Tensor) -> list[Tensor]:
         """The raw maps, of which `models.head.decode` makes boxes.
 

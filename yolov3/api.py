@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Sequence
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from import_param import Detection, DetectSettings, Nms, Runtime, TrainedNetwork
-from utils.backends.runtime import open_runtime
-from utils.checkpoint import load_network
+from utils.backends.exported import thresholds
+from utils.backends.runtime import load_any_network, open_runtime
 from utils.detection.background import StageTimer
 from utils.detection.detector import Detector as NetworkDetector
 from utils.errors import InputError
@@ -143,7 +144,9 @@ def load(
     """Open a trained network.
 
     Args:
-        weights: a checkpoint of this project (.pt), or Darknet's .weights.
+        weights: a checkpoint of this project (.pt), Darknet's .weights, or what export.py wrote for
+            ONNX Runtime (.onnx), OpenVINO (.xml) or ncnn (.param). Such a file says itself what its
+            classes, size, engine and precision are, and refuses others.
         cfg: of a .weights; empty for the file beside it with the same name.
         names: class names, a line each; empty for the network's own.
         engine: the library that runs it; `auto` measures those that are installed, once for a
@@ -176,11 +179,17 @@ def load(
         runtime=Runtime(engine, precision, threads),
     )
     check(settings)
-    network = load_network(settings.network)
+    asked = _other_than_defaults(settings.runtime, Runtime(engine="torch"))
+    asked |= _other_than_defaults(settings.nms, Nms())
+    network = load_any_network(settings.network, settings.runtime, asked)
+    used = thresholds(network, settings.nms, asked)
     run = open_runtime(network, 1, settings.runtime, report=logger.info)
-    return Detector(
-        NetworkDetector(network, run, StageTimer(), settings.nms, settings.detection.classes)
-    )
+    return Detector(NetworkDetector(network, run, StageTimer(), used, settings.detection.classes))
+
+
+def _other_than_defaults(group: Runtime | Nms, defaults: Runtime | Nms) -> set[str]:
+    names = [field.name for field in dataclasses.fields(group)]
+    return {name for name in names if getattr(group, name) != getattr(defaults, name)}
 
 
 def _as_image(picture: Picture, bgr: bool) -> Image:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
-from import_param import DataSet, Runtime
+from import_param import DataSet, Runtime, TrainedNetwork
 from utils.backends.base import Engine, EngineOptions
+from utils.backends.exported import ExportedNetwork, is_exported, load_exported
 from utils.backends.registry import check_installed, open_engine
-from utils.checkpoint import Network
+from utils.checkpoint import Network, load_network
 from utils.data.calibration import sample_images
 from utils.errors import InputError
 from utils.progress import say
@@ -37,8 +38,32 @@ def check_runnable(runtime: Runtime, data: DataSet | None = None) -> None:
         raise InputError("calibration='': expected photos to calibrate on, since precision='int8'")
 
 
+def load_any_network(
+    settings: TrainedNetwork,
+    runtime: Runtime,
+    asked: Collection[str] = (),
+    data: DataSet | None = None,
+) -> Network | ExportedNetwork:
+    """Open a network of ours or of Darknet's, or an exported file.
+
+    Args:
+        settings: the network.
+        runtime: what is to run it, which is checked first.
+        asked: the names of settings that the user gave; what an exported file says itself goes
+            before the defaults of others.
+        data: see `open_runtime`.
+
+    Raises:
+        InputError: a file is missing or does not fit, or is asked for what it is not.
+    """
+    if is_exported(settings.weights):
+        return load_exported(settings, runtime, asked)
+    check_runnable(runtime, data)
+    return load_network(settings)
+
+
 def open_runtime(
-    network: Network,
+    network: Network | ExportedNetwork,
     batch: int,
     runtime: Runtime,
     data: DataSet | None = None,
@@ -53,10 +78,18 @@ def open_runtime(
         data: a data set whose training photos int8 is calibrated on, where `runtime` names none.
         report: gets a line of `auto`.
 
+    An exported file runs on the engine that is its own, whatever `runtime` says of that.
+
     Raises:
         InputError: the library is not installed or cannot compute in that precision, or there are
             no photos to calibrate on.
     """
+    if isinstance(network, ExportedNetwork):
+        opened = network.model.open(
+            network.engine, network.precision, runtime.threads, network.size
+        )
+        report(f"engine: {network.engine}, in {network.precision}, for {network.model.path}")
+        return opened
     check_runnable(runtime, data)
     calibration = None
     if runtime.precision == "int8":

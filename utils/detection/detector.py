@@ -1,15 +1,16 @@
 """From pictures to their detections: what the detection scripts share around a network."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
 
 from import_param import DetectSettings, Nms
-from utils.backends.runtime import check_runnable, open_runtime
+from utils.backends.exported import ExportedNetwork, thresholds
+from utils.backends.runtime import load_any_network, open_runtime
 from utils.boxes import network_input
-from utils.checkpoint import Network, load_network
+from utils.checkpoint import Network
 from utils.detection.background import StageTimer
 from utils.detection.writer import DetectedPicture, Picture, class_indices, only_classes
 from utils.evaluation.evaluate import Run, predict
@@ -18,14 +19,23 @@ from utils.progress import say
 from utils.structures import Image
 
 
-def open_detector(timer: StageTimer, batch: int, settings: DetectSettings) -> "Detector":
-    """Open the network and the engine that a user asked for. batch: pictures at once."""
-    check_runnable(settings.runtime)
-    network = load_network(settings.network)
+def open_detector(
+    timer: StageTimer, batch: int, settings: DetectSettings, asked: Collection[str] = ()
+) -> "Detector":
+    """Open the network and the engine that a user asked for.
+
+    Args:
+        timer: see `Detector`.
+        batch: pictures at once.
+        settings: the network and what runs it.
+        asked: the names of settings that the user gave.
+    """
+    network = load_any_network(settings.network, settings.runtime, asked)
+    nms = thresholds(network, settings.nms, asked)
     if note := missing_letters(network.names):
         say(note)
     run = open_runtime(network, batch, settings.runtime)
-    return Detector(network, run, timer, settings.nms, settings.detection.classes)
+    return Detector(network, run, timer, nms, settings.detection.classes)
 
 
 class Detector:
@@ -41,7 +51,7 @@ class Detector:
 
     def __init__(
         self,
-        network: Network,
+        network: Network | ExportedNetwork,
         run: Run,
         timer: StageTimer,
         nms: Nms,
@@ -53,7 +63,7 @@ class Detector:
         self._max_detections = nms.max_detections or None
         # Objects of other classes must not use up the limit.
         self._nms = replace(nms, max_detections=0) if self._classes else nms
-        self._device = next(network.model.parameters()).device
+        self._device = network.model.device
 
     def picture(
         self,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
 from import_param import Evaluation, Nms
-from models.darknet import Darknet
-from models.head import decode, expect_finite
+from models.head import Head, decode, expect_finite
 from utils.boxes import InputTransform, clip
 from utils.evaluation.metrics import Metrics, compute_metrics
 from utils.evaluation.nms import non_maximum_suppression
@@ -19,9 +19,23 @@ from utils.structures import Batch, Detections, Targets
 Run = Callable[[Tensor], list[Tensor]]  # images [B, 3, H, W] → the raw map of each head
 
 
+class HeadedNetwork(Protocol):
+    """A network of ours, or an exported file."""
+
+    @property
+    def heads(self) -> Sequence[Head]:
+        """What decodes its maps."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where its images are to be."""
+        ...
+
+
 @torch.inference_mode()
 def predict(
-    model: Darknet,
+    model: HeadedNetwork,
     images: Tensor,
     sizes: Sequence[tuple[int, int]],
     nms: Nms,
@@ -38,8 +52,8 @@ def predict(
         sizes: the B original photos' (width, height) in pixels.
         nms: the thresholds, and how many boxes a photo may have.
         letterbox: whether the photos were fitted with their aspect kept.
-        run: what computes the network's maps, such as an engine of `utils.backends`; None for the
-            model itself.
+        run: what computes the network's maps, such as an engine of `utils.backends`, or gives the
+            Detections of each image, as a file with NMS in it does; None for the model itself.
         on_network_done: called between the network and NMS, by which callers time the two.
 
     Returns:
@@ -49,18 +63,28 @@ def predict(
         InputError: the network computes something that is not finite.
     """
     net = (images.shape[-1], images.shape[-2])
-    maps = (run or model)(images.contiguous(memory_format=torch.channels_last))
+    run = run or cast(Run, model)
+    outputs = run(images.contiguous(memory_format=torch.channels_last))
     on_network_done()
-    expect_finite(maps, "this network")
-    detections = non_maximum_suppression(
-        decode(maps, model.heads, net),
-        nms,
-        model.heads[-1].nms_power,  # Darknet, too, asks the last head
-    )
+    detections = [_best(each, nms) for each in outputs if isinstance(each, Detections)]
+    if not detections:
+        expect_finite(outputs, "this network")
+        detections = non_maximum_suppression(
+            decode(outputs, model.heads, net),
+            nms,
+            model.heads[-1].nms_power,  # Darknet, too, asks the last head
+        )
     return [
         _on_photo(photo_detections, InputTransform.of(size, net, letterbox), size)
         for photo_detections, size in zip(detections, sizes, strict=True)
     ]
+
+
+def _best(detections: Detections, nms: Nms) -> Detections:
+    """Those, best first, that stricter thresholds leave of what a network's own NMS has left."""
+    kept = (detections.scores > nms.conf_thres).nonzero().squeeze(1)
+    kept = kept[: nms.max_detections or None]
+    return Detections(detections.boxes[kept], detections.scores[kept], detections.labels[kept])
 
 
 def _on_photo(
@@ -71,7 +95,7 @@ def _on_photo(
 
 
 def detect_all(
-    model: Darknet,
+    model: HeadedNetwork,
     loader: Iterable[Batch],
     nms: Nms,
     *,
@@ -80,16 +104,15 @@ def detect_all(
     title: str = "measuring mAP",
 ) -> list[Detections]:
     """Detect on every photo of a loader, in its order, with a progress bar."""
-    device = next(model.parameters()).device
     detections: list[Detections] = []
     for batch in track(loader, title):
-        images = batch.images.to(device, non_blocking=True)
+        images = batch.images.to(model.device, non_blocking=True)
         detections += predict(model, images, batch.sizes, nms, letterbox=letterbox, run=run)
     return detections
 
 
 def evaluate(
-    model: Darknet,
+    model: HeadedNetwork,
     loader: Iterable[Batch],
     targets: Sequence[Targets],
     evaluation: Evaluation,
