@@ -137,6 +137,7 @@ class Training:
     clip: NotNegative = 10.0  # largest norm of the gradient; 0 = any
     ema_decay: BelowOne = 0.998  # of the running mean of the weights that is evaluated and saved
     amp: bool = True  # bfloat16 where the machine is fast with it
+    sync_bn: bool = True  # with torchrun: batch normalisation by the photos of all processes, not by each one's own
     multi_scale: Annotated[float, Interval(ge=0, le=0.5)] = 0.0  # each batch's size is changed by up to this share
     close_mosaic: Whole = 5  # last epochs, without mosaics
     freeze: Whole = 0  # this many first layers keep their weights

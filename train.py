@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 
 from import_param import TrainSettings
-from utils import errors
+from utils import distributed, errors
 from utils.progress import say
 from utils.settings import given, load
 
@@ -26,6 +26,7 @@ FIRST_FLAGS = (  # of --help; --help_all has the others
 def main(argv: list[str] | None = None) -> None:
     """Train as the flags say; `runs/<name>` and `weights/<name>` take what the run leaves."""
     settings = load(TrainSettings, argv, about=__doc__, first=FIRST_FLAGS)
+    distributed.join()
 
     # Only now, so that --help and a mistyped flag need not wait for torch.
     import torch
@@ -34,30 +35,30 @@ def main(argv: list[str] | None = None) -> None:
     from utils.checkpoint import choose_device
     from utils.data.splits import open_splits
     from utils.evaluation.metrics import format_metrics
-    from utils.pretrained import with_pretrained
     from utils.training import report
     from utils.training.batches import TrainingBatches, ValidationBatches, photo_views
     from utils.training.build import build_network, describe, load_teacher, read_netdef
     from utils.training.epoch_lines import EpochLines
     from utils.training.loop import TrainerFactory, train_one_epoch
-    from utils.training.resume import RunRecord, history_of, restore_, resume, save
-    from utils.training.runs import expect_free, open_run
+    from utils.training.resume import RunRecord, begin, history_of, restore_, save
+    from utils.training.runs import open_run
 
-    settings, checkpoint = resume(settings, given(argv))
-    if not checkpoint:
-        expect_free(settings.training.name)
-        settings = with_pretrained(settings)
+    settings, checkpoint = distributed.from_main(lambda: begin(settings, given(argv)))
     device = choose_device(settings.model.device)
     report.check_monitor(settings.monitoring)
     torch.manual_seed(settings.training.seed)
 
     known = {checkpoint.path: checkpoint.names} if checkpoint else {}
-    netdef = read_netdef(settings, checkpoint)
+    netdef = distributed.from_main(lambda: read_netdef(settings, checkpoint))
     views = photo_views(settings.augmentation, netdef)
     training_photos, validation_photos = open_splits(settings.data, known, views)
     names = training_photos.names
-    model = build_network(settings, netdef, training_photos, checkpoint)
-    teacher = load_teacher(settings, model.netdef, names)
+    model = distributed.from_main(
+        lambda: build_network(settings, netdef, training_photos, checkpoint)
+    )
+    teacher = distributed.from_main(lambda: load_teacher(settings, model.netdef, names))
+    if teacher:
+        teacher.to(device)
     pruning = pruning_while_training(settings, model, checkpoint)
     training = TrainingBatches(settings, training_photos, model.netdef)
     validation = ValidationBatches(settings, validation_photos, model.netdef)
@@ -69,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
         record = RunRecord.of(run, settings, training, validation, checkpoint)
         progress = restore_(trainer, checkpoint, record)
 
-        report.write_overview(training, validation, run.folder)
+        distributed.on_main(lambda: report.write_overview(training, validation, run.folder))
         history = history_of(checkpoint)
         if progress.finished(settings.training):
             say(f"{run.name}: nothing is left to train after epoch {progress.epoch}")
@@ -78,7 +79,8 @@ def main(argv: list[str] | None = None) -> None:
         with page, report.open_monitor(run, settings, progress, history) as monitor:
             while not progress.finished(settings.training):
                 epoch = progress.epoch
-                torch.manual_seed(settings.training.seed + epoch)  # dropout, as without a resume
+                # Dropout, as without a resume.
+                torch.manual_seed(distributed.own_seed(settings.training.seed + epoch))
                 title = f"epoch {epoch + 1}/{settings.training.epochs}"
                 means = train_one_epoch(trainer, training.epoch(epoch), len(training), title)
                 progress.epoch = epoch + 1
@@ -102,12 +104,14 @@ def main(argv: list[str] | None = None) -> None:
                 monitor.show(figures)  # only now: what cannot be shown must not cost the epoch
                 report.show_examples(monitor, progress.epoch, validation, detections)
                 page.update(progress.epoch, metrics, detections)
+                distributed.wait_for_main()
             if progress.out_of_patience(settings.training):
                 say(f"stopped: no better mAP in {progress.stale} evaluations")
+        distributed.go_on_alone()
         report.report_best(run, settings, validation, page)
         pruning.report(run, training, validation)
         page.write()
 
 
 if __name__ == "__main__":
-    sys.exit(errors.run(main))
+    sys.exit(errors.run(main, together=True))

@@ -129,7 +129,7 @@ class Convolution(nn.Module):
         x = _StridedDepthwise.run(self.conv, x) if _slow_backward(self.conv, x) else self.conv(x)
         if self.bn is not None:
             # A batch of one value a channel (one photo, a 1x1 map) has no variance to learn from.
-            alone = self.training and x.numel() == x.shape[1]
+            alone = self.training and x.numel() == x.shape[1] and type(self.bn) is nn.BatchNorm2d
             x = _with_running_statistics(self.bn, x) if alone else self.bn(x)
         activated: Tensor = self.activation(x)
         return activated

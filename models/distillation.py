@@ -12,8 +12,16 @@ from torchvision.ops import complete_box_iou_loss
 from import_param import Distillation
 from models.darknet import Darknet, shapes
 from models.head import Head
-from models.loss import DetectionLoss, Positives, decode_positives, objectness_balance
+from models.loss import (
+    DetectionLoss,
+    Positives,
+    Share,
+    decode_positives,
+    objectness_balance,
+    shares,
+)
 from models.netdef import NetDef
+from utils import distributed
 from utils.errors import InputError
 from utils.structures import Batch
 
@@ -52,10 +60,14 @@ class DistillationLoss:
         return self.teacher.maps_and_features(images)
 
     def __call__(self, student: MapsAndFeatures, teacher: MapsAndFeatures, batch: Batch) -> Tensor:
-        """A scalar: the weighted distance of the student's outputs from the teacher's."""
+        """A scalar: the weighted distance of the student's outputs from the teacher's.
+
+        Where processes train together, it is that on all of their batches, as in `DetectionLoss`.
+        """
         maps, features = student
         positives = self.loss.assign(maps, batch)
-        heads = zip(self.loss.heads, maps, teacher[0], positives, strict=True)
+        parts_of = shares(batch, positives)
+        heads = zip(self.loss.heads, maps, teacher[0], positives, parts_of, strict=True)
         parts = torch.stack([_head_loss(*head, batch) for head in heads]).sum(0)  # [3]
         gains = (
             self.settings.teacher_objectness,
@@ -66,12 +78,17 @@ class DistillationLoss:
         if self.settings.teacher_features:
             pairs = zip(features, teacher[1], strict=True)
             attention = sum(attention_loss(*pair) for pair in pairs)
-            total = total + self.settings.teacher_features * attention
-        return total
+            total = total + self.settings.teacher_features * attention * parts_of[0].images
+        return distributed.total(total)
 
 
 def _head_loss(
-    head: Head, raw: Tensor, teacher_raw: Tensor, positives: Positives, batch: Batch
+    head: Head,
+    raw: Tensor,
+    teacher_raw: Tensor,
+    positives: Positives,
+    share: Share,
+    batch: Batch,
 ) -> Tensor:
     """[3]: how far objectness, classes and boxes of one head are from the teacher's."""
     student = head.split(raw)  # [B, A, h, w, 5+C]
@@ -95,9 +112,9 @@ def _head_loss(
     box_loss = torch.where(nearer, complete_box_iou_loss(boxes, teacher_boxes), 0.0)
     return torch.stack(
         [
-            objectness_balance(size, cells) * objectness,
-            classes.sum() / weight.sum().clamp(min=1),
-            box_loss.sum() / max(1, len(box_loss)),
+            objectness_balance(size, cells) * objectness * share.images,
+            classes.sum() / distributed.total(weight.sum()).clamp(min=1),
+            box_loss.sum() / share.positives,
         ]
     )
 

@@ -12,6 +12,7 @@ from torchvision.ops import complete_box_iou_loss
 
 from import_param import Loss
 from models.head import Head
+from utils import distributed
 from utils.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from utils.structures import Batch
 
@@ -41,6 +42,31 @@ class Positives:
     def select(self, logits: Tensor) -> Tensor:
         """The positives among logits [B, A, h, w, 5+C]: [P, 5+C]."""
         return logits[self.image, self.anchor, self.row, self.column]
+
+
+@dataclass(frozen=True)
+class Share:
+    """What this process has of a batch that all processes share.
+
+    Attributes:
+        images: its own as a share of all, 0 to 1.
+        positives: of one head, those of all processes, at least 1.
+    """
+
+    images: float
+    positives: int
+
+
+def shares(batch: Batch, assigned: Sequence[Positives]) -> list[Share]:
+    """By head, what this process has of all processes' batch.
+
+    Args:
+        batch: its own.
+        assigned: its positives, by head.
+    """
+    own = len(batch.images)
+    images, *positives = distributed.totals([own, *(len(head.target) for head in assigned)])
+    return [Share(own / images, max(1, count)) for count in positives]
 
 
 @dataclass(frozen=True)
@@ -93,12 +119,20 @@ class DetectionLoss:
         self.settings = settings
 
     def __call__(self, maps: Sequence[Tensor], batch: Batch) -> Losses:
-        """The loss of raw maps [B, A·(5+C), h, w] on a batch: a mean over images and positives."""
+        """The loss of raw maps [B, A·(5+C), h, w] on a batch: a mean over images and positives.
+
+        Where processes train together, these are the images and positives of all of them; the
+        gradient is that of this process's part of the sum.
+        """
+        assigned = self.assign(maps, batch)
         by_head = [
-            self._head_loss(head, raw, positives, batch)
-            for head, raw, positives in zip(self.heads, maps, self.assign(maps, batch), strict=True)
+            self._head_loss(head, raw, positives, batch, share)
+            for head, raw, positives, share in zip(
+                self.heads, maps, assigned, shares(batch, assigned), strict=True
+            )
         ]
-        box, objectness, classes, right, claimed, count = torch.stack(by_head).sum(0).unbind()
+        own = torch.stack(by_head).sum(0)  # [6]
+        box, objectness, classes, right, claimed, count = distributed.total(own).unbind()
         return Losses(
             self.settings.box_gain * box,
             self.settings.objectness_gain * objectness,
@@ -134,7 +168,9 @@ class DetectionLoss:
             fit |= worst == worst.amin(0)
         return list(fit.split([len(head.anchors) for head in self.heads]))
 
-    def _head_loss(self, head: Head, raw: Tensor, positives: Positives, batch: Batch) -> Tensor:
+    def _head_loss(
+        self, head: Head, raw: Tensor, positives: Positives, batch: Batch, share: Share
+    ) -> Tensor:
         """The loss of boxes, objectness and classes, and what precision and recall are made of.
 
         Returns:
@@ -159,7 +195,6 @@ class DetectionLoss:
         one_hot = F.one_hot(true_labels, head.classes).float()
         class_loss = F.binary_cross_entropy_with_logits(selected[:, 5:], one_hot, reduction="none")
 
-        count = max(1, len(positives.target))
         claimed = (logits[..., 4].detach() > 0).sum()
         right = (
             (selected[:, 4].detach() > 0)
@@ -168,9 +203,9 @@ class DetectionLoss:
         )
         return torch.stack(
             [
-                box_loss.sum() / count,
-                objectness,
-                class_loss.sum() / count,
+                box_loss.sum() / share.positives,
+                objectness * share.images,
+                class_loss.sum() / share.positives,
                 right.sum().float(),
                 claimed.float(),
                 box_loss.new_tensor(len(positives.target)),

@@ -269,7 +269,7 @@ class SparsityPenalty:
     def figures(self) -> dict[str, float]:
         """The deciles of the units' sizes, and the shares of small ones."""
         sizes = self.sizes()
-        deciles = torch.quantile(sizes, torch.arange(1, 10, device=sizes.device) / 10)
+        deciles = torch.quantile(sizes, torch.arange(1, 10).to(sizes) / 10)
         values = {f"scales/{n}0 %": value for n, value in enumerate(deciles.tolist(), start=1)}
         shares = {
             f"sparsity/below {at:g}": float((sizes < at).float().mean()) for at in (DEAD, 0.1)

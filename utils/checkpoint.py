@@ -25,6 +25,7 @@ from models.weights import (
     to_bytes,
     torchvision_trunk,
 )
+from utils import distributed
 from utils.data.definition import read_names
 from utils.errors import InputError
 from utils.files import fill, guarded, read_lines, require_file, together
@@ -123,6 +124,7 @@ class TrainingState:
         validation_photos: to validate on, a number.
         epoch_steps: steps of the optimizer in an epoch.
         threads: of torch, on whose number the last bits of sums depend.
+        processes: that trained together; 0 for before 0.4.0, when there was one.
     """
 
     epoch: Step
@@ -140,6 +142,7 @@ class TrainingState:
     validation_photos: Step = 0
     epoch_steps: Step = 0
     threads: Step = 0
+    processes: Step = 0
 
     def values(self) -> dict[str, Any]:
         """What a checkpoint holds of it."""
@@ -214,6 +217,8 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and distributed.world() > 1:  # each process has a card of its own
+        name = f"cuda:{distributed.local_rank()}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

@@ -9,6 +9,7 @@ import threading
 import unicodedata
 from collections.abc import Callable, Iterator
 
+from utils import distributed
 from utils.progress import Background
 from utils.progress import say as say_line
 
@@ -48,17 +49,27 @@ def only_warn(say: Callable[[str], None] = say_line) -> Iterator[None]:
         say(f"warning: {error}")
 
 
-def run(main: Callable[[], None]) -> int:
+def run(main: Callable[[], None], together: bool = False) -> int:
     """Run a script's `main`; its exit code.
 
     0; 2 for bad input and for what the system refuses; 130 for Ctrl-C, SIGTERM and SIGHUP; 1 where
     nobody reads what is printed any more.
+
+    Args:
+        main: what the script does.
+        together: whether processes that torchrun starts work on it together; else several are
+            refused.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files may be anything, in any encoding
             stream.reconfigure(errors="backslashreplace")
     try:
-        with stoppable(), Background():
+        with stoppable(), distributed.only_main_prints(), Background():
+            if not together and distributed.launched() > 1:
+                raise InputError(
+                    f"torchrun: {distributed.launched()} processes: only train.py works with "
+                    "several; start this script with python"
+                )
             main()
             print(
                 end="", flush=True
@@ -66,8 +77,9 @@ def run(main: Callable[[], None]) -> int:
     except InputError as error:
         _tell(f"error: {error}")
         return 2
-    except KeyboardInterrupt:
-        _tell("stopped")
+    except KeyboardInterrupt as stop:
+        by_torchrun = distributed.world() > 1 and stop.args == (signal.SIGTERM,)
+        _tell("stopped by torchrun: another process has ended" if by_torchrun else "stopped")
         return 130
     except BrokenPipeError:
         _stop_printing()
@@ -79,6 +91,12 @@ def run(main: Callable[[], None]) -> int:
         _tell(f"error: {place}{error.strerror}")
         return 2
     except (MemoryError, RuntimeError) as error:
+        if distributed.is_lost(error):
+            _tell(
+                "error: another process of this training has ended, killed or with its machine; "
+                "--resume goes on from the last checkpoint, and so does torchrun --max-restarts"
+            )
+            return 2
         if _worker_ended(error):
             told = str(error).splitlines()[0]
             _tell(f"error: {told} Too little memory? Fewer workers need less")
@@ -94,7 +112,9 @@ def run(main: Callable[[], None]) -> int:
 
 
 def _tell(line: str) -> None:
-    """Print a last line, where it can be printed."""
+    """Print a last line, where it can be printed; of processes together, one does."""
+    if not distributed.first_to_tell():
+        return
     try:
         print(end="", flush=True)
     except OSError:
@@ -131,7 +151,7 @@ def stoppable() -> Iterator[None]:
         return
 
     def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(number)
 
     names = ("SIGTERM", "SIGHUP")  # Windows has no SIGHUP
     signals = [getattr(signal, name) for name in names if hasattr(signal, name)]

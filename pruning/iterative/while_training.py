@@ -26,6 +26,7 @@ from pruning.plots import plot_scales, plot_sweep
 from pruning.report import write_layers
 from pruning.sparsity import SparsityPenalty, equalise_, near_zero
 from pruning.strategies import LATENCY
+from pruning.surgeon import Plan
 from pruning.sweep import (
     milliseconds_beside,
     safe_ratio_line,
@@ -33,6 +34,7 @@ from pruning.sweep import (
     sweep_csv,
     sweep_table,
 )
+from utils import distributed
 from utils.checkpoint import Checkpoint, reopen
 from utils.errors import InputError, only_warn
 from utils.files import write_text
@@ -92,7 +94,10 @@ def pruning_while_training(
         make_penalty(settings, model, steps=1)  # refuses what cannot be shrunk
     if not sparsity.prune_while_training:
         return SparseTraining(settings)
-    return IterativePruning(settings, _schedule(settings, model.netdef, checkpoint))
+    schedule = distributed.on_main(lambda: _schedule(settings, model.netdef, checkpoint))
+    start = distributed.from_main(lambda: schedule and (schedule.state.original, schedule.reached))
+    assert start
+    return IterativePruning(settings, schedule, *start)
 
 
 class NoPruning:
@@ -148,10 +153,19 @@ class SparseTraining:
 
 @dataclass
 class IterativePruning:
-    """A penalty shrinks BN scales until the cuts on the way have met their target."""
+    """A penalty shrinks BN scales until the cuts on the way have met their target.
+
+    Attributes:
+        settings: of the penalty and the target.
+        schedule: of the cuts; only the main process measures and plans, and others have none.
+        original: the network before all cuts.
+        reached: whether nothing more is to be cut.
+    """
 
     settings: TrainSettings
-    schedule: CutSchedule
+    schedule: CutSchedule | None
+    original: NetDef
+    reached: bool
     penalty: SparsityPenalty | None = field(default=None, init=False)
 
     def start(self, model: Darknet, make_trainer: TrainerFactory) -> Trainer:
@@ -160,7 +174,7 @@ class IterativePruning:
         shrinking = last_cut(training.epochs, self.settings.sparsity.cut_epochs)
         lr = scale_lr(training, epoch_steps, shrinking * epoch_steps)
         steps = training.epochs * epoch_steps
-        self.penalty = None if self.schedule.reached else make_penalty(self.settings, model, steps)
+        self.penalty = None if self.reached else make_penalty(self.settings, model, steps)
         return make_trainer(model, self.penalty, lr)
 
     def after_epoch(
@@ -171,30 +185,38 @@ class IterativePruning:
             return trainer, self._left(trainer)
         self.penalty.settle_(trainer.averaged)
         figures = self.penalty.figures() | self._left(trainer)
-        plan = self.schedule.plan(epoch, trainer.averaged, self.penalty.dead)
-        if plan is None:
+        dead = self.penalty.dead
+        cut = distributed.from_main(lambda: self._next_cut(epoch, trainer.averaged, dead))
+        if cut is None:
             return trainer, figures
+        plan, self.reached, done = cut
         trainer = cut_trainer(trainer, plan, partial(self.start, make_trainer=make_trainer))
-        done = self.schedule.describe()
         say(f"cut after epoch {epoch}: {done}; left are {describe(trainer.model)}")
         return trainer, figures | self._left(trainer)
 
     def _left(self, trainer: Trainer) -> dict[str, float]:
         """What is left of the original network, as shares."""
-        original, present = self.schedule.state.original, trainer.model.netdef
-        parameters = [sum(layer_parameters(netdef).values()) for netdef in (present, original)]
-        operations = [count_operations(netdef) for netdef in (present, original)]
+        both = trainer.model.netdef, self.original
+        parameters = [sum(layer_parameters(netdef).values()) for netdef in both]
+        operations = [count_operations(netdef) for netdef in both]
         return {
             "left/parameters": parameters[0] / parameters[1],
             "left/operations": operations[0] / operations[1],
         }
 
+    def _next_cut(self, epoch: int, model: Darknet, dead: float) -> tuple[Plan, bool, str] | None:
+        """The plan, whether it reaches the target, and how far it comes, in words."""
+        assert self.schedule
+        plan = self.schedule.plan(epoch, model, dead)
+        return (plan, self.schedule.reached, self.schedule.describe()) if plan else None
+
     def state(self) -> dict[str, Any]:
         """The cuts so far."""
-        return self.schedule.as_state()
+        return self.schedule.as_state() if self.schedule else {}
 
     def report(self, run: Run, training: TrainingBatches, validation: ValidationBatches) -> None:
         """Draw the scales, and time the network where a time was asked for."""
+        assert self.schedule
         draw_scales(run)
         with only_warn():
             write_layers(self.schedule.state.plan, run.folder)

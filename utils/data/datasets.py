@@ -7,6 +7,7 @@ run is the same with any number of worker processes, and after a resume.
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from import_param import Augmentation, Data, Training
+from utils import distributed
 from utils.boxes import InputTransform
 from utils.data.augment import augment, to_tensor, without_flips
 from utils.data.photos import PhotoSet
@@ -97,6 +99,68 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return ((epoch, index) for index in order.tolist())
 
 
+class PartsOfBatches(Sampler[list[tuple[int, int]]]):
+    """This process's part of each batch, which has `batch_size` photos for each process.
+
+    So all processes together see the batches that one would with `batch_size` times as many photos.
+    The last batch may have fewer; where it has not one for each process, it is part of the batch
+    before.
+
+    Example: 10 photos, 2 processes, batches of 2 for each. The batches are photos 0 to 3, 4 to 7
+    and 8 to 9; the first process has 0, 1, then 4, 5, then 8.
+    """
+
+    def __init__(self, sampler: EpochSampler, batch_size: int) -> None:
+        self.sampler, self.batch_size = sampler, batch_size
+
+    def __len__(self) -> int:
+        return len(self._starts())
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        photos = list(self.sampler)
+        for start, end in pairwise([*self._starts(), len(photos)]):
+            own, world = distributed.rank(), distributed.world()
+            bounds = [start + (end - start) * n // world for n in (own, own + 1)]
+            yield photos[slice(*bounds)]
+
+    def _starts(self) -> list[int]:
+        """Where each batch begins."""
+        photos, world = len(self.sampler), distributed.world()
+        starts = list(range(0, photos, self.batch_size * world))
+        return starts[:-1] if len(starts) > 1 and photos - starts[-1] < world else starts
+
+
+class SharedBatches(Sampler[list[int]]):
+    """Every so-manieth batch of photos in order: this process's of those that all share.
+
+    Batches are as for one process, since what a network computes of a photo depends in its last
+    bits on those beside it.
+    """
+
+    def __init__(self, length: int, batch_size: int) -> None:
+        self.length, self.batch_size = length, batch_size
+
+    def __len__(self) -> int:
+        return len(self._batches(distributed.rank()))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return map(list, self._batches(distributed.rank()))
+
+    def order(self) -> list[int]:
+        """The photos of all processes, one process's after another's."""
+        return [
+            index
+            for process in range(distributed.world())
+            for batch in self._batches(process)
+            for index in batch
+        ]
+
+    def _batches(self, process: int) -> list[range]:
+        photos = range(self.length)
+        starts = photos[:: self.batch_size][process :: distributed.world()]
+        return [photos[start : start + self.batch_size] for start in starts]
+
+
 class ValidationDataset(Dataset[tuple[int, torch.Tensor]]):
     """Photos as validation and detection see them, in order.
 
@@ -176,11 +240,10 @@ class PhotoLoader(DataLoader[Batch]):
 def training_loader(
     dataset: DetectionDataset, sampler: EpochSampler, settings: Data
 ) -> PhotoLoader:
-    """Load the batches of an epoch; call `sampler.set_epoch(epoch)` before each."""
+    """Load this process's parts of an epoch's batches; call `sampler.set_epoch(epoch)` before."""
     return PhotoLoader(
         dataset,  # type: ignore[arg-type]  # torch types samples and batches alike
-        batch_size=settings.batch_size,
-        sampler=sampler,
+        batch_sampler=PartsOfBatches(sampler, settings.batch_size),
         collate_fn=collate,
         **_worker_options(settings.workers),
     )
@@ -196,6 +259,20 @@ def validation_loader(dataset: ValidationDataset, settings: Data) -> PhotoLoader
     )
 
 
+def shared_validation_loader(
+    dataset: ValidationDataset, settings: Data
+) -> tuple[PhotoLoader, SharedBatches]:
+    """Load this process's share of the photos, and say which are whose."""
+    batches = SharedBatches(len(dataset), settings.batch_size)
+    loader = PhotoLoader(
+        dataset,  # type: ignore[arg-type]
+        batch_sampler=batches,
+        collate_fn=dataset.collate,
+        **_worker_options(settings.workers),
+    )
+    return loader, batches
+
+
 def choose_workers(setting: int, cores: int) -> int:
     """How many worker processes to use: `setting` itself, or for -1 what suits so many cores.
 
@@ -208,7 +285,7 @@ def choose_workers(setting: int, cores: int) -> int:
 
 
 def _worker_options(setting: int) -> dict[str, Any]:
-    workers = choose_workers(setting, os.cpu_count() or 1)
+    workers = choose_workers(setting, (os.cpu_count() or 1) // distributed.local_world())
     return {
         "num_workers": workers,
         "persistent_workers": workers > 0,

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from import_param import DataSet
+from utils import distributed
 from utils.data.classes import match_classes
 from utils.data.definition import DataDefinition
 from utils.data.demo_data import make_if_demo
@@ -37,7 +38,8 @@ def open_definition(settings: DataSet, splits: Sequence[Split] = ()) -> DataDefi
     Raises:
         InputError: it is no data set, or a split has no photos named, or ones that do not exist.
     """
-    make_if_demo(settings.data)
+    with distributed.one_a_machine_first():
+        make_if_demo(settings.data)
     definition = recognise(Path(settings.data))
     for note in definition.notes:
         say(f"note: {note}")

@@ -144,3 +144,17 @@ class Monitor:
             plot_curves(self.history, self.folder)
         now = time.monotonic()
         self._plot_after = now + (now - started) / PLOT_SHARE
+
+
+class NoMonitor(Monitor):
+    """What processes have that only take part in a run: the main one keeps its record."""
+
+    def __init__(self) -> None:
+        self.history = {}
+        self.page = None
+
+    def show(self, values: Iterable[str]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""

@@ -100,3 +100,18 @@ class LivePage:
             plot_confusion(metrics, names, self.folder / "confusion.png")
         with only_warn():
             write_photos(self.folder, self.validation, detections, metrics, self.evaluation, epoch)
+
+
+class NoPage(LivePage):
+    """What processes have that only take part in a run: the main one writes its page."""
+
+    def __init__(self) -> None:
+        pass
+
+    def update(
+        self, epoch: float, metrics: Metrics | None, detections: Sequence[Detections] | None
+    ) -> None:
+        """Nothing."""
+
+    def write(self, trains: bool = False) -> None:
+        """Nothing."""

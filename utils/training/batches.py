@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -9,18 +10,21 @@ import numpy as np
 from import_param import Augmentation, TrainSettings
 from models.darknet import Darknet, stride
 from models.netdef import NetDef
+from utils import distributed
 from utils.data.augment import multi_scale
 from utils.data.datasets import (
     DetectionDataset,
     EpochSampler,
     ValidationDataset,
+    shared_validation_loader,
     training_loader,
     validation_loader,
 )
 from utils.data.photos import PhotoSet
 from utils.data.views import InputView, TrainingView, View
-from utils.evaluation.evaluate import evaluate
-from utils.evaluation.metrics import Metrics
+from utils.errors import InputError
+from utils.evaluation.evaluate import detect_all
+from utils.evaluation.metrics import Metrics, compute_metrics
 from utils.structures import Batch, Detections
 
 MULTI_SCALE = 1  # makes a batch's generator another one than that of the photo with its index
@@ -54,6 +58,12 @@ class TrainingBatches:
         )
         self.sampler = EpochSampler(len(self.dataset), settings.training.seed)
         self.loader = training_loader(self.dataset, self.sampler, settings.data)
+        _expect_same_photos(settings, photos)
+        if len(photos) < distributed.world():
+            raise InputError(
+                f"data={settings.data.data!r}: {len(photos)} photos for {distributed.world()} "
+                "processes: expected one for each"
+            )
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -92,15 +102,37 @@ class ValidationBatches:
     def __init__(self, settings: TrainSettings, photos: PhotoSet, netdef: NetDef) -> None:
         self.settings = settings
         self.dataset = ValidationDataset(photos, netdef.size, netdef.letterbox)
-        self.loader = validation_loader(self.dataset, settings.data)
+        self.loader, self.batches = shared_validation_loader(self.dataset, settings.data)
+        _expect_same_photos(settings, photos)
 
     def evaluate(self, model: Darknet) -> tuple[Metrics, list[Detections]]:
-        """A network's precision, recall and AP, and its detections on each photo."""
-        return evaluate(
-            model,
-            self.loader,
-            self.dataset.targets,
-            self.settings.evaluation,
-            self.settings.nms,
-            letterbox=self.dataset.letterbox,
+        """A network's precision, recall and AP, and its detections on each photo.
+
+        Processes that train together share the photos.
+        """
+        nms, letterbox = self.settings.nms, self.dataset.letterbox
+        own = detect_all(model, self.loader, nms, letterbox=letterbox)
+        everyones = [photo for process in distributed.gather(own) for photo in process]
+        by_photo = dict(zip(self.batches.order(), everyones, strict=True))
+        detections = [by_photo[index] for index in range(len(self.dataset))]
+        metrics = distributed.from_main(
+            lambda: compute_metrics(
+                self.dataset.targets, detections, model.heads[0].classes, self.settings.evaluation
+            )
+        )
+        return metrics, detections
+
+
+def _expect_same_photos(settings: TrainSettings, photos: PhotoSet) -> None:
+    """Refuse to train together on what is not the same, as on machines with old copies of it."""
+    if distributed.world() == 1:
+        return
+    own = [(photo.path.name, photo.labels.tolist()) for photo in photos.photos]
+    digest = hashlib.sha256(repr(own).encode()).hexdigest()
+    found = distributed.gather((len(photos), digest))
+    if len(set(found)) > 1:
+        numbers = ", ".join(str(number) for number, _ in found)
+        raise InputError(
+            f"data={settings.data.data!r}: the processes found {numbers} photos: expected the same "
+            "photos and labels on each machine"
         )

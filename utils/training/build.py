@@ -153,7 +153,7 @@ def freeze_(model: Darknet, layers: int) -> None:
 
 
 def load_teacher(settings: TrainSettings, netdef: NetDef, names: Sequence[str]) -> Darknet | None:
-    """The network that `netdef`'s learns from, on the device to train on; None without one.
+    """The network that `netdef`'s learns from, on the CPU; None without one.
 
     Args:
         settings: the teacher's files.
@@ -166,14 +166,13 @@ def load_teacher(settings: TrainSettings, netdef: NetDef, names: Sequence[str]) 
     files = settings.distillation
     if not files.teacher:
         return None
-    device = settings.model.device
     network = load_network(
         TrainedNetwork(
             max_network_gb=settings.model.max_network_gb,
             max_network_gflops=settings.model.max_network_gflops,
             cfg=files.teacher_cfg,
             weights=files.teacher,
-            device=device,
+            device="cpu",
         )
     )
     check_teacher(network.model.netdef, netdef, files.teacher)

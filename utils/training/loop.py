@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Protocol, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from import_param import Training, TrainSettings
 from models.darknet import Darknet
-from models.distillation import DistillationLoss
+from models.distillation import DistillationLoss, MapsAndFeatures
 from models.loss import DetectionLoss, Losses
+from models.netdef import NetDef
+from models.shared_batch_norm import share_batch_norm_
+from utils import distributed
 from utils.errors import InputError
 from utils.files import write_text
 from utils.progress import Wait
@@ -69,11 +72,35 @@ class Penalty(Protocol):
         ...
 
 
+class _Forward(nn.Module):
+    """What `Darknet.maps_and_features` makes of images, as a module that processes can share."""
+
+    def __init__(self, model: Darknet) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> MapsAndFeatures:
+        """See `Darknet.maps_and_features`."""
+        return self.model.maps_and_features(images)
+
+
+def has_idle_layers(netdef: NetDef) -> bool:
+    """Whether there are layers that no head depends on."""
+    used, waiting = set[int](), list(netdef.heads)
+    while waiting:
+        index = waiting.pop()
+        if index >= 0 and index not in used:
+            used.add(index)
+            waiting += netdef.sources(index)
+    return len(used) < len(netdef.layers)
+
+
 @dataclass
 class Trainer:
     """What takes part in each training step.
 
     Attributes:
+        forward: the model, whose gradients processes that train together share.
         run_folder: where the photos of a batch whose loss is no number are listed.
         penalty: shrinks scales of batch normalisation, which then are the optimizer's group
             `utils.training.optimizer.SCALES`.
@@ -81,6 +108,7 @@ class Trainer:
     """
 
     model: Darknet
+    forward: nn.Module
     loss: DetectionLoss
     optimizer: Optimizer
     schedule: LambdaLR
@@ -135,9 +163,12 @@ class TrainerFactory:
             if self.teacher
             else None
         )
+        if distributed.world() > 1 and settings.sync_bn:
+            share_batch_norm_(model)
         optimizer = make_optimizer(model, settings, scale_lr)
         return Trainer(
             model=model,
+            forward=distributed.parallel(_Forward(model), has_idle_layers(model.netdef)),
             loss=loss,
             optimizer=optimizer,
             schedule=warmup_cosine(optimizer, self.epoch_steps, settings),
@@ -173,11 +204,13 @@ def train_one_epoch(
     start = time.perf_counter()
     with Wait(title, steps) as wait:
         for step, batch in enumerate(batches, start=1):
-            losses = _losses(trainer, batch.to(device))
             first = (step - 1) // accumulate * accumulate  # batches before those of this step
             together = min(accumulate, steps - first)  # fewer at the epoch's end
-            (losses.total / together).backward()
-            if step == first + together:
+            only_add = step < first + together
+            losses = _losses(trainer, batch.to(device), only_add)
+            # Processes that train together take the mean of their gradients, and want the sum.
+            (losses.total / together * distributed.world()).backward()
+            if not only_add:
                 _optimizer_step(trainer)
             sums += torch.stack([getattr(losses, part).detach().float().cpu() for part in PARTS])
             images += len(batch.paths)
@@ -185,13 +218,18 @@ def train_one_epoch(
     means = {part: float(value) / steps for part, value in zip(PARTS, sums, strict=True)}
     _check_weights(trainer)
     means["lr"] = trainer.optimizer.param_groups[0]["lr"]
+    (images,) = distributed.totals([images])
     return {**means, "images_per_second": images / (time.perf_counter() - start)}
 
 
-def _losses(trainer: Trainer, batch: Batch) -> Losses:
+def _losses(trainer: Trainer, batch: Batch, only_add: bool) -> Losses:
+    """The losses of a batch. only_add: its gradients are not of the step's last batch."""
     images = batch.images.contiguous(memory_format=torch.channels_last)
-    with autocast(trainer.device, trainer.settings.amp):
-        maps, features = trainer.model.maps_and_features(images)
+    with (
+        autocast(trainer.device, trainer.settings.amp),
+        distributed.without_reducing(trainer.forward, only_add),
+    ):
+        maps, features = trainer.forward(images)
         teacher = trainer.distillation.run_teacher(images) if trainer.distillation else None
     losses = trainer.loss(maps, batch)  # in float32
     if trainer.distillation and teacher:
@@ -199,7 +237,8 @@ def _losses(trainer: Trainer, batch: Batch) -> Losses:
         losses = replace(losses, teacher=distance)
     if not losses.total.isfinite():
         path = trainer.run_folder / "not_finite.txt"
-        write_text(path, "".join(f"{name}\n" for name in batch.paths))
+        paths = [name for names in distributed.gather(batch.paths) for name in names]
+        distributed.on_main(lambda: write_text(path, "".join(f"{name}\n" for name in paths)))
         raise InputError(
             f"the loss is {losses.total.item()}: the files of this batch are listed in {path}; "
             f"a lower lr than {trainer.optimizer.param_groups[0]['lr']:.2g} may help"
@@ -229,6 +268,15 @@ def _optimizer_step(trainer: Trainer) -> None:
         trainer.penalty.shrink_(step, trainer.optimizer)
     trainer.optimizer.zero_grad(set_to_none=True)
     trainer.schedule.step()
+    if not trainer.settings.sync_bn:
+        _average_statistics_(trainer.model)
     trainer.mean.update_parameters(trainer.model)
     if trainer.penalty:
         trainer.penalty.keep_zeros_(trainer.averaged)
+
+
+def _average_statistics_(model: Darknet) -> None:
+    """Give all processes the same BN statistics, where each normalises by its own photos."""
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
+    buffers = [tensor for norm in norms for tensor in norm.buffers() if tensor.is_floating_point()]
+    distributed.average_(buffers)

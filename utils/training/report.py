@@ -6,16 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from import_param import Monitoring, TrainSettings
+from utils import distributed
 from utils.checkpoint import reopen
 from utils.data.datasets import ValidationDataset
 from utils.errors import only_warn
 from utils.evaluation.metrics import Metrics, format_metrics
 from utils.monitoring.history import History
-from utils.monitoring.monitor import Monitor
+from utils.monitoring.monitor import Monitor, NoMonitor
 from utils.monitoring.server import Address
 from utils.monitoring.tensorboard import expect_tensorboard
 from utils.progress import say
-from utils.run_page.live import LivePage
+from utils.run_page.live import LivePage, NoPage
 from utils.structures import Detections, Image
 from utils.training.batches import TrainingBatches, ValidationBatches
 from utils.training.progress import Progress
@@ -43,6 +44,8 @@ def open_monitor(
 
     history: those rows, as the checkpoint has them; None for those in metrics.csv.
     """
+    if not distributed.is_main():
+        return NoMonitor()
     return Monitor(
         run.folder,
         visdom=settings.monitoring.visdom_url if settings.monitoring.monitor == "visdom" else "",
@@ -58,6 +61,8 @@ def open_page(
     run: Run, settings: TrainSettings, training: TrainingBatches, validation: ValidationBatches
 ) -> LivePage:
     """The page of the run, runs/<name>/index.html."""
+    if not distributed.is_main():
+        return NoPage()
     return LivePage(
         run.folder,
         run.weights,

@@ -15,6 +15,7 @@ import torch
 
 from import_param import TrainSettings
 from models.darknet import Darknet
+from utils import distributed
 from utils.checkpoint import (
     DARKNET_SUFFIXES,
     Checkpoint,
@@ -33,6 +34,7 @@ from utils.monitoring.history import (
     parse_history,
     read_history,
 )
+from utils.pretrained import with_pretrained
 from utils.progress import say
 from utils.settings import restore as restore_settings
 from utils.training.batches import TrainingBatches, ValidationBatches
@@ -40,9 +42,30 @@ from utils.training.fit import load_
 from utils.training.loop import Trainer
 from utils.training.lr_schedule import set_step_
 from utils.training.progress import Progress
-from utils.training.runs import Run, expect_unused
+from utils.training.runs import RUN, Run, expect_free, expect_unused
 
 CHECKPOINTS = ("last.pt", "best.pt")  # of a training, in its weights folder
+
+
+def begin(settings: TrainSettings, flags: Set[str]) -> tuple[TrainSettings, Checkpoint | None]:
+    """The settings and the checkpoint of a run that goes on; None for one that begins.
+
+    One goes on where `resume` asks for it, and where torchrun has started its processes anew after
+    one of them had ended.
+
+    Raises:
+        InputError: see `resume`; or the name of a run that begins is taken.
+    """
+    begun = distributed.recall(RUN)
+    last = Run(begun).weights / "last.pt"
+    if begun and last.exists():
+        training = replace(settings.training, resume=str(last))
+        settings = replace(settings, training=training)
+    settings, checkpoint = resume(settings, flags)
+    if not checkpoint:
+        expect_free(settings.training.name)
+        settings = with_pretrained(settings)
+    return settings, checkpoint
 
 
 def resume(settings: TrainSettings, flags: Set[str]) -> tuple[TrainSettings, Checkpoint | None]:
@@ -217,6 +240,8 @@ def save(
 ) -> None:
     """Write, where this epoch is the best so far, best.pt with Darknet's pair; then last.pt.
 
+    Of processes that train together, the main one does.
+
     In this order: where the work is killed between them, the run goes on from the epoch before and
     writes them all again.
 
@@ -228,6 +253,8 @@ def save(
         history: the figures of all epochs so far.
         better: whether this epoch is the best so far.
     """
+    if not distributed.is_main():
+        return
     netdef = trainer.model.netdef
     state = TrainingState(
         **asdict(progress),
@@ -243,6 +270,7 @@ def save(
         validation_photos=record.validation_photos,
         epoch_steps=record.epoch_steps,
         threads=torch.get_num_threads(),
+        processes=distributed.world(),
     )
     folder, model = record.run.weights, trainer.averaged
     names, settings = record.names, record.settings
@@ -271,6 +299,12 @@ def restore_(trainer: Trainer, checkpoint: Checkpoint | None, record: RunRecord)
     training = checkpoint.training
     assert training
     load_(trainer, checkpoint.model, training, checkpoint.path)
+    processes = training.processes or 1
+    if processes != distributed.world():
+        say(
+            f"note: {distributed.world()} processes, {processes} before: a step is of as many more "
+            "or fewer photos"
+        )
     if training.epoch_steps not in (0, record.epoch_steps):
         say(
             f"note: {record.photos} photos to train on, {training.photos} before: the learning "
@@ -286,8 +320,8 @@ def restore_(trainer: Trainer, checkpoint: Checkpoint | None, record: RunRecord)
         )
     progress = Progress(training.epoch, training.best, training.stale)
     if progress.best >= 0:
-        _complete_best(record, trainer, checkpoint, progress)
-    return progress
+        distributed.on_main(lambda: _complete_best(record, trainer, checkpoint, progress))
+    return distributed.from_main(lambda: progress)
 
 
 def _complete_best(

@@ -12,6 +12,7 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from import_param import TrainSettings
+from utils import distributed
 from utils.checkpoint import Checkpoint
 from utils.errors import InputError
 from utils.files import PARTIAL, remove_partial_files
@@ -20,6 +21,7 @@ from utils.progress import say
 from utils.settings import save as save_settings
 
 NETWORKS = ("last.pt", "pruned.pt")  # what is written last of an epoch, and of a cut
+RUN = "run"  # what torchrun remembers a run's name by
 LOCK = ".lock"  # in the run's folder; it stays, and tells that a run began there
 
 
@@ -110,7 +112,7 @@ class Run:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if kind is not None:
+        if kind is not None and self._locks:
             self._remove_if_empty()
         self.release()
 
@@ -127,9 +129,16 @@ class Run:
 def open_run(settings: TrainSettings, checkpoint: Checkpoint | None) -> Run:
     """The folders of a training: new ones, or those of the run that goes on.
 
+    They are the main process's; others, which write nothing, have a run without a name.
+
     Raises:
         InputError: see `new_run`.
     """
+    own = distributed.on_main(lambda: _claim_run(settings, checkpoint))
+    return own or Run("")
+
+
+def _claim_run(settings: TrainSettings, checkpoint: Checkpoint | None) -> Run:
     if checkpoint:
         assert checkpoint.training
         run = Run(checkpoint.training.run).claim()
@@ -137,6 +146,7 @@ def open_run(settings: TrainSettings, checkpoint: Checkpoint | None) -> Run:
         stems = (Path(path).stem for path in (settings.model.cfg, settings.data.data))
         run = new_run(settings.training.name, "-".join(stems))
     save_settings(settings, run.folder / "settings.json")
+    distributed.remember(RUN, run.name)
     return run
 
 

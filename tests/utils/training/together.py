@@ -1,0 +1,114 @@
+"""One of several processes that train together, for test_together.py: `together.py FOLDER`.
+
+Alone it is the one process that they are compared with. The batches are the same in any case; each
+process has its part of them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from import_param import Distillation, Pruning, Sparsity, Training, TrainSettings
+from models import netdef
+from models.darknet import Darknet
+from pruning.iterative.while_training import pruning_while_training
+from tests.conftest import ROOT
+from utils import distributed
+from utils.structures import Batch
+from utils.training.loop import TrainerFactory, train_one_epoch
+
+PHOTOS, STEPS, SIZE, CLASSES = 4, 10, 96, 3  # of a batch; of each of two epochs
+SPARSE = Sparsity(is_pruned=True, sparse_rate=0.01)
+DENSE = TrainSettings(training=Training(epochs=4, lr=1e-3, warmup_epochs=0.5, amp=False))
+CASES = {
+    "dense": DENSE,
+    "sgd": replace(DENSE, training=replace(DENSE.training, optimizer="sgd", lr=0.01)),
+    "accumulated": replace(DENSE, training=replace(DENSE.training, accumulate=3)),
+    "own statistics": replace(DENSE, training=replace(DENSE.training, sync_bn=False)),
+    "sparse": replace(DENSE, sparsity=SPARSE),
+    "taught": replace(DENSE, distillation=Distillation(teacher="one", teacher_features=1.0)),
+    "cut": replace(
+        DENSE,
+        sparsity=replace(SPARSE, prune_while_training=True, cut_epochs=(1,)),
+        pruning=Pruning(percent=0.4),
+    ),
+}
+
+
+def network(seed: int) -> Darknet:
+    """yolov3-lite in float64, in which sums hardly depend on their order; its loss has float32."""
+    torch.manual_seed(seed)
+    definition = netdef.load(ROOT / "config" / "yolov3-lite.cfg").with_classes(CLASSES)
+    return Darknet(definition.with_net_options(width=SIZE, height=SIZE)).double()
+
+
+def whole_batches(epoch: int) -> Iterator[Batch]:
+    """The batches of an epoch for all processes, with as many objects as it comes."""
+    generator = torch.Generator().manual_seed(epoch)
+    for number in range(STEPS):
+        photos = PHOTOS - number % 2  # also a number that cannot be halved
+        objects = int(torch.randint(1, 9, (), generator=generator))
+        corner = torch.rand(objects, 2, generator=generator) * SIZE / 2
+        extent = (0.1 + torch.rand(objects, 2, generator=generator)) * SIZE / 3
+        yield Batch(
+            torch.rand(photos, 3, SIZE, SIZE, generator=generator).double(),
+            torch.cat([corner, corner + extent], 1),
+            torch.randint(CLASSES, (objects,), generator=generator),
+            torch.randint(photos, (objects,), generator=generator).sort().values,
+            ("",) * photos,
+            ((SIZE, SIZE),) * photos,
+        )
+
+
+def own_part(batch: Batch) -> Batch:
+    """This process's photos of a batch: the earlier processes have one less if it must be."""
+    photos, world = len(batch.images), distributed.world()
+    start, end = (photos * n // world for n in (distributed.rank(), distributed.rank() + 1))
+    mine = (batch.image_index >= start) & (batch.image_index < end)
+    return Batch(
+        batch.images[start:end],
+        batch.boxes[mine],
+        batch.labels[mine],
+        batch.image_index[mine] - start,
+        batch.paths[start:end],
+        batch.sizes[start:end],
+    )
+
+
+def train(settings: TrainSettings, folder: Path) -> dict[str, torch.Tensor | float]:
+    """What two epochs come to: the losses of each, and both networks."""
+    model = network(seed=0)
+    teacher = network(seed=1).eval() if settings.distillation.teacher else None
+    pruning = pruning_while_training(settings, model, None)
+    epoch_steps = -(-STEPS // settings.training.accumulate)
+    factory = TrainerFactory(settings, epoch_steps, folder, teacher)
+    trainer = pruning.start(model, factory)
+    result: dict[str, torch.Tensor | float] = {}
+    for epoch in range(2):
+        parts = [own_part(batch) for batch in whole_batches(epoch)]
+        means = train_one_epoch(trainer, parts, STEPS, "")
+        trainer, _ = pruning.after_epoch(trainer, epoch + 1, factory)
+        result |= {f"{epoch}: {name}": value for name, value in means.items() if name != SPEED}
+    for kind, network_ in (("model", trainer.model), ("averaged", trainer.averaged)):
+        result |= {f"{kind}.{name}": value for name, value in network_.state_dict().items()}
+    return result
+
+
+SPEED = "images_per_second"
+
+
+def main(folder: Path) -> None:
+    """Train as each case says; results go to FOLDER/<rank of so many>.pt."""
+    torch.set_num_threads(1)
+    distributed.join()
+    results = {name: train(settings, folder) for name, settings in CASES.items()}
+    torch.save(results, folder / f"{distributed.rank()} of {distributed.world()}.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

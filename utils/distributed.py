@@ -1,0 +1,293 @@
+"""How do several processes, which torchrun started, work on one training?
+
+A process that works alone, which is the usual case, is the main one of one: for it, everything here
+does nothing. Only the main process prints and writes. Gradients are torch's own
+DistributedDataParallel's to reduce; what is added here are numbers, and objects that one process
+has and others need.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar, cast
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.distributed import ProcessGroup
+    from torch.distributed.distributed_c10d import Store
+
+T = TypeVar("T")
+
+LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets
+# For the main process, which may measure and solve for hours. One that is gone is noticed at once,
+# since its connections close.
+PATIENCE = timedelta(days=7)
+TELL_TIMEOUT = timedelta(seconds=5)  # for the one who counts who has told an end already
+SEEDS = 2**32  # between the seeds of two processes
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The processes that have joined.
+
+    Attributes:
+        messages: a group for objects and for waiting, apart from that of the gradients.
+        store: what all can read and write.
+    """
+
+    messages: ProcessGroup
+    store: Store
+
+
+_group: _Group | None = None
+
+
+def launched() -> int:
+    """How many processes torchrun has started, of which this is one; 1 without it."""
+    return int(os.environ["WORLD_SIZE"]) if all(name in os.environ for name in LAUNCHED) else 1
+
+
+def is_main() -> bool:
+    """Whether this process is the one that prints and writes; alone, it is."""
+    return launched() == 1 or os.environ["RANK"] == "0"
+
+
+def rank() -> int:
+    """This process's number among those that have joined; 0 is the main one."""
+    return int(os.environ["RANK"]) if _group else 0
+
+
+def world() -> int:
+    """How many processes work together; 1 until they have joined."""
+    return launched() if _group else 1
+
+
+def local_rank() -> int:
+    """This process's number on its machine, and that of its card."""
+    return int(os.environ["LOCAL_RANK"]) if _group else 0
+
+
+def local_world() -> int:
+    """How many of the processes are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if _group else 1
+
+
+def join() -> None:
+    """Wait for the other processes that torchrun has started, where it has, and work with them."""
+    global _group
+    if launched() == 1 or _group:
+        return
+    import torch
+    from torch import distributed
+
+    cards = torch.cuda.device_count()
+    if cards:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % cards)
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if cards else "gloo")
+    messages = distributed.new_group(backend="gloo", timeout=PATIENCE)
+    assert isinstance(messages, distributed.ProcessGroup)
+    _group = _Group(messages, distributed.distributed_c10d._get_default_store())
+
+
+def go_on_alone() -> None:
+    """End the other processes here, with success; what follows is the main one's."""
+    global _group
+    if not _group:
+        return
+    from torch import distributed
+
+    wait_for_main()
+    main = is_main()
+    _group = None
+    distributed.destroy_process_group()
+    if not main:
+        raise SystemExit(0)
+
+
+@contextlib.contextmanager
+def only_main_prints() -> Iterator[None]:
+    """In the block, what other processes print or draw as a bar goes nowhere."""
+    if is_main():
+        yield
+        return
+    with (
+        Path(os.devnull).open("w", encoding="utf-8") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        yield
+
+
+def first_to_tell() -> bool:
+    """Whether no other process has told yet why all end: one line is enough.
+
+    What goes wrong before the processes have joined goes wrong in all; then it is the main one's.
+    """
+    if not _group:
+        return is_main()
+    try:
+        _group.store.set_timeout(TELL_TIMEOUT)
+        return bool(_group.store.add("told", 1) == 1)
+    except RuntimeError:  # whoever counted is gone, too
+        return True
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether an error says that another process is gone."""
+    if not _group or not isinstance(error, RuntimeError):
+        return False
+    from torch.distributed import DistError
+
+    return isinstance(error, DistError) or "gloo" in str(error) or "NCCL" in str(error)
+
+
+def from_main(make: Callable[[], T]) -> T:
+    """What the main process makes, in all of them; others wait for it."""
+    if not _group:
+        return make()
+    from torch import distributed
+
+    made = [make() if is_main() else None]
+    distributed.broadcast_object_list(made, 0, _group.messages)
+    return made[0]  # type: ignore[return-value]
+
+
+def on_main(make: Callable[[], T]) -> T | None:
+    """What the main process makes, in it alone; None in others, which go on meanwhile."""
+    return make() if rank() == 0 else None
+
+
+def wait_for_main() -> None:
+    """Wait until the main process, too, has come here, however long that takes."""
+    from_main(lambda: None)
+
+
+@contextlib.contextmanager
+def one_a_machine_first() -> Iterator[None]:
+    """On each machine, let one process through first; it may leave files for the others."""
+    if _group and local_rank():
+        gather(None)
+    yield
+    if _group and not local_rank():
+        gather(None)
+
+
+def gather(own: T) -> list[T]:
+    """What each process has, by its number, in all of them."""
+    if not _group:
+        return [own]
+    from torch import distributed
+
+    everyones: list[T] = [own] * world()
+    distributed.all_gather_object(everyones, own, _group.messages)
+    return everyones
+
+
+def totals(own: Sequence[int]) -> list[int]:
+    """By place, the sum of all processes' numbers."""
+    if not _group:
+        return list(own)
+    import torch
+    from torch import distributed
+
+    numbers = torch.tensor(own, dtype=torch.int64)
+    distributed.all_reduce(numbers)
+    summed: list[int] = numbers.tolist()
+    return summed
+
+
+def total(own: Tensor) -> Tensor:
+    """The sum of all processes' tensors; its gradient is that of this process's own alone."""
+    if not _group:
+        return own
+    from torch import distributed
+
+    summed = own.detach().clone()
+    distributed.all_reduce(summed)
+    return own + (summed - own.detach())
+
+
+def stacked(own: Tensor) -> Tensor:
+    """[processes, ...]: all processes' tensors of one shape, without gradients."""
+    import torch
+    from torch import distributed
+
+    everyones = [torch.empty_like(own) for _ in range(world())]
+    distributed.all_gather(everyones, own.detach().contiguous())
+    return torch.stack(everyones)
+
+
+def average_(tensors: Sequence[Tensor]) -> None:
+    """Make tensors the means of all processes'."""
+    if not _group or not tensors:
+        return
+    import torch
+    from torch import distributed
+
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    distributed.all_reduce(flat)
+    parts = (flat / world()).split([tensor.numel() for tensor in tensors])
+    for tensor, part in zip(tensors, parts, strict=True):
+        tensor.copy_(part.view_as(tensor))
+
+
+def parallel(module: nn.Module, some_idle: bool) -> nn.Module:
+    """The module, whose gradients are the means of all processes' after each backward pass.
+
+    some_idle: there are parameters that no loss depends on.
+    """
+    if not _group:
+        return module
+    from torch.nn.parallel import DistributedDataParallel
+
+    with warnings.catch_warnings(category=FutureWarning, action="ignore"):  # of 2.14's new names
+        return DistributedDataParallel(
+            module, broadcast_buffers=False, find_unused_parameters=some_idle
+        )
+
+
+def without_reducing(module: nn.Module, active: bool) -> contextlib.AbstractContextManager[None]:
+    """For batches whose gradients are only added up: where `active`, nothing is sent."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    if active and isinstance(module, DistributedDataParallel):
+        unreduced: contextlib.AbstractContextManager[None] = module.no_sync()
+        return unreduced
+    return contextlib.nullcontext()
+
+
+def own_seed(seed: int) -> int:
+    """A seed that no other process has; the main one's is the one given."""
+    return seed + SEEDS * rank()
+
+
+def remember(name: str, value: str) -> None:
+    """Keep a word for the processes that torchrun starts when these have ended."""
+    if _group and is_main() and (store := _launchers_store()):
+        store.set(_key(name), value)
+
+
+def recall(name: str) -> str:
+    """What `remember` kept before torchrun started its processes anew; empty for nothing."""
+    store = _launchers_store() if _group else None
+    return store.get(_key(name)).decode() if store and store.check([_key(name)]) else ""
+
+
+def _key(name: str) -> str:
+    return f"yolov3/{os.environ.get('TORCHELASTIC_RUN_ID', '')}/{name}"
+
+
+def _launchers_store() -> Store | None:
+    """The store of torchrun itself, which outlives the processes that it starts."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return cast("Store", TCPStore(address, port, is_master=False))
