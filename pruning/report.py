@@ -257,7 +257,8 @@ def measure_latencies(
     times = meter.time_networks(models, size, rounds)
     method = (
         f"latency: the network alone, one image of {size[0]}x{size[1]}, {meter.name}, "
-        f"{machine()}; lower quartile of {rounds} rounds in which the networks took turns"
+        f"{machine(meter.device)}; lower quartile of {rounds} rounds in which the networks took "
+        "turns"
     )
     return times.tolist(), method
 

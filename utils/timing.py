@@ -6,14 +6,42 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
 # Seconds of untimed calls. Where five engines took turns on one network, ONNX Runtime took 6.5 ms
 # after one untimed call, and 4.5 ms after 0.02 s of them.
 SETTLE = 0.02
+
+
+@runtime_checkable
+class Queued(Protocol):
+    """What may still compute when a call of it is over, as a graphics card does."""
+
+    def synchronize(self) -> None:
+        """Wait until all that it was given is computed."""
+        ...
+
+
+def synchronize(run: object) -> None:
+    """Wait for what was called: until then its time is not over."""
+    if isinstance(run, Queued):
+        run.synchronize()
+
+
+def to_its_end(run: Callable[[Tensor], object], images: Tensor) -> partial[None]:
+    """The call to time: a network on images, which is over when its maps are computed."""
+    return partial(_call_and_wait, run, images)
+
+
+def _call_and_wait(run: Callable[[Tensor], object], images: Tensor) -> None:
+    run(images)
+    synchronize(run)
 
 
 def interleaved(
@@ -33,7 +61,7 @@ def interleaved(
     was before may still be waiting busily for work.
 
     Args:
-        runs: what to call, by name.
+        runs: what to call, by name; a call is to end with its work, see `to_its_end`.
         rounds: how often each is timed.
         warm_up: untimed calls of each before the first round.
         settle: seconds of untimed calls at the beginning of a turn.
@@ -80,9 +108,9 @@ def cpu_name() -> str:
 
 
 def machine(device: torch.device | None = None) -> str:
-    """The machine in words: what it computes with, and with how many threads."""
+    """What computes, in words: a graphics card, or the CPU with its threads."""
     if device is not None and device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
     threads = torch.get_num_threads()
     return f"{cpu_name()}, {threads} thread{'' if threads == 1 else 's'}"
 

@@ -35,7 +35,7 @@ from pruning.sweep import (
     sweep_table,
 )
 from utils import distributed
-from utils.checkpoint import Checkpoint, reopen
+from utils.checkpoint import Checkpoint, choose_device, reopen
 from utils.errors import InputError, only_warn
 from utils.files import write_text
 from utils.monitoring.history import CSV_NAME, read_history
@@ -263,7 +263,8 @@ def _target(
     if settings.pruning.strategy != LATENCY:
         _expect_no_budget(settings, "pruned_id=latency")
         return ShareTarget(settings.pruning)
-    meter = open_meter(Darknet(original).eval(), original.size, settings.runtime, settings.data)
+    network = Darknet(original).eval().to(choose_device(settings.model.device))
+    meter = open_meter(network, original.size, settings.runtime, settings.data)
     return BudgetTarget.fitted(original, settings.pruning, meter, say, state)
 
 

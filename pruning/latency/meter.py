@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -23,8 +24,9 @@ from utils.backends.float_layers import OPTIONS as FLOAT_LAYERS
 from utils.backends.runtime import calibration_source, check_runnable
 from utils.data.calibration import sample_images
 from utils.progress import say
-from utils.timing import cpu_name, interleaved, spread, version
+from utils.timing import cpu_name, interleaved, machine, spread, to_its_end, version
 
+CPU = torch.device("cpu")
 RunImage = Callable[[Tensor], object]  # runs a network on one image, [1, 3, height, width]
 OpenNetwork = Callable[[Darknet, tuple[int, int]], RunImage]  # for images of (width, height)
 
@@ -37,17 +39,20 @@ class LatencyMeter:
         name: the engine and its precision, in words.
         open: makes a network ready to run.
         conditions: what its measurements hold for.
+        device: where it computes.
     """
 
     name: str
     open: OpenNetwork
     conditions: Conditions
+    device: torch.device = CPU
 
     @property
     def table_path(self) -> Path:
         """Where its latency table is kept if the user names no other file."""
         by = self.conditions
-        return Path("runs/latency") / f"{by.engine}-{by.precision}-{by.threads}.csv"
+        where = by.threads if self.device.type == "cpu" else self.device.type
+        return Path("runs/latency") / f"{by.engine}-{by.precision}-{where}.csv"
 
     def time_networks(
         self, networks: Sequence[Darknet], size: tuple[int, int], rounds: int
@@ -69,6 +74,8 @@ def open_meter(
     which layers stay in float; single layers on noise, since their times do not depend on it.
     Only the network as it is is compared with itself in float: one that was just cut detects less.
 
+    All networks are timed where this one is: on the CPU, or on its graphics card.
+
     Args:
         model: the network.
         size: (width, height) of its input in pixels.
@@ -79,6 +86,7 @@ def open_meter(
         InputError: the engine cannot run the network, or loses too much of it in int8.
     """
     check_runnable(runtime, data)
+    device = next(model.parameters()).device
     photos = None
     if runtime.precision == "int8":
         photos = [
@@ -100,7 +108,7 @@ def open_meter(
             int8_loss=int8_loss,
             use_cache=False,
         )
-        return open_engine(engine, model, options)
+        return open_engine(engine, _on(model, device), options)
 
     engine: str = runtime.engine
     precision: str = runtime.precision
@@ -111,17 +119,25 @@ def open_meter(
     return LatencyMeter(
         f"{engine} {precision}{threads}",
         partial(open_as, engine, precision),
-        _conditions(engine, precision, runtime.threads),
+        _conditions(engine, precision, runtime.threads, device),
+        device,
     )
 
 
-def _conditions(engine: str, precision: str, threads: int) -> Conditions:
+def _on(model: Darknet, device: torch.device) -> Darknet:
+    """The network on a device, which stays where it is."""
+    if next(model.parameters()).device == device:
+        return model
+    return copy.deepcopy(model).to(device)
+
+
+def _conditions(engine: str, precision: str, threads: int, device: torch.device) -> Conditions:
     packages = ENGINES[engine].required_packages(precision)
     return Conditions(
         engine=engine,
         precision=precision,
         versions=" ".join(f"{name}-{version(name)}" for name in packages),
-        machine=cpu_name(),
+        machine=cpu_name() if device.type == "cpu" else machine(device),
         threads=threads or torch.get_num_threads(),
     )
 
@@ -138,7 +154,7 @@ def time_in_turns(runs: Sequence[RunImage], image: Tensor, rounds: int) -> Float
     They are the lower quartile of the rounds, the median of their better half, which a machine
     that is busy with other things disturbs least.
     """
-    calls = {str(n): partial(run, image) for n, run in enumerate(runs)}
+    calls = {str(n): to_its_end(run, image) for n, run in enumerate(runs)}
     times = interleaved(calls, rounds)
     return np.array([spread(times[str(n)])[1] for n in range(len(runs))])
 
@@ -146,11 +162,12 @@ def time_in_turns(runs: Sequence[RunImage], image: Tensor, rounds: int) -> Float
 def shortest_time(run: RunImage, image: Tensor, options: SearchOptions = DEFAULTS) -> float:
     """The least milliseconds that a network took: whatever else goes on can only add to them."""
     times: list[float] = []
-    run(image)
+    call = to_its_end(run, image)
+    call()
     end = time.perf_counter() + options.least_seconds
     while len(times) < options.least_runs or time.perf_counter() < end:
         start = time.perf_counter()
-        run(image)
+        call()
         times.append(1000 * (time.perf_counter() - start))
     return min(times)
 

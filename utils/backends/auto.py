@@ -11,7 +11,6 @@ import contextlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +21,7 @@ from utils.backends.cache import fingerprint, note
 from utils.errors import InputError
 from utils.files import cache_folder, exists, read_text, write_text
 from utils.schema import shown, structured
-from utils.timing import interleaved, spread, version
+from utils.timing import interleaved, spread, to_its_end, version
 
 Opener = Callable[[], Engine]
 Meter = Callable[..., dict[str, list[float]]]  # as `utils.timing.interleaved`
@@ -152,7 +151,7 @@ def compare(
     is busy otherwise disturbs least.
     """
     images = options.random_images()
-    runs = {"first": partial(first, images), "second": partial(second, images)}
+    runs = {"first": to_its_end(first, images), "second": to_its_end(second, images)}
 
     def measure(rounds: int) -> tuple[float, float]:
         times = meter(runs, rounds, seconds=OPTIONS.seconds)

@@ -37,6 +37,10 @@ class Engine(Protocol):
         """Images → raw maps."""
         ...
 
+    def synchronize(self) -> None:
+        """Wait until the maps of all calls are computed; a card works on while Python goes on."""
+        ...
+
 
 @dataclass(frozen=True)
 class EngineOptions:
@@ -93,6 +97,9 @@ class FixedBatch(ABC):
     @abstractmethod
     def run(self, images: Tensor) -> list[Tensor]:
         """Exactly `batch` images → the maps."""
+
+    def synchronize(self) -> None:  # noqa: B027  what computes on the CPU is done when it returns
+        """Wait until the maps of all calls are computed."""
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> list[Tensor]:

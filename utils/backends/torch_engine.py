@@ -70,6 +70,11 @@ class TorchEngine(FixedBatch):
         with _threads(self._threads):
             return [raw.float() for raw in self._run(self._prepared(images))]
 
+    def synchronize(self) -> None:
+        """Wait for the card."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
     def _prepared(self, images: Tensor) -> Tensor:
         return images.to(self._device, self._dtype, memory_format=torch.channels_last)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -20,7 +19,7 @@ from import_param import Benchmark
 from models.costs import count_operations, count_parameters
 from models.weights import to_bytes
 from utils.benchmark.networks import Candidate, Key, PeerNetwork, Run
-from utils.timing import interleaved, spread
+from utils.timing import interleaved, spread, to_its_end
 
 # What stands for the peak: a 3x3 convolution, as many channels in as out, on a square map.
 PEAK_CHANNELS, PEAK_SIDE = 256, 64
@@ -73,7 +72,7 @@ def measure(
     inputs = {key: torch.rand(key.batch, 3, *reversed(sizes[key.network])) for key in opened}
     names = {str(key): key for key in opened}
     runs: dict[str, Callable[[], object]] = {"peak": peak_run()}
-    runs |= {name: partial(opened[key], inputs[key]) for name, key in names.items()}
+    runs |= {name: to_its_end(opened[key], inputs[key]) for name, key in names.items()}
 
     costs = {candidate.name: costs_of(candidate) for candidate in candidates}
 

@@ -17,6 +17,7 @@ from utils.evaluation.evaluate import Run, predict
 from utils.fonts import missing_letters
 from utils.progress import say
 from utils.structures import Image
+from utils.timing import synchronize
 
 
 def open_detector(
@@ -88,8 +89,7 @@ class Detector:
 
         def on_network_done() -> None:
             nonlocal network_done
-            if self._device.type == "cuda":
-                torch.cuda.synchronize(self._device)  # a card works on while Python goes ahead
+            synchronize(self._run)
             network_done = time.perf_counter()
 
         images = torch.stack([picture.input for picture in pictures])

@@ -292,7 +292,7 @@ def search_of(target: LatencyTarget, milliseconds: dict[int, float]) -> LatencyS
     """For a network of 16 channels, then those of the head."""
     model = Darknet(parse(TWO_LAYERS)).eval()
     by_width = {16: 20.0, **milliseconds}
-    meter = ScriptedMeter("scripted", METER.open, CONDITIONS, by_width)
+    meter = ScriptedMeter("scripted", METER.open, CONDITIONS, milliseconds=by_width)
     return LatencySearch(model, (8, 8), target, meter, SearchOptions(max_attempts=4, halvings=5))
 
 

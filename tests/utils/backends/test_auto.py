@@ -32,6 +32,9 @@ class Fake:
     def __call__(self, images: Tensor) -> list[Tensor]:
         return [images]
 
+    def synchronize(self) -> None:
+        pass
+
 
 def refuse() -> Fake:
     raise InputError("this one cannot")
@@ -47,8 +50,7 @@ def meter(milliseconds: Mapping[str, float], *, drift: float = 1.0) -> auto.Mete
         nonlocal level
         level *= drift
         return {
-            turn: [level * milliseconds[run.func.name]] * rounds  # type: ignore[attr-defined]
-            for turn, run in runs.items()
+            turn: [level * milliseconds[run.args[0].name]] * rounds for turn, run in runs.items()
         }
 
     return measured

@@ -146,7 +146,9 @@ def _box(shape: dict[str, Any]) -> tuple[tuple[float, ...], str, bool]:
         box = (x - radius_x, y - radius_y, x + radius_x, y + radius_y)
         return _shares(box), classes[0], True
     left, top, width, height = (_number(shape, key) for key in ("x", "y", "width", "height"))
-    angle = math.radians(json_number(shape.get("rotation")) or 0.0)
+    angle = math.radians(_number(shape, "rotation") if shape.get("rotation") else 0.0)
+    if not math.isfinite(angle):
+        raise MalformedLabel(f"rotation={reprlib.repr(shape['rotation'])}: expected degrees")
     if not angle:
         return _shares((left, top, left + width, top + height)), classes[0], False
     # Turned clockwise around its upper left corner, in pixels.

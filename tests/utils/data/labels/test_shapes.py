@@ -30,3 +30,15 @@ def test_annotations_without_shapes_are_empty(tmp_path: Path, result: Any) -> No
     path.write_text(json.dumps([{"id": 1, "data": photo, "annotations": [{"result": result}]}]))
     (record,) = read_json(path, NAMES, [tmp_path])
     assert not len(record.labels) and record.image.name.endswith("a.png")
+
+
+@pytest.mark.parametrize("rotation", [float("inf"), 10**400, float("nan")])
+def test_a_box_that_is_turned_by_no_angle_is_a_malformed_label(
+    tmp_path: Path, rotation: Any
+) -> None:
+    box = {"x": 10, "y": 20, "width": 50, "height": 30, "rectanglelabels": ["cat"]}
+    shapes = [{**box, "rotation": rotation}, {**box, "rotation": None}]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"id": 1, "image": "/data/a.png", "label": shapes}]))
+    (record,) = read_json(path, NAMES, [tmp_path])
+    assert record.labels.tolist() == [0] and len(record.problems) == 1
