@@ -19,6 +19,7 @@ from utils import files
 from utils.checkpoint import Origin, read_checkpoint, save_checkpoint
 from utils.errors import InputError
 from utils.files import (
+    LineFile,
     alone,
     atomic,
     atomic_folder,
@@ -327,3 +328,28 @@ def test_a_text_in_another_encoding_is_refused_with_the_way_to_convert_it(
         InputError, match=f"a.names: not a text file in UTF-8 .*in line 2.*-f {told} "
     ):
         read_text(tmp_path / "a.names")
+
+
+def test_lines_go_on_behind_whole_lines_or_replace_them(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.jsonl"
+    with LineFile(path, append=True) as file:
+        assert not path.exists()  # until there is a line
+        file.write("猫 \udc80")
+        assert path.read_bytes() == "猫 \\udc80\n".encode()  # at once, and JSON all the same
+    path.write_bytes(b"1\nhalf a li")
+    with LineFile(path, append=True) as file:
+        file.write("2")
+    assert path.read_text().splitlines() == ["1", "half a li", "2"]
+    with LineFile(path, append=False) as file:
+        file.write("3")
+    assert path.read_text() == "3\n"
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
+    with LineFile(tmp_path / "a.jsonl", append=False) as file:
+        file.write("x" * 50)
+        with full_disk(80), pytest.raises(InputError, match=r"a\.jsonl: cannot be written: "):
+            file.write("y" * 50)
+    assert (tmp_path / "a.jsonl").read_text() == "x" * 50 + "\n"
+    with pytest.raises(InputError, match="cannot be written"):
+        LineFile(tmp_path / "a.jsonl" / "b.jsonl", append=False).write("z")
