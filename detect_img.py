@@ -89,7 +89,10 @@ def detect(settings: DetectSettings, lines: "Lines | None", asked: Collection[st
                     write_image(within(folder, path.relative_to(folder).as_posix()), drawn)
             with timer.stage("write"):
                 results.add(item)
-    say(f"{results.pictures} of {len(photos)} photos, {results.summary()}; written to {folder}")
+    asked = settings.detection
+    writes = asked.save_images or asked.save_txt or asked.save_json or asked.save_crops
+    written = f"; written to {folder}" if writes else ""
+    say(f"{results.pictures} of {len(photos)} photos, {results.summary()}{written}")
     say(timer.report(results.pictures, STAGES))
     if unreadable:
         raise InputError(f"{len(unreadable)} of {len(photos)} photos could not be read, see above")
