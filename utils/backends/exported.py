@@ -140,6 +140,9 @@ class ExportedEngine:
             return [each for found, chunk in pairs for each in _by_image(found, len(chunk))]
         return [torch.cat(maps) for maps in zip(*outputs, strict=True)]
 
+    def synchronize(self) -> None:
+        """Nothing: these files run on the CPU, and what they compute is done when it returns."""
+
     def check(self) -> None:
         """Run it on grey, and refuse what does not fit its description."""
         width, height = self.size
