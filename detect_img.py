@@ -89,8 +89,8 @@ def detect(settings: DetectSettings, lines: "Lines | None", asked: Collection[st
                     write_image(within(folder, path.relative_to(folder).as_posix()), drawn)
             with timer.stage("write"):
                 results.add(item)
-    asked = settings.detection
-    writes = asked.save_images or asked.save_txt or asked.save_json or asked.save_crops
+    files = settings.detection
+    writes = files.save_images or files.save_txt or files.save_json or files.save_crops
     written = f"; written to {folder}" if writes else ""
     say(f"{results.pictures} of {len(photos)} photos, {results.summary()}{written}")
     say(timer.report(results.pictures, STAGES))
