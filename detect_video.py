@@ -1,15 +1,22 @@
-"""Find objects in a video file, a camera (its number) or a stream (its address).
+"""Find objects in video files, cameras (their numbers) and streams (their addresses).
 
     python detect_video.py --weights weights/NAME/best.pt --source clip.mp4
     python detect_video.py --weights weights/NAME/best.pt --source 0
+    python detect_video.py --source 0 rtsp://10.0.0.7/live --no_save_video --jsonl - | consumer
 
-The annotated video goes into the output folder; where there is a display, a window shows it
-(`--no_show`: none), and q or Esc ends the work. Reading, the network, and drawing with writing go
-on at the same time. Every frame of a file is done, however long it takes; a camera's or stream's
-frames are dropped while the network is busy, and the written video still runs as time did.
+An annotated video of each source goes into the output folder; where there is a display, a window
+shows them (`--no_show`: none), and q or Esc ends the work. Reading, the network, and drawing with
+writing go on at the same time. Every frame of a file is done, however long it takes; a camera's or
+stream's frames are dropped while the network is busy, and the written video still runs as time did.
+Several sources take turns, frame by frame; one that ends does not end the others. A camera or
+stream that is lost is tried again for `--reconnect` seconds.
+
+`--jsonl` writes a line of JSON a frame, at once (utils/detection/lines.py says what is in it): to a
+file, in which those of a camera or stream are added to earlier ones, or with `-` to standard
+output, where nothing else is printed then. Whoever reads it may close it, which ends the work.
 
 However the work ends (the last frame, a camera that vanishes, a damaged file, q, Ctrl-C), the
-video and the results until then are complete. Exit code 2: the source could not be opened, or held
+videos and the results until then are complete. Exit code 2: a source could not be opened, or held
 no frame; 130: Ctrl-C.
 """
 
