@@ -19,7 +19,7 @@ from pruning.latency.meter import open_meter
 from pruning.strategies import STRATEGIES
 from pruning.surgeon import Plan, cut
 from utils.errors import InputError
-from utils.progress import say
+from utils.progress import say, track
 from utils.structures import Batch
 
 PERCENTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
@@ -85,7 +85,7 @@ def sweep(
     whole = measure(model.eval())
     points = [_point(0.0, whole, whole, model, milliseconds(model))]
     before: Plan | None = None
-    for percent in percents:
+    for percent in track(percents, "mAP by the share cut"):
         plan = STRATEGIES[strategy](model.netdef, importance, replace(target, percent=percent))
         if before and before.equals(plan):
             continue  # nothing is left that may go, or not one block more

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Generator, Iterable, Iterator, Sized
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class _State:
     """What is shown at the moment, in all threads."""
 
     silent = False
-    waits = 0  # that are open
+    waits: ClassVar[list[Wait]] = []  # that are open
     bars = 0  # that are drawn
     said = 0.0  # when something was told last, on the clock of time.monotonic
 
@@ -108,7 +108,7 @@ class Wait:
 
     def __enter__(self) -> Self:
         if not _State.silent:
-            _State.waits += 1
+            _State.waits.append(self)
             self._ticker = threading.Thread(target=self._show, daemon=True)
             self._ticker.start()
         return self
@@ -123,7 +123,7 @@ class Wait:
             self._over.set()
             self._ticker.join()
             self._ticker = None
-            _State.waits -= 1
+            _State.waits.remove(self)
             _State.said = time.monotonic()
 
     def _show(self) -> None:
@@ -198,17 +198,18 @@ class Background(Wait):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        _State.waits -= 1  # it stands behind all others
         _State.said = time.monotonic()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        _State.waits += 1
+        """End all that is open, such as the `track` of a loop that an error left."""
+        for wait in reversed([wait for wait in _State.waits if wait is not self]):
+            wait.__exit__(None, None, None)
         super().__exit__(*error)
 
     def _draw(self) -> None:
         """While it is quiet."""
-        if not _State.waits and time.monotonic() > _State.said + 2 * DELAY:
+        if _State.waits == [self] and time.monotonic() > _State.said + 2 * DELAY:
             super()._draw()
             return
         self._erase()

@@ -14,6 +14,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from utils.progress import Wait
+
 # Seconds of untimed calls. Where five engines took turns on one network, ONNX Runtime took 6.5 ms
 # after one untimed call, and 4.5 ms after 0.02 s of them.
 SETTLE = 0.02
@@ -53,6 +55,7 @@ def interleaved(
     seconds: float = float("inf"),
     clock: Callable[[], float] = time.perf_counter,
     after_round: Callable[[Mapping[str, list[float]]], object] = lambda times: None,
+    title: str = "timing in turns",
 ) -> dict[str, list[float]]:
     """Milliseconds of each run in each round.
 
@@ -68,24 +71,27 @@ def interleaved(
         seconds: after so many no new round begins, but there is at least one.
         clock: tells the time in seconds.
         after_round: gets the milliseconds so far, to keep them.
+        title: of the progress that is shown.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(warm_up):
-        for call in runs.values():
-            call()
-    began = clock()
-    for number in range(rounds):
-        if number and clock() - began > seconds:
-            break
-        for name, call in runs.items():
-            start = clock()
-            call()
-            while clock() - start < settle:
+    with Wait(title, rounds) as wait:
+        for _ in range(warm_up):
+            for call in runs.values():
                 call()
-            start = clock()
-            call()
-            times[name].append(1000 * (clock() - start))
-        after_round(times)
+        began = clock()
+        for number in range(rounds):
+            if number and clock() - began > seconds:
+                break
+            for name, call in runs.items():
+                start = clock()
+                call()
+                while clock() - start < settle:
+                    call()
+                start = clock()
+                call()
+                times[name].append(1000 * (clock() - start))
+            after_round(times)
+            wait.advance()
     return times
 
 

@@ -21,7 +21,7 @@ from pruning.latency.search_space import expect_search_space
 from pruning.strategies import STRATEGIES
 from pruning.surgeon import Plan
 from utils.errors import InputError
-from utils.progress import say
+from utils.progress import say, track
 
 # By name, whether the solver sums importance as it is, see `PruningProblem.importance`.
 SUMMED = {"shares of layers": False, "plain sums": True}
@@ -110,7 +110,9 @@ def choose_candidate(
     Raises:
         InputError: no cut has a loss that is a finite number.
     """
-    losses = {name: loss_of(plan) for name, (plan, _) in candidates.items()}
+    losses = {
+        name: loss_of(plan) for name, (plan, _) in track(candidates.items(), "comparing the cuts")
+    }
     finite = [name for name, loss in losses.items() if math.isfinite(loss)]
     if not finite:
         raise InputError("no cut to that time has a loss on training photos that is finite")

@@ -23,7 +23,7 @@ from utils.backends.base import Engine
 from utils.backends.float_layers import OPTIONS as FLOAT_LAYERS
 from utils.backends.runtime import calibration_source, check_runnable
 from utils.data.calibration import sample_images
-from utils.progress import say
+from utils.progress import track
 from utils.timing import cpu_name, interleaved, machine, spread, to_its_end, version
 
 CPU = torch.device("cpu")
@@ -249,7 +249,6 @@ def fill_table_(
     table: LatencyTable,
     ranges: Iterable[WidthRange],
     meter: LatencyMeter,
-    tell: Callable[[str], None] = say,
     options: SearchOptions = DEFAULTS,
     keep: Callable[[], None] = lambda: None,
 ) -> int:
@@ -259,7 +258,6 @@ def fill_table_(
         table: what is measured is added to it.
         ranges: the widths that layers may come to.
         meter: what they are measured with.
-        tell: gets a line every 15 seconds.
         options: its fields of layers alone.
         keep: called after each layer, to write the table.
 
@@ -273,14 +271,11 @@ def fill_table_(
     new, specs = {*earlier, *missing}, {spec for spec, *_ in (*earlier, *missing)}
     table.unchecked = True
     waiting, layers = missing, LayerMeter(meter, options)
-    told = time.monotonic()
     for attempt in range(options.layer_attempts):
-        for count, (spec, inputs, outputs) in enumerate(waiting):
+        title = "timing disturbed layers" if attempt else "timing layers"
+        for spec, inputs, outputs in track(waiting, title):
             table.add(spec, inputs, outputs, layers.layer(spec, inputs, outputs, attempt))
             keep()
-            if time.monotonic() > told + 15:
-                told = time.monotonic()
-                tell(f"{'again: ' if attempt else ''}{count + 1} of {len(waiting)} layers measured")
         waiting = [key for key in noisy(table, specs, options) if key in new]
     table.unchecked = False
     keep()
@@ -331,7 +326,10 @@ def measure_channel_step(meter: LatencyMeter, options: SearchOptions = DEFAULTS)
     side = options.step_map
     spec = LayerSpec("convolutional activation=leaky pad=1 size=3 stride=1", 0, 0, side, side)
     layers = LayerMeter(meter, options)
-    times = {width: max(layers.layer(spec, width, width), 1e-9) for width in range(68, 129, 4)}
+    times = {
+        width: max(layers.layer(spec, width, width), 1e-9)
+        for width in track(range(68, 129, 4), "timing widths")
+    }
     for step in options.channel_steps:
         rounded = {width: -(-width // step) * step for width in times if width % step}
         longer = sum(np.log(times[up] / times[width]) for width, up in rounded.items())

@@ -38,7 +38,7 @@ from pruning.latency.table import LatencyTable, WidthRange, layer_spec, read_tab
 from pruning.surgeon import Plan, cut
 from utils.errors import InputError
 from utils.files import alone
-from utils.progress import say
+from utils.progress import say, track
 
 FAMILIES = ("1x1", "kxk", "grouped", "pooling")  # of layers in the table, see `LayerSpec.family`
 TRAFFIC = ("read", "shortcut", "route")  # values that layers in the table read, and others write
@@ -255,7 +255,7 @@ def measured_layers(
             table = LatencyTable(meter.conditions, measure_channel_step(meter, options))
         table.write(path)  # refused before the work, if it is
         return table, fill_table_(
-            table, ranges(table), meter, tell, options, keep=_Keeper(table, path, tell)
+            table, ranges(table), meter, options, keep=_Keeper(table, path, tell)
         )
 
 
@@ -327,7 +327,8 @@ def measure_cuts(
 ) -> Floats:
     """Milliseconds of a network's cuts, measured whole: [cuts]."""
     measured: list[float] = []
-    for first in range(0, len(cuts), options.networks_in_memory):
+    firsts = range(0, len(cuts), options.networks_in_memory)
+    for first in track(firsts, "timing random cuts"):
         networks = [
             cut(model, any_plan(space, configuration))
             for configuration in cuts[first : first + options.networks_in_memory]

@@ -32,6 +32,7 @@ from pruning.latency.search_space import (
 from pruning.latency.solver import Solution, solve
 from pruning.surgeon import Plan, cut
 from utils.errors import InputError
+from utils.progress import track
 
 
 @dataclass(frozen=True, eq=False)
@@ -350,7 +351,7 @@ class LatencySearch:
         cuts = MeasuredCuts(self)
         budget = cuts.asked
         tried: list[tuple[float, LatencyResult]] = []
-        for _ in range(self.options.max_attempts):
+        for _ in track(range(self.options.max_attempts), "cuts to the time, at most"):
             planned = new_plan(cuts, plan_for, budget, self.options)
             if planned is None:
                 break
@@ -374,7 +375,7 @@ class LatencySearch:
         cuts = MeasuredCuts(self)
         low, high = 0.0, 1.0  # shares: the largest that is too slow, the least that is too fast
         share = max(0.0, 1 - cuts.asked / cuts.before)
-        for _ in range(self.options.halvings):
+        for _ in track(range(self.options.halvings), "cuts to the time, at most"):
             plan = plan_for(share)
             result = cuts.result_of(plan) or cuts.measure(plan)
             if result.missed <= self.options.tolerance:

@@ -108,3 +108,15 @@ def test_a_script_that_is_quiet_shows_that_it_works(capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize("seconds", [0, 59.6, 3599, 3600 * 99.9, 3600 * 24 * 999])
 def test_times_are_short(seconds: float) -> None:
     assert len(duration(seconds)) <= 10
+
+
+@pytest.mark.usefixtures("terminal")
+def test_an_error_leaves_no_bar_behind(capsys: pytest.CaptureFixture[str]) -> None:
+    steps = track(range(9), "counting")
+    with pytest.raises(ValueError, match="wrong"), Background():
+        for _ in steps:
+            time.sleep(0.05)
+            raise ValueError("wrong")
+    assert not capsys.readouterr().err.split("\r")[-2].strip()
+    time.sleep(0.05)
+    assert capsys.readouterr() == ("", "")

@@ -20,6 +20,7 @@ from utils.backends.base import Engine, EngineOptions
 from utils.backends.cache import fingerprint, note
 from utils.errors import InputError
 from utils.files import cache_folder, exists, read_text, write_text
+from utils.progress import track
 from utils.schema import shown, structured
 from utils.timing import interleaved, spread, to_its_end, version
 
@@ -121,7 +122,8 @@ def fastest(
     chosen = ""
     milliseconds: dict[str, float] = {}
     refused: dict[str, str] = {}
-    for name, opener in openers.items():
+    engines = track(openers.items(), "choosing the engine")
+    for name, opener in engines:
         try:
             challenger = opener()
         except InputError as error:

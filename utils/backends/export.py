@@ -22,6 +22,7 @@ from utils.checkpoint import Network, reopen, write_pair
 from utils.errors import InputError
 from utils.evaluation.nms import non_maximum_suppression
 from utils.files import fill, folder_within, guarded, put
+from utils.progress import track
 
 if TYPE_CHECKING:
     from utils.backends.quantization import Tools
@@ -290,7 +291,7 @@ def _compare_maps(
 ) -> tuple[float, float]:
     """The largest difference of raw maps, and their largest value, over photos one by one."""
     difference = largest = 0.0
-    for image in images.split(1):
+    for image in track(images.split(1), "comparing with torch"):
         maps, reference = run(image), model(image)
         expect_finite(reference, "this network")
         expect_finite(maps, "what was written")
@@ -320,7 +321,7 @@ def _compare_detections(
         settings: the thresholds.
     """
     difference = 0.0
-    for image in images.split(1):
+    for image in track(images.split(1), "comparing with torch"):
         maps = reference_maps(image)
         expect_finite(maps, "this network")
         predictions = decode(maps, heads, (image.shape[-1], image.shape[-2]))

@@ -21,6 +21,7 @@ from models.costs import layer_operations
 from models.darknet import Darknet
 from models.netdef import NetDef
 from utils.backends.fold import folded
+from utils.progress import track
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def rounding_errors(
     plain = folded(model)
     reference = plain(images)
     errors = {}
-    for index, layer in enumerate(plain.layers):
+    for index, layer in track(list(enumerate(plain.layers)), "int8, layer by layer"):
         if index in excluded or not isinstance(layer, Convolution):
             continue
         with _rounded(layer):

@@ -12,6 +12,7 @@ from import_param import EVALUATION_NMS, Evaluation, Nms
 from models.darknet import Darknet
 from utils.evaluation.evaluate import Run, predict
 from utils.evaluation.metrics import compute_metrics
+from utils.progress import track
 from utils.structures import Targets
 
 TRUTH_NMS = Nms(max_detections=EVALUATION_NMS.max_detections)
@@ -33,7 +34,7 @@ def int8_loss(model: Darknet, run: Run, batches: Iterable[NDArray[np.float32]]) 
     """
     device = next(model.parameters()).device
     truth, detections = [], []
-    for batch in batches:
+    for batch in track(batches, "int8 beside float"):
         images = torch.from_numpy(batch).to(device)
         sizes = [(batch.shape[3], batch.shape[2])] * len(batch)
         for own in predict(model, images, sizes, TRUTH_NMS, letterbox=False):

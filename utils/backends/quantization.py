@@ -31,6 +31,7 @@ from utils.backends.int8_loss import int8_loss
 from utils.errors import InputError
 from utils.evaluation.evaluate import Run
 from utils.files import fill, scratch_folder
+from utils.progress import track
 from utils.timing import version
 
 CalibrationBatches = list[NDArray[np.float32]]  # [B, 3, H, W] each, 0 to 1
@@ -113,7 +114,7 @@ def least_loss(
     """
     compared = batches[: -(-OPTIONS.photos // len(batches[0]))]
     best, least = b"", math.inf
-    for in_float in float_nodes(model, batches):
+    for in_float in track(float_nodes(model, batches), "quantising to int8"):
         content = tools.quantize(graph, batches, in_float)
         if limit is None:
             return content, math.nan

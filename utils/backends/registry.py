@@ -20,7 +20,7 @@ from models.head import expect_finite
 from utils.backends import auto
 from utils.backends.base import PRECISIONS, Engine, EngineOptions
 from utils.errors import InputError
-from utils.progress import say
+from utils.progress import Wait, say
 from utils.timing import machine
 
 
@@ -104,11 +104,12 @@ def open_engine(
 
 
 def _open(name: str, model: Darknet, options: EngineOptions) -> Engine:
-    module = importlib.import_module(f"{__package__}.{ENGINES[name].module}")
-    engine: Engine = getattr(module, ENGINES[name].class_name)(model, options)
-    width, height = options.size
-    grey = torch.full((options.batch, 3, height, width), 0.5)
-    expect_finite(engine(grey), f"engine={name!r}")
+    with Wait(f"opening {name}, {options.precision}"):
+        module = importlib.import_module(f"{__package__}.{ENGINES[name].module}")
+        engine: Engine = getattr(module, ENGINES[name].class_name)(model, options)
+        width, height = options.size
+        grey = torch.full((options.batch, 3, height, width), 0.5)
+        expect_finite(engine(grey), f"engine={name!r}")
     return engine
 
 

@@ -16,6 +16,7 @@ from utils.data.photos import PhotoSet
 from utils.data.splits import open_split
 from utils.errors import InputError
 from utils.evaluation.evaluate import evaluate
+from utils.progress import track
 
 
 def validation_photos(candidates: Sequence[Candidate], data: DataSet) -> PhotoSet:
@@ -57,7 +58,7 @@ def with_mean_ap(
 
     trained = {candidate.name: candidate for candidate in candidates if candidate.trained}
     mean_aps: dict[tuple[str, ...], float] = {}  # another batch changes nothing
-    for row in rows:
+    for row in track(rows, "mAP of each network"):
         run = opened[row.key]
         is_known = _without_batch(row) in mean_aps or isinstance(run, PeerNetwork)
         if row.network in trained and not is_known:

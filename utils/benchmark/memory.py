@@ -25,6 +25,7 @@ from models.netdef import parse
 from utils.benchmark.latency import Row
 from utils.benchmark.networks import Candidate, Key, Peer, Run, open_one
 from utils.processes import end_with_parent
+from utils.progress import track
 
 METHOD = (
     "resident memory that grows as the network is opened and run, in a process of its own in which "
@@ -74,7 +75,7 @@ def with_memory(
     by_name = {candidate.name: candidate for candidate in candidates}
     context = multiprocessing.get_context("spawn")
     result = list(rows)
-    for number, row in enumerate(rows):
+    for number, row in track(list(enumerate(rows)), "measuring memory"):
         # Passed as bytes: tensors that processes share would not count as this one's memory.
         parcel = io.BytesIO()
         torch.save((by_name[row.network], row.key, threads, peers), parcel)

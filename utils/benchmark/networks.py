@@ -20,7 +20,7 @@ from utils.backends import EngineOptions, open_engine
 from utils.checkpoint import check_for_photos, check_size, load_network
 from utils.data.calibration import sample_images
 from utils.errors import InputError
-from utils.progress import say
+from utils.progress import say, track
 
 NOISE_IMAGES = 8  # that int8 is calibrated on where only its speed is asked for
 Run = Callable[[Tensor], object]  # an engine, or a peer's network
@@ -179,17 +179,17 @@ def open_all(
     reasons: set[str] = set()
     kinds = [(engine, precision) for engine in engines for precision in settings.precision]
     kinds += [(peer, "fp32") for peer in peers]
-    for candidate in candidates:
-        for engine, precision in kinds:
-            for batch in settings.batch_size:
-                key = Key(candidate.name, engine, precision, batch)
-                try:
-                    opened[key] = open_one(candidate, key, settings.threads, peers)
-                except InputError as error:
-                    if str(error) not in reasons:
-                        report(f"left out: {candidate.name}: {error}")
-                    reasons.add(str(error))
-                    break  # another batch changes nothing
+    pairs = [(candidate, *kind) for candidate in candidates for kind in kinds]
+    for candidate, engine, precision in track(pairs, "opening networks"):
+        for batch in settings.batch_size:
+            key = Key(candidate.name, engine, precision, batch)
+            try:
+                opened[key] = open_one(candidate, key, settings.threads, peers)
+            except InputError as error:
+                if str(error) not in reasons:
+                    report(f"left out: {candidate.name}: {error}")
+                reasons.add(str(error))
+                break  # another batch changes nothing
     if not opened:
         raise InputError("no engine can run what was asked for, see above")
     return opened

@@ -13,6 +13,7 @@ from import_param import DataSet
 from utils.boxes import network_input
 from utils.data.splits import Split, open_split
 from utils.images import find_images, read_image
+from utils.progress import track
 
 DATA_SETS = (".data", ".yaml", ".yml", ".json", ".xml")
 
@@ -36,13 +37,15 @@ def sample_images(
     Raises:
         InputError: there are no photos, or one cannot be read.
     """
+    title = "reading photos"
     if Path(source.data).suffix.lower() in DATA_SETS:
         photos = open_split(replace(source, cache_mb=0), split)
-        images = [photos.image(index) for index in _spread(len(photos), count)]
+        images = [photos.image(index) for index in track(_spread(len(photos), count), title)]
     else:
         paths = find_images(source.data)
         images = [
-            read_image(paths[index], source.max_megapixels) for index in _spread(len(paths), count)
+            read_image(paths[index], source.max_megapixels)
+            for index in track(_spread(len(paths), count), title)
         ]
     return torch.stack([network_input(image, size, letterbox) for image in images])
 
