@@ -48,6 +48,7 @@ def main(argv: list[str] | None = None) -> None:
         unfinished,
     )
     from utils.files import output_folder, write_text
+    from utils.next_steps import after_benchmark
 
     benchmark = settings.benchmark
     if benchmark.threads:
@@ -75,6 +76,11 @@ def main(argv: list[str] | None = None) -> None:
         if photos:
             plot_accuracy(rows, folder / "mean_ap.png")
     say(f"benchmark.md, .csv and .png are in {folder}")
+    if own := [row for row in rows if row.engine in engines]:
+        fastest = min(own, key=lambda row: row.ms / row.batch)
+        names = [candidate.name for candidate in candidates]
+        weights = benchmark.weights[names.index(fastest.network)]
+        after_benchmark(settings, weights, fastest.engine, fastest.precision)
 
 
 def choose_engines(settings: Benchmark) -> list[str]:

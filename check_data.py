@@ -37,6 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     # Imported after the flags are read, so that --help and a mistyped flag need no numpy.
     from utils.data.splits import open_splits
     from utils.files import output_folder, write_text
+    from utils.next_steps import after_check
     from utils.visualization.draw import write_image
     from utils.visualization.label_plots import contact_sheet, plot_labels
 
@@ -56,9 +57,8 @@ def main(argv: list[str] | None = None) -> None:
     say(f"classes, sizes and photos are in {folder}")
     if target:
         write_data_file(target, train, valid)
-        say(f"wrote {target}; next: python train.py --data {target}")
-    else:
-        say(f"next: python train.py --data {settings.data.data}")
+        say(f"wrote {target}")
+    after_check(settings, str(target or settings.data.data))
 
 
 def write_suspicions(photos: "PhotoSet", folder: Path) -> int:

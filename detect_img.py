@@ -60,6 +60,7 @@ def detect(settings: DetectSettings, lines: "Lines | None", asked: Collection[st
     from utils.detection.photos import plan_photos, read_photos
     from utils.detection.writer import Results
     from utils.files import output_folder, within
+    from utils.next_steps import after_detection
     from utils.progress import say, track
     from utils.visualization.draw import draw_detections, write_image
 
@@ -94,6 +95,7 @@ def detect(settings: DetectSettings, lines: "Lines | None", asked: Collection[st
     written = f"; written to {folder}" if writes else ""
     say(f"{results.pictures} of {len(photos)} photos, {results.summary()}{written}")
     say(timer.report(results.pictures, STAGES))
+    after_detection(settings, detector.path)
     if unreadable:
         raise InputError(f"{len(unreadable)} of {len(photos)} photos could not be read, see above")
 

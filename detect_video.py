@@ -85,6 +85,7 @@ def detect(
     )
     from utils.detection.lines import line_writer
     from utils.detection.writer import Results
+    from utils.next_steps import after_detection
     from utils.progress import say
 
     timer = StageTimer()
@@ -106,6 +107,7 @@ def detect(
     report(workers, output, target, ending)
     if ending == CTRL_C:
         raise KeyboardInterrupt
+    after_detection(settings, detector.path)
     expect_all(settings.detection.source, streams)
 
 

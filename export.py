@@ -44,10 +44,12 @@ def main(argv: list[str] | None = None) -> None:
     from utils.backends.export import check_format, export
     from utils.checkpoint import load_network
     from utils.files import write_text
+    from utils.next_steps import after_export
 
     for file_format in settings.export.format:
         check_format(file_format, settings.export)
     network = load_network(dataclasses.replace(settings.network, device="cpu"))
+    say(network.origin)
     calibration, validation = int8_photos(settings, network)
     photos = comparison_photos(settings, network)
     stem = file_stem(settings)
@@ -68,6 +70,7 @@ def main(argv: list[str] | None = None) -> None:
             report[file_format] |= mean_ap_before_and_after(network, validation, exported.run)
     save(settings, stem.parent / "export_settings.json")
     write_text(stem.parent / "export.json", json.dumps(report, indent=2) + "\n")
+    after_export(settings, network.path)
 
 
 def int8_photos(

@@ -36,11 +36,13 @@ def main(argv: list[str] | None = None) -> None:
     from utils.evaluation.metrics import format_metrics
     from utils.evaluation.report import write_report
     from utils.files import output_folder
+    from utils.next_steps import after_test
     from utils.visualization.metrics_plots import plot_confusion, plot_precision_recall
 
     data = settings.data
     asked = given(argv)
     network = load_any_network(settings.network, settings.runtime, asked, data)
+    say(network.origin)
     nms = thresholds(network, settings.nms, asked)
     classes = {"the network": network.names}
     view = InputView(network.size, network.letterbox)
@@ -64,6 +66,7 @@ def main(argv: list[str] | None = None) -> None:
     plot_precision_recall(metrics, photos.names, folder / "precision_recall.png")
     plot_confusion(metrics, photos.names, folder / "confusion.png")
     say(f"curves, confusions and detections are in {folder}")
+    after_test(settings, network.path, photos.photos[0].path.parent)
 
 
 if __name__ == "__main__":

@@ -35,12 +35,13 @@ def main(argv: list[str] | None = None) -> None:
     from utils.checkpoint import choose_device
     from utils.data.splits import open_splits
     from utils.evaluation.metrics import format_metrics
+    from utils.next_steps import after_training
     from utils.training import report
     from utils.training.batches import TrainingBatches, ValidationBatches, photo_views
     from utils.training.build import build_network, describe, load_teacher, read_netdef
     from utils.training.epoch_lines import EpochLines
     from utils.training.loop import TrainerFactory, train_one_epoch
-    from utils.training.resume import RunRecord, begin, history_of, restore_, save
+    from utils.training.resume import RunRecord, begin, history_of, restore_, save, stoppable
     from utils.training.runs import open_run
 
     settings, checkpoint = distributed.from_main(lambda: begin(settings, given(argv)))
@@ -63,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     training = TrainingBatches(settings, training_photos, model.netdef)
     validation = ValidationBatches(settings, validation_photos, model.netdef)
 
-    with open_run(settings, checkpoint) as run:
+    with open_run(settings, checkpoint) as run, stoppable(run, settings):
         say(f"{run.name}: {describe(model)}, on {device}; see {run.folder}, {run.weights}")
         make_trainer = TrainerFactory(settings, training.optimizer_steps, run.folder, teacher)
         trainer = pruning.start(model.to(device), make_trainer)
@@ -109,8 +110,10 @@ def main(argv: list[str] | None = None) -> None:
                 say(f"stopped: no better mAP in {progress.stale} evaluations")
         distributed.go_on_alone()
         report.report_best(run, settings, validation, page)
-        pruning.report(run, training, validation)
+        safe_percent = pruning.report(run, training, validation)
         page.write()
+        photos = validation_photos.photos[0].path.parent
+        after_training(settings, run.weights / "best.pt", photos, safe_percent)
 
 
 if __name__ == "__main__":

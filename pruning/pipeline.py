@@ -44,6 +44,7 @@ from utils.data.splits import open_definition, open_split
 from utils.data.views import InputView, TrainingView
 from utils.errors import only_warn
 from utils.evaluation.evaluate import evaluate
+from utils.next_steps import after_pruning
 from utils.progress import say
 from utils.run_page.folder import record_start
 from utils.run_page.page import write_page
@@ -80,6 +81,7 @@ def prune(settings: PruneSettings) -> Report:
     target = _latency_target(settings.pruning)
     definition = open_definition(settings.data, ("train", "valid"))
     network = _named(load_network(settings.network), definition.names)
+    say(network.origin)
     _expect_cuttable(network, settings.pruning)
     photos = _photos(network, settings.data, definition)
     meter = open_meter(network.model, network.size, settings.runtime, settings.data)
@@ -107,7 +109,7 @@ def prune(settings: PruneSettings) -> Report:
                 run.folder, False, {"photos for validation": photos.valid.photos.describe()}
             )
             write_page(run.folder, run.weights)
-        _tell(report, run, settings.pruning)
+        _tell(report, run, settings)
     return report
 
 
@@ -172,13 +174,18 @@ def _cut(
     return small, quality, line
 
 
-def _tell(report: Report, run: Run, target: Pruning) -> None:
+def _tell(report: Report, run: Run, settings: PruneSettings) -> None:
     say(report.text())
     timing = report.timing
-    note = timing.note() if timing else deviation_note(report.strategy, target, report.shares)
+    note = (
+        timing.note()
+        if timing
+        else deviation_note(report.strategy, settings.pruning, report.shares)
+    )
     if note:
         say(f"note: {note}")
     say(f"{run.weights / 'pruned.cfg'} and .weights, .pt; the report is in {run.folder}")
+    after_pruning(settings, run.weights / "pruned")
 
 
 def _run_name(settings: PruneSettings, latency_target: LatencyTarget | None) -> str:

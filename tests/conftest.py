@@ -1,10 +1,13 @@
 """What many tests share."""
 
 import os
+import re
 import resource
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +19,8 @@ from models.blocks import Convolution
 from models.darknet import Darknet
 from models.netdef import parse
 from utils.checkpoint import write_pair
+from utils.next_steps import SCRIPTS
+from utils.settings import load
 
 # A machine that others use can be slow at any moment.
 settings.register_profile("no deadline", deadline=None)
@@ -52,6 +57,23 @@ def full_disk(size: int = 10_000) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+
+def next_commands(said: str) -> list[tuple[str, Any]]:
+    """The scripts that a script named as the next ones, each with its settings, as it parses them.
+
+    `said` is all that it printed, which must be readable in a log.
+    """
+    assert "\r" not in said
+    blocks = re.findall(r"^next.*:\n((?:  \S.*(?:\n|$))+)", said, re.MULTILINE)
+    commands = [shlex.split(line) for line in "".join(blocks).splitlines()]
+    for call, script, *_ in commands:
+        assert "python" in call and (ROOT / script).is_file()
+    stems = [Path(script).stem for _, script, *_ in commands]
+    return [
+        (stem, load(SCRIPTS[stem], flags))
+        for stem, (_, _, *flags) in zip(stems, commands, strict=True)
+    ]
 
 
 @pytest.fixture(scope="session")

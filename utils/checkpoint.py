@@ -12,7 +12,14 @@ import torch
 from annotated_types import Ge, Interval, MaxLen, MinLen, Predicate
 from torch import Tensor
 
-from import_param import NetworkLimits, PruneSettings, RunName, TrainedNetwork, TrainSettings
+from import_param import (
+    STRATEGIES,
+    NetworkLimits,
+    PruneSettings,
+    RunName,
+    TrainedNetwork,
+    TrainSettings,
+)
 from models import netdef as cfg_files
 from models.costs import check_demand
 from models.darknet import Darknet, stride
@@ -59,12 +66,16 @@ class Network:
         names: of its classes.
         size: (width, height) of its input in pixels.
         letterbox: whether photos keep their aspect.
+        path: its file; empty where it is of none.
+        origin: a line that says which file that is, of which run, trained how far.
     """
 
     model: Darknet
     names: tuple[str, ...]
     size: tuple[int, int]
     letterbox: bool
+    path: str = ""
+    origin: str = ""
 
 
 @dataclass(frozen=True)
@@ -454,7 +465,7 @@ def load_network(settings: TrainedNetwork) -> Network:
         InputError: a file is missing or does not fit.
     """
     path = Path(settings.weights) if settings.weights else newest_weights()
-    netdef, state, own_names = _read_trained(path, settings.cfg)
+    netdef, state, own_names, origin = _read_trained(path, settings.cfg)
     for note in netdef.notes:
         say_error(f"note: {note}")
     check_for_photos(netdef)
@@ -474,6 +485,8 @@ def load_network(settings: TrainedNetwork) -> Network:
         _class_names(model, names, names_file or str(path)),
         size,
         netdef.letterbox if letterbox == "auto" else letterbox == "yes",
+        str(path),
+        f"network: {path}{'' if settings.weights else ', the newest'}: {origin}",
     )
 
 
@@ -491,20 +504,45 @@ def reopen(path: Path, device: str) -> Network:
 
 def _read_trained(
     path: Path, cfg: str
-) -> tuple[NetDef, Mapping[str, Tensor], tuple[str, ...] | None]:
-    """A network's definition, its state dict, and the names of its classes that the file holds."""
+) -> tuple[NetDef, Mapping[str, Tensor], tuple[str, ...] | None, str]:
+    """The definition, the state dict, the class names that the file holds, and `origin_line`."""
     if path.suffix in CHECKPOINT_SUFFIXES:
         if cfg:
             raise InputError(f"cfg={cfg!r}: expected none: {path} holds its own")
         checkpoint = read_checkpoint(path)
-        return checkpoint.netdef, checkpoint.model, checkpoint.names
+        return checkpoint.netdef, checkpoint.model, checkpoint.names, origin_line(checkpoint)
     if path.suffix != ".weights":
         raise InputError(
             f"weights={str(path)!r}: expected a .pt of this project, or a .weights file"
         )
-    netdef = cfg_files.load(Path(cfg) if cfg else path.with_suffix(".cfg"))
-    state, _ = read_weights(path, netdef)
-    return netdef, state, None
+    cfg_file = Path(cfg) if cfg else path.with_suffix(".cfg")
+    netdef = cfg_files.load(cfg_file)
+    state, header = read_weights(path, netdef)
+    seen = f", trained on {header.seen:,} photos" if header.seen else ""
+    return netdef, state, None, f"Darknet's weights with {cfg_file}{seen}"
+
+
+def origin_line(checkpoint: Checkpoint) -> str:
+    """Of which run a checkpoint's network is, and how far it was trained."""
+    origin, asked = checkpoint.origin, checkpoint.settings
+    run = f"run {origin.run}" if origin.run else "a run without a name"
+    if not origin.epoch:
+        strategy = _setting(asked, "pruning", "pruned_id")
+        source = _setting(asked, "network", "weights")
+        cut = f", cut by {STRATEGIES.get(strategy, strategy)}" if strategy else ""
+        return f"{run}{cut}{f' from {source}' if source else ''}, not trained since"
+    epochs = _setting(asked, "training", "epochs")
+    of_epochs = f" of {epochs}" if isinstance(epochs, int) else ""
+    quality = f", best mAP@.5 {origin.best:.4f}" if origin.best >= 0 else ""
+    data = _setting(asked, "data", "data")
+    return f"{run}, epoch {origin.epoch}{of_epochs}{quality}{f', of {data}' if data else ''}"
+
+
+def _setting(settings: Mapping[str, Any], group: str, name: str) -> Any:
+    """A setting that a file holds, which may be of any version; empty where it does not."""
+    values = settings.get(group)
+    value = values.get(name) if isinstance(values, Mapping) else None
+    return value if isinstance(value, (str, int)) else ""
 
 
 def check_for_photos(netdef: NetDef) -> None:

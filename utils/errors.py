@@ -78,8 +78,11 @@ def run(main: Callable[[], None], together: bool = False) -> int:
         _tell(f"error: {error}")
         return 2
     except KeyboardInterrupt as stop:
-        by_torchrun = distributed.world() > 1 and stop.args == (signal.SIGTERM,)
-        _tell("stopped by torchrun: another process has ended" if by_torchrun else "stopped")
+        by_torchrun = distributed.world() > 1 and stop.args[:1] == (signal.SIGTERM,)
+        if by_torchrun:
+            _tell("stopped by torchrun: another process has ended")
+        else:
+            _tell("; ".join(["stopped", *(told for told in stop.args if isinstance(told, str))]))
         return 130
     except BrokenPipeError:
         _stop_printing()

@@ -29,6 +29,7 @@ from pruning.strategies import LATENCY
 from pruning.surgeon import Plan
 from pruning.sweep import (
     milliseconds_beside,
+    safe_point,
     safe_ratio_line,
     sweep,
     sweep_csv,
@@ -64,8 +65,14 @@ class PruningWhileTraining(Protocol):
         """What a checkpoint needs beside the settings: plain values and tensors."""
         ...
 
-    def report(self, run: Run, training: TrainingBatches, validation: ValidationBatches) -> None:
-        """Leave in the run's folder what the pruning has come to."""
+    def report(
+        self, run: Run, training: TrainingBatches, validation: ValidationBatches
+    ) -> float | None:
+        """Leave in the run's folder what the pruning has come to.
+
+        Returns:
+            The share that can be cut safely, where that was asked and found.
+        """
         ...
 
 
@@ -145,10 +152,12 @@ class SparseTraining:
     def state(self) -> None:
         """Nothing: the penalty depends on the step alone."""
 
-    def report(self, run: Run, training: TrainingBatches, validation: ValidationBatches) -> None:
+    def report(
+        self, run: Run, training: TrainingBatches, validation: ValidationBatches
+    ) -> float | None:
         """Draw the scales, and how much of the network could be cut."""
         draw_scales(run)
-        report_sweep(run, self.settings, training, validation)
+        return report_sweep(run, self.settings, training, validation)
 
 
 @dataclass
@@ -288,8 +297,8 @@ def draw_scales(run: Run) -> None:
 
 def report_sweep(
     run: Run, settings: TrainSettings, training: TrainingBatches, validation: ValidationBatches
-) -> None:
-    """Say how much of the sparse network could be cut."""
+) -> float | None:
+    """Say how much of the sparse network could be cut; the safe share, where there is one."""
     network = reopen(run.weights / "best.pt", settings.model.device)
     pruning = settings.pruning
     # A latency is no share of a network; slim cuts the same channels by shares.
@@ -312,3 +321,5 @@ def report_sweep(
     )
     write_text(run.folder / "percent.txt", text + "\n")
     say(text)
+    safe = safe_point(points)
+    return safe.percent if safe else None

@@ -114,6 +114,7 @@ def open_candidate(path: str, name: str, settings: Benchmark) -> Candidate:
                 img_size=img_size,
             )
         )
+        say(network.origin)
         own, used = ("x".join(map(str, s)) for s in (network.model.netdef.size, network.size))
         if own != used:
             say(f"note: {name}: made for {own} px, measured at {used} (--img_size 0: at its own)")

@@ -32,6 +32,7 @@ def open_detector(
         asked: the names of settings that the user gave.
     """
     network = load_any_network(settings.network, settings.runtime, asked)
+    say(network.origin)
     nms = thresholds(network, settings.nms, asked)
     if note := missing_letters(network.names):
         say(note)
@@ -58,7 +59,7 @@ class Detector:
         nms: Nms,
         classes: Sequence[str] = (),
     ) -> None:
-        self.names = network.names
+        self.names, self.path = network.names, network.path
         self._network, self._run, self._timer = network, run, timer
         self._classes = class_indices(classes, network.names)
         self._max_detections = nms.max_detections or None

@@ -5,7 +5,8 @@ A run that was interrupted ends as if it had not been: the same figures, to the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from utils.monitoring.history import (
     parse_history,
     read_history,
 )
+from utils.next_steps import how_to_resume
 from utils.pretrained import with_pretrained
 from utils.progress import say
 from utils.settings import restore as restore_settings
@@ -228,6 +230,15 @@ class RunRecord:
             len(validation.dataset),
             training.optimizer_steps,
         )
+
+
+@contextlib.contextmanager
+def stoppable(run: Run, settings: TrainSettings) -> Iterator[None]:
+    """Where the work is stopped, say how it goes on."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(*stop.args, how_to_resume(settings, run.weights)) from None
 
 
 def save(

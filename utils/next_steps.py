@@ -1,0 +1,233 @@
+"""What comes next? Commands of the scripts that go on from here, as they can be pasted."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from import_param import (
+    BenchmarkSettings,
+    CheckDataSettings,
+    DataSet,
+    DetectSettings,
+    ExportSettings,
+    PruneSettings,
+    Pruning,
+    TestSettings,
+    TrainSettings,
+)
+from utils.progress import say
+
+SCRIPTS: dict[str, type] = {
+    "train": TrainSettings,
+    "test": TestSettings,
+    "detect_img": DetectSettings,
+    "detect_video": DetectSettings,
+    "prune": PruneSettings,
+    "latency_prune": PruneSettings,
+    "export": ExportSettings,
+    "benchmark": BenchmarkSettings,
+    "check_data": CheckDataSettings,
+}
+# What a next script is to know, where the user gave it. A network's size and letterbox are in its
+# file.
+CARRIED = (
+    *("data", "bad_labels", "max_megapixels", "cache_mb", "workers"),
+    *("max_network_gb", "max_network_gflops", "device"),
+    *("rule", "iou_thres", "plus_one"),
+)
+CUT = ("percent", "percent_of", "layer_keep", "round_to", "percent_blocks")
+FILES = ("cfg", "img_size", "letterbox", "names")  # of a network that a script was given
+ENGINE = ("engine", "precision", "threads", "calibration")
+MACHINE = ("device", "workers", "cache_mb", "visdom", "visdom_url", "keep_visdom", "class_table")
+
+
+ENGINE_OF = {"darknet": "opencv", "onnx": "onnxruntime", "openvino": "openvino", "ncnn": "ncnn"}
+
+
+def tell_next(aims: str, commands: Sequence[str]) -> None:
+    """Print what to do next, and with which commands, a line each."""
+    say("\n".join([f"next, {aims}:", *(f"  {command}" for command in commands)]))
+
+
+def command(script: str, done: Any, carried: Sequence[str] = CARRIED, **values: Any) -> str:
+    """A command line of a script.
+
+    Args:
+        script: its name, a key of `SCRIPTS`.
+        done: settings of the script that ends.
+        carried: of these, what the user gave and the next script has, too, goes on.
+        values: settings of the next script.
+    """
+    defaults = by_name(SCRIPTS[script]())
+    given, usual = by_name(done), by_name(type(done)())
+    going_on = {
+        name: given[name]
+        for name in carried
+        if name in given and name in defaults and given[name] != usual[name]
+    }
+    flags: list[str] = []
+    for name, value in (values | going_on | values).items():
+        if value != defaults[name]:
+            flags += flag(name, value)
+    return quoted([*script_call(f"{script}.py"), *flags])
+
+
+def by_name(settings: Any) -> dict[str, Any]:
+    """The values of all groups of a script's settings; no name is in two groups."""
+    groups = [getattr(settings, field.name) for field in fields(settings)]
+    return {field.name: getattr(group, field.name) for group in groups for field in fields(group)}
+
+
+def flag(name: str, value: Any) -> list[str]:
+    """A setting as a flag.
+
+    >>> flag("engine", ("torch", "ncnn")), flag("amp", False), flag("percent", 0.85)
+    (['--engine', 'torch', 'ncnn'], ['--no_amp'], ['--percent', '0.85'])
+    """
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no_{name}"]
+    values = value if isinstance(value, tuple) else (value,)
+    return [f"--{name}", *map(str, values)]
+
+
+def script_call(name: str) -> list[str]:
+    """How a script is called: beside the one that runs, by the Python that runs it."""
+    folder = Path(sys.argv[0]).parent
+    beside = folder / name
+    return [_python(), str(beside if beside.is_file() else name)]
+
+
+def _python() -> str:
+    """The shortest name by which a shell finds this Python."""
+    own = Path(sys.executable)
+    for name in ("python", "python3"):
+        found = shutil.which(name)
+        if found and Path(found).parent == own.parent:
+            return name
+    return str(own) if own.name else "python"
+
+
+def quoted(words: Sequence[str]) -> str:
+    """A command line as the system's shell reads it."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+def after_training(
+    settings: TrainSettings, weights: Path, photos: Path, safe_percent: float | None
+) -> None:
+    """Say what follows a training.
+
+    Args:
+        settings: of the training.
+        weights: its best.pt.
+        photos: a folder with photos to validate on.
+        safe_percent: the share that can be cut, as far as a sparse training found one.
+    """
+    best = str(weights)
+    test = command("test", settings, weights=best)
+    sparsity = settings.sparsity
+    if sparsity.is_pruned and not sparsity.prune_while_training:
+        tell_next("cut it, or measure it first", [_cut(settings, best, safe_percent), test])
+    elif sparsity.prune_while_training or Path(settings.model.weights).name == "pruned.pt":
+        data = settings.data.data
+        tell_next(
+            "measure it, write it for other programs, compare its speed",
+            [
+                test,
+                command("export", settings, weights=best, data=data),
+                command("benchmark", settings, weights=(best,), data=data, img_size=0),
+            ],
+        )
+    else:
+        tell_next(
+            "measure it, detect with it, make it smaller",
+            [
+                test,
+                command("detect_img", settings, weights=best, source=str(photos)),
+                command("prune", settings, weights=best, importance="taylor"),
+            ],
+        )
+
+
+def _cut(settings: TrainSettings, weights: str, safe_percent: float | None) -> str:
+    """The command that cuts what a sparse training has prepared."""
+    strategy = settings.pruning.strategy
+    if strategy == "latency":
+        return command(
+            "latency_prune", settings, (*CARRIED, *CUT), weights=weights, target_speedup=2.0
+        )
+    values: dict[str, Any] = {"weights": weights}
+    values |= {"pruned_id": strategy} if strategy != Pruning().strategy else {}
+    values |= {"percent": safe_percent} if safe_percent else {}
+    return command("prune", settings, (*CARRIED, *CUT), **values)
+
+
+def after_pruning(settings: PruneSettings, cut: Path) -> None:
+    """Say what follows a cut. cut: the path of its files, without a suffix."""
+    tell_next(
+        "train it on, so that it learns to do with less",
+        [
+            command(
+                "train",
+                settings,
+                cfg=f"{cut}.cfg",
+                pretrained=True,
+                weights=f"{cut}.pt",
+            )
+        ],
+    )
+
+
+def after_test(settings: TestSettings, weights: str, photos: Path) -> None:
+    """Say what follows a test: photos with the detections on them."""
+    carried = (*CARRIED, *FILES, *ENGINE)
+    detect = command("detect_img", settings, carried, weights=weights, source=str(photos))
+    tell_next("see what it detects", [detect])
+
+
+def after_detection(settings: DetectSettings, weights: str) -> None:
+    """Say what follows detection on photos."""
+    export = command("export", settings, (*CARRIED, *FILES), weights=weights)
+    tell_next("write it for other programs", [export])
+
+
+def after_export(settings: ExportSettings, weights: str) -> None:
+    """Say what follows an export: detection on the engine that the first format is for."""
+    engine = ENGINE_OF.get(settings.export.format[0], "torch")
+    detect = command("detect_img", settings, (*CARRIED, *FILES), weights=weights, engine=engine)
+    tell_next("detect on that engine", [detect])
+
+
+def after_benchmark(settings: BenchmarkSettings, weights: str, engine: str, precision: str) -> None:
+    """Say what follows a benchmark. The fastest of all: its file, engine and precision."""
+    if Path(weights).suffix == ".cfg":
+        train = command("train", settings, cfg=weights, data=settings.data.data or DataSet().data)
+        tell_next("train the fastest", [train])
+        return
+    photos = settings.benchmark.calibration or settings.data.data
+    values = {"calibration": photos} if precision == "int8" else {}
+    detect = command(
+        "detect_img", settings, weights=weights, engine=engine, precision=precision, **values
+    )
+    tell_next("detect with the fastest", [detect])
+
+
+def after_check(settings: CheckDataSettings, data: str) -> None:
+    """Say what follows a look at a data set."""
+    tell_next("train on it", [command("train", settings, data=data)])
+
+
+def how_to_resume(settings: TrainSettings, weights: Path) -> str:
+    """How a training that is stopped goes on. weights: the folder of its checkpoints."""
+    last = weights / "last.pt"
+    if not last.is_file():
+        return "before the first epoch was done: the same command starts it again"
+    return f"go on with: {command('train', settings, MACHINE, resume=str(last))}"
