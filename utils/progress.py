@@ -35,7 +35,7 @@ class _State:
     silent = False
     waits: ClassVar[list[Wait]] = []  # that are open
     bars = 0  # that are drawn
-    said = 0.0  # when something was told last, on the clock of time.monotonic
+    seen = 0.0  # when something was told or drawn last, on the clock of time.monotonic
 
 
 def say(text: str = "", *, stderr: bool = False) -> None:
@@ -43,7 +43,7 @@ def say(text: str = "", *, stderr: bool = False) -> None:
     if _State.silent:
         return
     stream = sys.stderr if stderr else sys.stdout
-    _State.said = time.monotonic()
+    _State.seen = time.monotonic()
     if _State.bars:
         from tqdm import tqdm
 
@@ -91,6 +91,8 @@ class Wait:
     So a wait costs the work nothing, and its seconds go on where a single step takes long.
     """
 
+    foreground = True  # what is drawn is news
+
     def __init__(self, title: str, total: int | None = None, unit: str = "") -> None:
         """See `track`."""
         self.title, self.total, self.unit = title, total, unit
@@ -124,7 +126,6 @@ class Wait:
             self._ticker.join()
             self._ticker = None
             _State.waits.remove(self)
-            _State.said = time.monotonic()
 
     def _show(self) -> None:
         """Until it is over: a bar, or lines."""
@@ -159,6 +160,8 @@ class Wait:
         self._bar.set_postfix_str(self._fitting_note(), refresh=False)
         self._bar.refresh()
         self._bar.last_print_t = time.time()  # else `close` takes it for never drawn
+        if self.foreground:
+            _State.seen = time.monotonic()
 
     def _fitting_note(self) -> str:
         """The note, as far as it leaves the bar its place."""
@@ -193,12 +196,14 @@ class Wait:
 class Background(Wait):
     """Seconds that go on wherever a script works for a while and nothing else is to be seen."""
 
+    foreground = False
+
     def __init__(self, title: str = "working") -> None:
         super().__init__(title)
 
     def __enter__(self) -> Self:
         super().__enter__()
-        _State.said = time.monotonic()
+        _State.seen = time.monotonic()
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -209,11 +214,13 @@ class Background(Wait):
 
     def _draw(self) -> None:
         """While it is quiet."""
-        if _State.waits == [self] and time.monotonic() > _State.said + 2 * DELAY:
-            super()._draw()
+        is_drawn = self._bar is not None
+        if _State.bars > is_drawn or time.monotonic() < _State.seen + DELAY:
+            self._erase()
             return
-        self._erase()
-        self._began = time.time()
+        if not is_drawn:
+            self._began = time.time()
+        super()._draw()
 
     def _tell(self) -> None:
         """Nothing: what takes long says so itself."""
