@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import benchmark
-from tests.conftest import COLOURS
+from tests.conftest import COLOURS, next_commands
 from utils.benchmark.tables import unfinished
 from utils.errors import InputError, run
 
@@ -23,6 +23,8 @@ def test_it_leaves_a_table_and_a_plot(
     benchmark.main([*flags, "--output", str(tmp_path / "out")])
     said = capsys.readouterr().out
     assert "colours" in said and "yolov3-lite" in said and "2 rounds" in said
+    ((script, detect),) = next_commands(said)
+    assert script == "detect_img" and detect.network.weights == colour_weights
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert files == {"benchmark.md", "benchmark.csv", "benchmark.png", "settings.json"}
     table = list(csv.DictReader((tmp_path / "out" / "benchmark.csv").open()))

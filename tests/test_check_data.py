@@ -6,6 +6,7 @@ import pytest
 
 import check_data
 from import_param import DataSet
+from tests.conftest import next_commands
 from tests.utils.data.exports import NAMES, cvat_folder, photos, write
 from utils.data.splits import open_splits
 from utils.errors import run
@@ -19,7 +20,9 @@ def test_a_look_leaves_pictures_lists_and_a_data_file(
     folder = cvat_folder(tmp_path / "set")
     check_data.main(["--data", str(folder), "--output", "out", "--write", "mine.data"])
     said = capsys.readouterr().out
-    assert "next: python train.py --data mine.data" in said and "polygon" in said
+    assert "polygon" in said
+    ((script, training),) = next_commands(said)
+    assert script == "train" and training.data.data == "mine.data"
     for name in ("labels.png", "contact_sheet.jpg"):
         assert read_image(tmp_path / "out" / name).std() > 0
     assert "train: " in (tmp_path / "out/report.txt").read_text()

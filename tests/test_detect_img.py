@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import detect_img
+from tests.conftest import next_commands
 from utils.boxes import xyxy_to_cxcywh
 from utils.errors import InputError, run
 from utils.images import read_image
@@ -62,6 +63,8 @@ def test_everything_that_is_asked_for_says_the_same(
     assert (read_image(output / "2.jpg") == BLACK).all()
     text = capsys.readouterr().out
     assert "2 of 2 photos, 4 objects: red 4" in text
+    assert text.startswith(f"network: {colour_weights}: Darknet's weights with ")
+    assert [script for script, _ in next_commands(text)] == ["export"]
     for stage in ("read", "network", "NMS", "draw"):
         assert f"{stage} " in text
 

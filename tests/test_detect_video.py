@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 import detect_video
+from tests.conftest import next_commands
 from utils.detection.display import Display
 from utils.detection.video import Source, VideoFile
 from utils.errors import run
@@ -76,6 +77,7 @@ def test_every_frame_of_a_file_is_done(
     text = capsys.readouterr().out
     assert "no display" in text
     assert "20 frames in" in text
+    assert [script for script, _ in next_commands(text)] == ["export"]
     assert "80 objects: red 40, blue 40" in text
     first = next(iter(Source(str(output / "clip.mp4"))))
     assert (first[:12, :40].max(axis=(0, 1)) > 200).all()  # the speed, in white

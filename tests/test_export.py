@@ -12,6 +12,7 @@ import torch
 
 import export as script
 from import_param import Export, Nms, TrainedNetwork
+from tests.conftest import next_commands
 from tests.utils.backends.test_backends import CFG, trained
 from utils.backends import export, install_command
 from utils.backends.export import FORMATS, Format
@@ -202,7 +203,9 @@ def test_the_script_reports_what_it_wrote(
 ) -> None:
     flags = ["--weights", colour_weights, "--source", photos, "--output", str(tmp_path / "out")]
     script.main([*flags, "--format", "darknet", "torchscript"])
-    assert "on 2 photos" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "on 2 photos" in said and f"network: {colour_weights}: " in said
+    assert [name for name, _ in next_commands(said)] == ["detect_img"]
     report = json.loads((tmp_path / "out" / "export.json").read_text())
     assert set(report) == {"darknet", "torchscript"}
     left = {path.name for path in (tmp_path / "out").iterdir()}

@@ -24,6 +24,7 @@ from pruning.latency.table import Floats
 from pruning.report import measure_latencies
 from pruning.strategies import STRATEGIES
 from pruning.surgeon import Plan
+from tests.conftest import next_commands
 from tests.pruning.fake_latency import count_instead_of_timing, counted_latency
 from tests.pruning.nets import config, trained
 from tests.test_train import project  # noqa: F401  # a fixture
@@ -71,6 +72,8 @@ def test_a_cut_leaves_what_it_promises(weights: str, capsys: pytest.CaptureFixtu
     prune.main(flags(weights, "--name", "small", "--percent", "0.5", "--pruned_id", "5"))
     said = capsys.readouterr().out
     assert "asked: layer_channel, of channels" in said
+    assert [line for line in said.splitlines() if line.startswith(f"network: {weights}: ")]
+    assert [script for script, _ in next_commands(said)] == ["train"]
     assert ("after BN re-estimation" in said) == ("BN is re-estimated: mAP@.5" in said)
     assert {path.name for path in Path("weights/small").iterdir()} == {
         f"pruned.{suffix}" for suffix in ("cfg", "weights", "names", "pt")

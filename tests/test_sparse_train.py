@@ -16,6 +16,7 @@ from models.netdef import parse
 from pruning.iterative.while_training import make_penalty
 from pruning.sparsity import penalty_groups, read, size
 from pruning.targets import Measure
+from tests.conftest import next_commands
 from tests.pruning.fake_latency import count_instead_of_timing
 from tests.pruning.nets import config
 from tests.pruning.test_sparsity import BLOCK
@@ -93,7 +94,8 @@ def test_a_sparse_run_ends_with_zeros_pictures_and_a_percent(
         flags("--name", "sparse", "--is_pruned", "--lr", "0.05", "--sparse_rate", "9", epochs=4)
     )
     said = capsys.readouterr().out
-    assert " uncut" in said and "a cut by slim" in said
+    assert " uncut" in said and "a cut by slim" in said and " dead " in said
+    assert [script for script, _ in next_commands(said)] == ["prune", "test"]
     left = {path.name for path in (project / "runs/sparse").iterdir()}
     assert {"scales.png", "percent.png", "percent.txt", "curves_scales.png"} <= left
     rows = figures("runs/sparse/metrics.csv")

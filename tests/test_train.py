@@ -18,6 +18,7 @@ from import_param import TrainedNetwork
 from models import netdef
 from models.netdef import head_anchors
 from models.weights import read_weights
+from tests.conftest import next_commands
 from tests.models.test_darknet import RESIDUAL
 from utils.checkpoint import Checkpoint, Origin, load_network, read_checkpoint
 from utils.data.demo_data import DemoSettings, make_demo
@@ -59,7 +60,10 @@ def figures(path: str) -> list[dict[str, str]]:
 def test_a_run_leaves_what_it_promises(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train.main(flags("--name", "first"))
     said = capsys.readouterr().out
-    assert "class" in said and "mAP@.5" in said and " 2/2 " in said
+    assert said.count("| class ") == 1, "one table, at the end"
+    epochs = [line for line in said.splitlines() if line.split()[:1] in (["1/2"], ["2/2"])]
+    assert len(epochs) == 2 and max(map(len, epochs)) <= 100
+    assert [script for script, _ in next_commands(said)] == ["test", "detect_img", "prune"]
     left = {path.name for path in (project / "runs/first").iterdir()}
     pictures = {"augmented_batch.jpg", "examples.jpg", "precision_recall.png", "confusion.png"}
     curves = {f"curves_{plot}.png" for plot in ("loss", "lr", "mAP", "AP", "metrics", "training")}
@@ -567,7 +571,10 @@ def test_measuring_gives_tables_curves_and_coco_files(
     for rule in ("coco", "voc10", "voc07", "darknet"):
         argv = ["--data", "demo.data", "--workers", "0", "--rule", rule]
         measure.main([*argv, "--output", f"out/{rule}"])
-        assert "AP@.5" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "AP@.5" in said
+        assert ", the newest: run first, epoch 1 of 1, best mAP@.5 " in said
+        assert [script for script, _ in next_commands(said)] == ["detect_img"]
         left = {path.name for path in (project / "out" / rule).iterdir()}
         assert left == {
             *("settings.json", "table.txt", "metrics.json", "precision_recall.png"),
