@@ -46,7 +46,7 @@ CARRIED = (
 CUT = ("percent", "percent_of", "layer_keep", "round_to", "percent_blocks")
 FILES = ("cfg", "img_size", "letterbox", "names")  # of a network that a script was given
 ENGINE = ("engine", "precision", "threads", "calibration")
-MACHINE = ("device", "workers", "cache_mb", "visdom", "visdom_url", "keep_visdom", "class_table")
+MACHINE = ("device", "workers", "cache_mb", "monitor", "visdom_url", "keep_visdom", "class_table")
 
 
 ENGINE_OF = {"darknet": "opencv", "onnx": "onnxruntime", "openvino": "openvino", "ncnn": "ncnn"}

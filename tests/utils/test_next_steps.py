@@ -112,14 +112,16 @@ def test_others_lead_on(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_stopped_training_names_what_goes_on(tmp_path: Path) -> None:
-    settings = replace(TRAIN, monitoring=Monitoring(visdom=False))
+    settings = replace(TRAIN, monitoring=Monitoring(monitor="none"))
     assert "the same command" in next_steps.how_to_resume(settings, tmp_path)
     (tmp_path / "last.pt").touch()
     line = next_steps.how_to_resume(settings, tmp_path)
     assert "\n" not in line
     ((_, resumed),) = next_commands(line.replace("go on with:", "next:\n "))
     assert resumed.training.resume == str(tmp_path / "last.pt")
-    assert not resumed.monitoring.visdom and resumed.data == Data(), "it has its own settings"
+    assert resumed.monitoring.monitor == "none" and resumed.data == Data(), (
+        "it has its own settings"
+    )
 
 
 def test_commands_are_quoted_for_windows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from utils.monitoring.client import Picture, Sender
 from utils.monitoring.history import History, replay
 from utils.monitoring.server import Address, Server, answers, start
+from utils.progress import Wait
 from utils.structures import Image
 
 CLOSE_TIMEOUT = 15.0  # seconds that a run's end may wait for the page
@@ -85,7 +86,8 @@ class VisdomPage:
             self._say(f"Visdom: nothing answers at {address}; going on without")
             return address, False
         try:
-            self.server = start(address, data, keep)
+            with Wait("starting Visdom"):
+                self.server = start(address, data, keep)
         except (RuntimeError, OSError) as problem:
             self._say(f"Visdom: {problem}; going on without")
             return address, False
