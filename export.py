@@ -54,11 +54,13 @@ def main(argv: list[str] | None = None) -> None:
     photos = comparison_photos(settings, network)
     stem = file_stem(settings)
     report: dict[str, Any] = {}
+    files = []
     for file_format in settings.export.format:
         exported = export(
             network, file_format, stem, photos, settings.export, settings.nms, calibration
         )
         say(f"{', '.join(map(str, exported.files))}: {difference_line(exported, len(photos))}")
+        files.append(exported.files[0])
         report[file_format] = {
             "files": [file.name for file in exported.files],
             "difference": exported.difference,
@@ -70,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
             report[file_format] |= mean_ap_before_and_after(network, validation, exported.run)
     save(settings, stem.parent / "export_settings.json")
     write_text(stem.parent / "export.json", json.dumps(report, indent=2) + "\n")
-    after_export(settings, network.path)
+    after_export(settings, files, network.path)
 
 
 def int8_photos(

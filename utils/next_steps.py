@@ -49,7 +49,7 @@ ENGINE = ("engine", "precision", "threads", "calibration")
 MACHINE = ("device", "workers", "cache_mb", "monitor", "visdom_url", "keep_visdom", "class_table")
 
 
-ENGINE_OF = {"darknet": "opencv", "onnx": "onnxruntime", "openvino": "openvino", "ncnn": "ncnn"}
+EXPORTED = (".onnx", ".xml", ".param")  # that the scripts take as weights
 
 
 def tell_next(aims: str, commands: Sequence[str]) -> None:
@@ -195,15 +195,25 @@ def after_test(settings: TestSettings, weights: str, photos: Path) -> None:
 
 def after_detection(settings: DetectSettings, weights: str) -> None:
     """Say what follows detection on photos."""
+    if Path(weights).suffix in EXPORTED:
+        tell_next("compare its speed", [command("benchmark", settings, weights=(weights,))])
+        return
     export = command("export", settings, (*CARRIED, *FILES), weights=weights)
     tell_next("write it for other programs", [export])
 
 
-def after_export(settings: ExportSettings, weights: str) -> None:
-    """Say what follows an export: detection on the engine that the first format is for."""
-    engine = ENGINE_OF.get(settings.export.format[0], "torch")
-    detect = command("detect_img", settings, (*CARRIED, *FILES), weights=weights, engine=engine)
-    tell_next("detect on that engine", [detect])
+def after_export(settings: ExportSettings, files: Sequence[Path], weights: str) -> None:
+    """Say what follows an export.
+
+    Args:
+        settings: of the export.
+        files: those that were written, of each format the one that others open.
+        weights: what was exported.
+    """
+    usable = [str(file) for file in files if file.suffix in (*EXPORTED, ".weights")]
+    carried = CARRIED if usable else (*CARRIED, *FILES)  # a file says the rest itself
+    detect = command("detect_img", settings, carried, weights=[*usable, weights][0])
+    tell_next("detect with it" if usable else "detect", [detect])
 
 
 def after_benchmark(settings: BenchmarkSettings, weights: str, engine: str, precision: str) -> None:

@@ -14,7 +14,6 @@ from import_param import (
     DataSet,
     DetectSettings,
     Evaluation,
-    Export,
     ExportSettings,
     Model,
     Monitoring,
@@ -102,13 +101,17 @@ def test_a_test_leads_to_its_photos_with_its_own_network(
 
 def test_others_lead_on(capsys: pytest.CaptureFixture[str]) -> None:
     next_steps.after_detection(DetectSettings(), str(ODD))
-    next_steps.after_export(ExportSettings(export=Export(format=("openvino",))), str(ODD))
+    files = [Path("a b/net.torchscript"), Path("a b/net.onnx")]
+    next_steps.after_export(ExportSettings(), files, str(ODD))
+    next_steps.after_detection(DetectSettings(), "net.xml")
     next_steps.after_check(CheckDataSettings(), "my export")
     int8 = BenchmarkSettings(data=DataSet(data=DATA.data))
     next_steps.after_benchmark(int8, str(ODD), "openvino", "int8")
     next_steps.after_benchmark(BenchmarkSettings(), Benchmark().weights[0], "torch", "fp32")
-    scripts = [script for script, _ in told(capsys)]
-    assert scripts == ["export", "detect_img", "train", "detect_img", "train"]
+    commands = told(capsys)
+    scripts = [script for script, _ in commands]
+    assert scripts == ["export", "detect_img", "benchmark", "train", "detect_img", "train"]
+    assert commands[1][1].network.weights == str(Path("a b/net.onnx"))
 
 
 def test_a_stopped_training_names_what_goes_on(tmp_path: Path) -> None:

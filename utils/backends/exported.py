@@ -100,6 +100,16 @@ class ExportedNetwork:
     engine: str
     precision: str
 
+    @property
+    def path(self) -> str:
+        """The file."""
+        return str(self.model.path)
+
+    @property
+    def origin(self) -> str:
+        """A line that says which file that is."""
+        return f"network: {self.path}: exported, {self.precision}, for {self.engine}"
+
 
 @dataclass(eq=False)
 class ExportedEngine:
