@@ -96,3 +96,5 @@ def test_the_tour_runs_as_it_stands(tmp_path: Path) -> None:
         assert step.returncode == 0, f"{script} {flags}\n{step.stdout}\n{step.stderr}"
     assert list((project / "runs/detect").rglob("*.*"))
     assert list((project / "weights/small/export").glob("*.onnx"))
+    assert (project / "runs/dense/index.html").is_file()
+    assert (project / "runs/cut/index.html").is_file()
