@@ -3,10 +3,13 @@
     python export.py --weights weights/NAME/best.pt --format onnx openvino ncnn torchscript darknet
     python export.py --weights weights/NAME/best.pt --format onnx --nms
     python export.py --weights weights/NAME/best.pt --precision int8 --data my_photos
+    python export.py --weights weights/NAME/best.pt --standalone
 
 Each file is opened again by the library that it is for and compared with torch on real photos
 before it is kept. `int8` is calibrated on training photos; mAP before and after, on the validation
-photos and through the reloaded files, is printed and left in export.json.
+photos and through the reloaded files, is printed and left in export.json. `--standalone` puts each
+format into a folder of its own that runs without this project and torch: the file, detector.py,
+requirements.txt and README.md.
 """
 
 from __future__ import annotations
@@ -57,7 +60,13 @@ def main(argv: list[str] | None = None) -> None:
     files = []
     for file_format in settings.export.format:
         exported = export(
-            network, file_format, stem, photos, settings.export, settings.nms, calibration
+            network,
+            file_format,
+            own_stem(stem, file_format, settings),
+            photos,
+            settings.export,
+            settings.nms,
+            calibration,
         )
         say(f"{', '.join(map(str, exported.files))}: {difference_line(exported, len(photos))}")
         files.append(exported.files[0])
@@ -70,6 +79,10 @@ def main(argv: list[str] | None = None) -> None:
             report[file_format]["int8_loss"] = exported.int8_loss
         if validation:
             report[file_format] |= mean_ap_before_and_after(network, validation, exported.run)
+        if settings.export.standalone:
+            folder = exported.files[0].parent
+            say(f"{folder} runs alone: pip install -r requirements.txt there, then")
+            say("  python detector.py photo.jpg")
     save(settings, stem.parent / "export_settings.json")
     write_text(stem.parent / "export.json", json.dumps(report, indent=2) + "\n")
     after_export(settings, files, network.path)
@@ -113,6 +126,15 @@ def file_stem(settings: ExportSettings) -> Path:
     options = {"dynamic": export.dynamic, "nms": export.nms, "int8": export.precision == "int8"}
     marks = [mark for mark, is_on in options.items() if is_on]
     return output_folder(str(folder)) / "-".join([weights.stem, *marks])
+
+
+def own_stem(stem: Path, file_format: str, settings: ExportSettings) -> Path:
+    """Where a format's files go: with `standalone` into a folder of its own."""
+    from utils.files import output_folder
+
+    if not settings.export.standalone:
+        return stem
+    return output_folder(str(stem.with_name(f"{stem.name}-{file_format}"))) / stem.name
 
 
 def difference_line(exported: Exported, photos: int) -> str:

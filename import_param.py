@@ -279,6 +279,7 @@ class Export:
     dynamic: bool = False  # onnx for any number of images and any size
     bn_epsilon: Literal["cfg", "opencv", "darknet"] = "cfg"  # whose batch normalisation darknet's pair is to agree with: the network's own, OpenCV's or AlexeyAB's Darknet's
     nms: bool = False  # decoding and NMS in the graph, of onnx and openvino
+    standalone: bool = False  # a folder that runs without this project: the file, a detector for it, requirements and README; onnx, openvino, ncnn
     source: str = ""  # photos to compare on; empty = the data set's, or the demo set's
     photos: Count = 8  # how many to compare on
     calibration_photos: Count = 200  # at most so many training photos to calibrate int8 on
@@ -290,6 +291,8 @@ class Export:
             raise ValueError("format=(): expected at least one")
         if self.dynamic and self.format != ("onnx",):
             raise ValueError(f"dynamic=True: expected format=('onnx',), found {self.format}")
+        if self.standalone and not {"onnx", "openvino", "ncnn"} >= set(self.format):
+            raise ValueError(f"standalone=True: expected format onnx, openvino or ncnn, found {self.format}")
         if self.nms and not {"onnx", "openvino"} >= set(self.format):
             raise ValueError(f"nms=True: expected format onnx or openvino, found {self.format}")
         if self.precision == "int8" and self.dynamic:

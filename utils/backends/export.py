@@ -14,7 +14,7 @@ from torch import Tensor
 from import_param import Export, Nms
 from models.darknet import Darknet
 from models.head import Head, decode, expect_finite
-from utils.backends import install_command
+from utils.backends import install_command, standalone
 from utils.backends.description import KEY, Description, describe
 from utils.backends.file_readme import readme
 from utils.backends.fold import folded
@@ -107,7 +107,7 @@ def export(
         file_format: one of `FORMATS`.
         stem: of the files' names; each gets a suffix.
         images: photos [N, 3, H, W], float32, 0 to 1, on which the reloaded files are compared.
-        settings: its `precision`, `dynamic` and `nms` count.
+        settings: its `precision`, `dynamic`, `nms` and `standalone` count.
         nms: the thresholds, where NMS is in the graph.
         calibration: photos [N, 3, H, W] to calibrate int8 on.
 
@@ -116,6 +116,10 @@ def export(
     """
     check_format(file_format, settings)
     model = network.model
+    if settings.standalone and model.heads[-1].nms_power is not None:
+        raise InputError(
+            "standalone=True: expected a .cfg with nms_kind=default: its detector knows IoU alone"
+        )
     source = _Source(network, images, settings, nms, calibration)
     with folder_within(stem.parent) as folder:
         written = FORMATS[file_format].write(source, folder / stem.name)
@@ -132,9 +136,12 @@ def export(
                 f"value is {largest:.3g}: not written"
             )
         if written.description:
-            text = readme(written.description, file_format, files[0].name)
-            files.append(folder / f"{files[0].name}.README.md")
-            fill(files[-1], text)
+            page = readme(written.description, file_format, files[0].name)
+            if settings.standalone:
+                files += standalone.write(folder, file_format, files[0].name, page)
+            else:
+                files.append(folder / f"{files[0].name}.README.md")
+                fill(files[-1], page)
         kept = tuple(reversed(put(files[::-1], stem.parent)))  # the first is what others open
     return Exported(
         file_format,
@@ -153,7 +160,11 @@ def check_format(file_format: str, settings: Export) -> None:
     Raises:
         InputError: for the first thing that is wrong.
     """
-    possible = {"dynamic": ("onnx",), "nms": NMS_FORMATS}
+    possible = {
+        "dynamic": ("onnx",),
+        "nms": NMS_FORMATS,
+        "standalone": tuple(standalone.ENGINES),
+    }
     for name, formats in possible.items():
         if getattr(settings, name) and file_format not in formats:
             raise InputError(

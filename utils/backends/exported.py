@@ -219,7 +219,7 @@ def open_file(path: str | Path) -> ExportedFile:
     if not text:
         raise InputError(
             f"{path}: does not say how its maps become boxes: expected a file that export.py of "
-            "this project wrote (version 0.4 or later)"
+            "this project wrote"
         )
     description = parse(text, path)
     return ExportedFile(file, description, description.models_heads())
