@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # matplotlib takes half a second to import
 
 FEW = 10  # classes whose curves do not hide one another
 COLUMN = 27  # names below one another that are as high as the curves
+LETTER = 0.085  # inches that a letter beside an axis takes
 RECALLS = np.linspace(0, 1, 1001)
 
 
@@ -114,9 +115,8 @@ def plot_confusion(metrics: Metrics, names: Sequence[str], path: str | Path) -> 
     shades = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     _write_counts(axes, matrix, shares, 9 if few else 6)
     places = range(len(labels))
-    axes.set_xticks(
-        places, labels, rotation=0 if len(labels) <= 4 else 90, fontsize=9 if few else 8
-    )
+    fit = max(map(len, labels)) * LETTER <= size / len(labels)
+    axes.set_xticks(places, labels, rotation=0 if fit else 90, fontsize=9 if few else 8)
     axes.set_yticks(places, labels, fontsize=9 if few else 8)
     axes.set_xticks(np.arange(len(labels) + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(len(labels) + 1) - 0.5, minor=True)
