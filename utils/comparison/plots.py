@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from utils.comparison.groups import Group
 from utils.comparison.runs import Result
+from utils.visualization.colours import GRID, as_hex, series_colour
 from utils.visualization.figures import write_figure
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import
     from matplotlib.axes import Axes
 
-GRID = "#e6e6e6"
 LONGEST_NAME = 40  # characters in the legend
 
 
@@ -49,7 +49,7 @@ def plot_comparison(groups: Sequence[Group], path: Path) -> None:
 
 
 def _colour(place: int) -> str:
-    return f"C{place % 10}"
+    return as_hex(series_colour(place))
 
 
 def _draw_epochs(axes: Axes, groups: Sequence[Group]) -> None:

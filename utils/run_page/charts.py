@@ -14,7 +14,7 @@ Band = tuple[Sequence[float], Sequence[float], Sequence[float]]  # x, lower y, u
 
 WIDTH, HEIGHT = 360, 210  # pixels, where the page is as wide as a phone
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 8, 34  # margins around the curves
-COLOURS = 10  # that the page's style has
+COLOURS = 10  # that the page's style has, as --c0, --c1, ...
 MARKED_UNTIL = 40  # of fewer points each is marked
 LARGE = 10_000  # numbers from here on are written with k, M, G
 
@@ -73,6 +73,7 @@ def chart(
     bands: Sequence[Band] = (),
     marks: Mapping[str, float] | None = None,
     lines: bool = True,
+    colours: Sequence[str] = (),
 ) -> Element:
     """A figure with curves, their names and last values below. Values that are not finite are gaps.
 
@@ -86,6 +87,7 @@ def chart(
         bands: areas below the curves.
         marks: x by name, drawn as vertical lines.
         lines: points are joined.
+        colours: of the curves, such as `#8b00ff`; none for those of the page.
     """
     marks = marks or {}
     xs = [x for curve in curves.values() for x in curve[0]] + list(marks.values())
@@ -95,6 +97,7 @@ def chart(
         finite = [0.0, 1.0]
     elif finite and min(finite) >= 0:
         finite.append(0.0)
+    paint = colours or [f"var(--c{index % COLOURS})" for index in range(len(curves))]
     across = Scale.of(xs, LEFT, WIDTH - RIGHT, whole)
     up = Scale.of(finite, HEIGHT - BOTTOM, TOP)
     drawing = tag(
@@ -103,7 +106,7 @@ def chart(
         *(_area(band, across, up) for band in bands),
         *(_mark(x, across) for x in marks.values()),
         *(
-            _line(name, curve, across, up, index % COLOURS)
+            _line(name, curve, across, up, paint[index])
             for index, (name, curve) in enumerate(curves.items())
         ),
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
@@ -112,7 +115,7 @@ def chart(
     )
     over_time = x_label == "epoch"
     names = [
-        _entry(name, curve if over_time else None, index % COLOURS)
+        _entry(name, curve if over_time else None, paint[index])
         for index, (name, curve) in enumerate(curves.items())
     ]
     names += [tag("li", tag("i", class_="mark"), name) for name in marks]
@@ -144,14 +147,14 @@ def _axes(across: Scale, up: Scale, x_label: str) -> list[Element]:
     return parts
 
 
-def _line(name: str, curve: Curve, across: Scale, up: Scale, colour: int) -> Element:
+def _line(name: str, curve: Curve, across: Scale, up: Scale, colour: str) -> Element:
     points = [(x, y) for x, y in zip(*curve, strict=True)]
     steps, pen_down = [], False
     for x, y in points:
         if math.isfinite(y):
             steps.append(f"{'L' if pen_down else 'M'}{across.at(x):g} {up.at(y):g}")
         pen_down = math.isfinite(y)
-    group = tag("g", tag("path", d=" ".join(steps), class_="curve"), class_=f"c{colour}")
+    group = tag("g", tag("path", d=" ".join(steps), class_="curve"), style=f"color:{colour}")
     for x, y in points if len(points) < MARKED_UNTIL else ():
         if math.isfinite(y):
             told = tag("title", f"{name}: {number(y)} at {number(x)}")
@@ -171,9 +174,9 @@ def _mark(x: float, across: Scale) -> Element:
     return tag("line", x1=place, x2=place, y1=TOP, y2=HEIGHT - BOTTOM, class_="mark")
 
 
-def _entry(name: str, curve: Curve | None, colour: int) -> Element:
+def _entry(name: str, curve: Curve | None, colour: str) -> Element:
     """A curve's name, and its last value where one asks for that."""
     if curve is None:
-        return tag("li", tag("i", class_=f"c{colour}"), name)
+        return tag("li", tag("i", style=f"background:{colour}"), name)
     last = next((y for y in reversed(curve[1]) if math.isfinite(y)), math.nan)
-    return tag("li", tag("i", class_=f"c{colour}"), f"{name} ", tag("b", number(last)))
+    return tag("li", tag("i", style=f"background:{colour}"), f"{name} ", tag("b", number(last)))

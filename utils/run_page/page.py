@@ -18,16 +18,18 @@ from xml.etree.ElementTree import Element
 from import_param import TrainSettings
 from utils.errors import InputError
 from utils.files import write_text
-from utils.run_page.charts import COLOURS, chart, number
+from utils.run_page.charts import chart, number
 from utils.run_page.folder import CutFigures, RunFiles, Start, best_epoch, flat, read_json
 from utils.run_page.html import Child, document, table, tag
 from utils.run_page.photos import LIST, PHOTOS
 from utils.run_page.pruning import pruning_sections
 from utils.run_page.style import STYLE
+from utils.visualization.colours import as_hex, colour
 
 PAGE = "index.html"
 RELOAD = 60  # seconds, while the run trains
 MOST_STARTS = 5  # of a run that went on, the last ones
+MOST_CURVES = 12  # classes with a curve each; of more there are bars alone
 
 # title, what its figures begin with, the words at its axis, whether that is from 0 to 1
 CHARTS = (
@@ -238,23 +240,26 @@ def _classes(run: RunFiles) -> list[Element]:
     """AP of each class, precision over recall, and confusions."""
     parts: list[Element] = []
     curves = _figures(run, "AP/")
-    if 1 < len(curves) <= COLOURS:
-        parts.append(chart("Average precision of each class", curves, unit=True))
+    paint = {name: as_hex(colour(label)) for label, name in enumerate(curves)}
+    if 1 < len(curves) <= MOST_CURVES:
+        title = "Average precision of each class"
+        parts.append(chart(title, curves, unit=True, colours=list(paint.values())))
     if curves:
         last = {name: values[-1] for name, (_, values) in curves.items()}
         ranked = sorted(last.items(), key=lambda item: -item[1] if item[1] == item[1] else 1)
-        bars = table(
-            ("class", "AP", ""), [[name, f"{ap:.3f}", _bar(ap)] for name, ap in ranked], False
-        )
+        rows: list[list[Child]] = [
+            [name, f"{ap:.3f}", _bar(ap, paint[name])] for name, ap in ranked
+        ]
+        bars = table(("class", "AP", ""), rows, numbers=False)
         parts.append(_card(f"Average precision, epoch {max(run.history):g}", bars))
     content = [tag("div", *parts, class_="cards")] if parts else []
     return [*content, *_pictures(_picture(run, name, title) for name, title in PICTURES)]
 
 
-def _bar(share: float) -> Element:
+def _bar(share: float, paint: str) -> Element:
     """A bar as long as a share; none for what is not defined."""
     width = 0.0 if math.isnan(share) else 100 * min(max(share, 0.0), 1.0)
-    return tag("span", tag("i", style=f"width:{width:.1f}%"), class_="meter")
+    return tag("span", tag("i", style=f"width:{width:.1f}%;background:{paint}"), class_="meter")
 
 
 def _labels(run: RunFiles) -> list[Element]:

@@ -66,8 +66,10 @@ th, td { padding: .25rem .8rem .25rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--rule); }
 th { color: var(--soft); font-weight: 600; white-space: nowrap; }
 .numbers td + td, .numbers th + th { text-align: right; white-space: nowrap; }
-.words td { overflow-wrap: anywhere; min-width: 5rem; }
-.meter { display: block; position: relative; height: .7rem; min-width: 6rem; margin-top: .4rem;
+.words td { overflow-wrap: anywhere; min-width: 4rem; }
+.words td:first-child { overflow-wrap: normal; }
+@media (max-width: 44rem) { .words td:first-child small { display: none; } }
+.meter { display: block; position: relative; height: .7rem; min-width: 3.5rem; margin-top: .4rem;
   background: var(--rule); border-radius: .2rem; overflow: hidden; }
 .meter i { display: block; height: 100%; background: var(--c0); }
 details { margin: .8rem 0; }
@@ -76,8 +78,10 @@ svg { display: block; width: 100%; height: auto; overflow: visible; }
 svg text { font-size: 11px; fill: var(--soft); }
 svg .grid { stroke: var(--rule); stroke-width: 1; }
 svg .axis { stroke: var(--soft); stroke-width: 1; }
-svg .curve { fill: none; stroke-width: 2; stroke-linejoin: round; }
-.points svg .curve { stroke-width: 0; }
+svg .curve { fill: none; stroke: currentColor; stroke-width: 2; stroke-linejoin: round; }
+svg circle { fill: currentColor; }
+.points svg .curve { stroke: none; }
+.points svg circle { r: 4px; }
 svg .band { fill: var(--band); stroke: none; }
 svg line.mark { stroke: var(--soft); stroke-width: 1.5; stroke-dasharray: 4 3; }
 .legend { display: flex; flex-wrap: wrap; gap: .1rem .9rem; margin: .3rem 0 0; padding: 0;
@@ -86,8 +90,4 @@ svg line.mark { stroke: var(--soft); stroke-width: 1.5; stroke-dasharray: 4 3; }
 .legend li { min-width: 0; overflow-wrap: anywhere; }
 .legend i { display: inline-block; width: .9rem; height: .2rem; margin-right: .35rem;
   vertical-align: middle; background: var(--soft); }
-""" + "".join(
-    f"svg .c{n} .curve {{ stroke: var(--c{n}); }} svg .c{n} circle {{ fill: var(--c{n}); }} "
-    f".legend .c{n} {{ background: var(--c{n}); }}\n"
-    for n in range(10)
-)
+"""
