@@ -4,6 +4,8 @@ import csv
 import json
 import math
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import compare
 from import_param import Evaluation, PruneSettings, Training, TrainSettings
 from models.darknet import Darknet
 from models.netdef import parse
-from tests.conftest import COLOUR_CFG, COLOURS
+from tests.conftest import COLOUR_CFG, COLOURS, ROOT
 from tests.utils.run_page.runs import DENSE, cut_run, sparse_run, trained_run
 from utils.checkpoint import Origin, save_with_pair
 from utils.comparison.groups import differences, grouped, notes
@@ -189,3 +191,12 @@ def test_measured_networks_take_turns(project: Path, capsys: pytest.CaptureFixtu
     assert "rounds in which they took turns" in capsys.readouterr().out
     rows = list(csv.DictReader((project / "runs/compare/compare.csv").read_text().splitlines()))
     assert all(float(row["ms"]) > 0 for row in rows)
+
+
+def test_flags_are_answered_before_anything_heavy_is_imported() -> None:
+    code = (
+        "import sys, compare\ntry: compare.main(['--help'])\nexcept SystemExit: print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    loaded = done.stdout.splitlines()[-1].split()
+    assert "compare" in loaded and not {"torch", "numpy", "cv2", "matplotlib"} & set(loaded)

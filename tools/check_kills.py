@@ -487,8 +487,8 @@ def contents(place: Path) -> dict[str, object]:
         elif path.name == "metrics.csv":
             rows = csv.DictReader(io.StringIO(path.read_text()))
             held[name] = [[(k, v) for k, v in row.items() if k not in TIMED] for row in rows]
-        elif path.name == "settings.json":
-            held[name] = "settings"  # those of a resumed run name the file
+        elif path.name in ("settings.json", "run.json", "index.html"):
+            held[name] = path.name  # those of a resumed run say so
         else:
             held[name] = path.read_bytes()
     return held
