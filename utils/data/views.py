@@ -16,6 +16,10 @@ from import_param import Augmentation
 from utils.boxes import InputTransform, network_input
 from utils.structures import Image
 
+# Photos keep so many times the pixels that augmentation shows, in each direction. Resized twice, a
+# photo is smoother than what validation sees: of 4000×3000 for 416×416 the differences between
+# neighbouring pixels are 11 % less with 1, 3 % with 2.
+OVERSAMPLED = 2.0
 WORTHWHILE = 2.0  # photos less than this many times wider and higher than needed stay as they are
 
 
@@ -54,7 +58,7 @@ class TrainingView:
     Attributes:
         input_size: (width, height) of the network's input in pixels.
         letterbox: whether photos keep their aspect.
-        enlarged: augmentation shows a photo at most this many times as large as it fits the input.
+        enlarged: the photo keeps so many times the pixels of its place in the input.
     """
 
     input_size: tuple[int, int]
@@ -65,8 +69,10 @@ class TrainingView:
     def of(
         input_size: tuple[int, int], letterbox: bool, augmentation: Augmentation
     ) -> TrainingView:
-        """What training with an augmentation uses."""
-        return TrainingView(input_size, letterbox, 1 + augmentation.scale)
+        """What training with an augmentation uses; without changes of place, the place itself."""
+        moves = augmentation.mosaic or augmentation.scale or augmentation.translate
+        enlarged = OVERSAMPLED * (1 + augmentation.scale) if moves else 1.0
+        return TrainingView(input_size, letterbox, enlarged)
 
     def __call__(self, image: Image) -> Image:
         """The photo, or a smaller one: the size at which it is seen, times `enlarged`."""

@@ -44,7 +44,7 @@ def test_a_large_photo_is_kept_in_the_pixels_that_training_can_show(
     photos = opened(tmp_path, view)
     assert photos.report.cached == 2 and list(photos.cache) == [1] and list(photos.views) == [0]
     height, width = photos.views[0].shape[:2]
-    assert (width, height) == ((96, 72) if letterbox else (96, 144))
+    assert (width, height) == ((192, 144) if letterbox else (192, 288))
     dataset = DetectionDataset(photos, INPUT, letterbox, augmentation, Training())
     sample = dataset.original(0)
     expected = np.array([[0.3, 0.4, 0.7, 0.6]]) * [width, height, width, height]
