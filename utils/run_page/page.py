@@ -248,7 +248,8 @@ def _classes(run: RunFiles) -> list[Element]:
         last = {name: values[-1] for name, (_, values) in curves.items()}
         ranked = sorted(last.items(), key=lambda item: -item[1] if item[1] == item[1] else 1)
         rows: list[list[Child]] = [
-            [name, f"{ap:.3f}", _bar(ap, paint[name])] for name, ap in ranked
+            [name, "-" if math.isnan(ap) else f"{ap:.3f}", _bar(ap, paint[name])]
+            for name, ap in ranked
         ]
         bars = table(("class", "AP", ""), rows, numbers=False)
         parts.append(_card(f"Average precision, epoch {max(run.history):g}", bars))
