@@ -198,7 +198,7 @@ class Monitoring:
 class Sparsity:
     """Sparse training: a penalty on BN scales, so that prune.py, or a cut on the way, can take whole channels."""
     is_pruned: bool = False  # train what `pruned_id` may cut towards zero
-    sparse_rate: NotNegative = 2.5e-4  # loss that a channel must save to stay; more = sparser
+    sparse_rate: Annotated[float, Interval(ge=0, le=1e6)] = 2.5e-4  # loss that a channel must save to stay; more = sparser
     sparse_by: Literal["channels", "parameters", "operations"] = "channels"  # the penalty is alike for each channel, or in proportion to what goes with it
     sparse_step: Literal["proximal", "subgradient"] = "proximal"  # to exact zeros, or near zero (Network Slimming's own)
     sparse_decay: Literal["constant", "global", "local"] = "constant"  # after half the training: keep the penalty | scale it by 0.01 | keep it for all but the 15 % largest scales

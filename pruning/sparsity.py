@@ -228,7 +228,8 @@ class SparsityPenalty:
         """
         dead = (sizes < DEAD)[:, None]
         shifts = read(self.model, group.penalized, "bias")
-        shrunk = nn.functional.softshrink(shifts * SHIFT_DECAY, lr)
+        threshold = min(lr, torch.finfo(shifts.dtype).max)  # torch refuses a larger one
+        shrunk = nn.functional.softshrink(shifts * SHIFT_DECAY, threshold)
         write_(self.model, group.penalized, torch.where(dead, shrunk, shifts), "bias")
         zero = (sizes == 0)[:, None]
         for name in ("weight", "bias"):

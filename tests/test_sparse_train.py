@@ -84,6 +84,21 @@ def expect_same_run(names: tuple[str, str]) -> None:
     assert rows[0] == rows[1]
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--lr", "1e300"], "the loss is nan"),
+        (["--lr", "1e39", "--sparse_step", "subgradient", "--optimizer", "sgd"], "the loss is nan"),
+        (["--sparse_rate", "1e300"], r"sparse_rate=1e\+300: expected from 0 to 1e\+06"),
+    ],
+)
+def test_huge_settings_end_a_sparse_run_in_one_line(
+    project: Path, more: list[str], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        train.main(flags("--is_pruned", "--warmup_epochs", "0", *more))
+
+
 def test_a_sparse_run_ends_with_zeros_pictures_and_a_percent(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
