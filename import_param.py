@@ -8,6 +8,7 @@ which values are allowed. Nothing here imports the project, so any module may na
 
 # fmt: off
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -25,7 +26,13 @@ Speedup = Annotated[float, Predicate(lambda factor: factor == 0 or factor >= 1),
 JsonLines = Annotated[str, Predicate(lambda path: path in ("", "-") or path[-6:] == ".jsonl"), "a .jsonl file, or -"]
 CsvFile = Annotated[str, Predicate(lambda path: path[-4:] in ("", ".csv")), "a .csv file"]
 
+LayerShare = Annotated[str, Predicate(lambda text: bool(re.fullmatch(r"\d{1,4}:(0|0?\.\d{1,9})", text))), "LAYER:SHARE, a share from 0 to below 1, such as 4:0.5"]
+
+IMPORTANCES = ("gamma", "l1", "taylor", "uniform")
 STRATEGIES = {1: "normal", 2: "layer", 3: "slim", 4: "shortcut", 5: "layer_channel", 6: "latency"}
+OWN = re.compile(r".+\.py:[A-Za-z_]\w*")  # FILE.py:FUNCTION, see docs/research.md
+ImportanceName = Annotated[str, Predicate(lambda name: name in IMPORTANCES or bool(OWN.fullmatch(name))), "gamma, l1, taylor, uniform, or a function of yours, FILE.py:FUNCTION"]
+StrategyName = Annotated[int | str, Predicate(lambda name: name in (*STRATEGIES, *STRATEGIES.values()) or (isinstance(name, str) and bool(OWN.fullmatch(name)))), "1 normal, 2 layer, 3 slim, 4 shortcut, 5 layer_channel, 6 latency (number or name), or a function of yours, FILE.py:FUNCTION"]
 COCO_IOUS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)  # the overlaps that COCO's rule measures at
 
 # --- what train.py, test.py, prune.py and the detect scripts share ---
@@ -215,10 +222,12 @@ class Sparsity:
 @dataclass(frozen=True)
 class Pruning:
     """What is cut, and how much: a share, or what a time allows (pruned_id 6 needs a target_ time)."""
-    pruned_id: Literal[1, 2, 3, 4, 5, 6, "normal", "layer", "slim", "shortcut", "layer_channel", "latency"] = 3  # the strategy: 1 normal, 2 layer, 3 slim, 4 shortcut, 5 layer_channel, 6 latency
+    pruned_id: StrategyName = 3  # the strategy: 1 normal, 2 layer, 3 slim, 4 shortcut, 5 layer_channel, 6 latency, or yours, FILE.py:FUNCTION
     percent: BelowOne = 0.7  # the share to cut, 0 to below 1
     percent_of: Literal["channels", "parameters", "operations"] = "channels"  # what the share is counted in
     layer_keep: Share = 0.1  # the share of its channels that every layer keeps at least
+    protected: tuple[Whole, ...] = ()  # numbers of layers (0 = the first of the .cfg) of which no channel is cut
+    layer_shares: tuple[LayerShare, ...] = ()  # the share to cut of single layers, LAYER:SHARE such as 4:0.5; the others make up the rest
     round_to: Whole = 0  # layers keep a multiple of so many channels; 0 = 8, less in narrow layers
     percent_blocks: Share = 0.25  # the share of residual blocks that layer_channel removes
     target_ms: NotNegative = 0.0  # milliseconds an image that the network may take; 0 = not asked
@@ -229,12 +238,22 @@ class Pruning:
     def strategy(self) -> str:
         return STRATEGIES[self.pruned_id] if isinstance(self.pruned_id, int) else self.pruned_id
 
+    @property
+    def shares_by_layer(self) -> dict[int, float]:
+        return {int(layer): float(share) for layer, share in (text.split(":") for text in self.layer_shares)}
+
+    def check(self) -> None:
+        if self.layer_shares and self.strategy == "layer":
+            raise ValueError(f"layer_shares={self.layer_shares}: expected none with pruned_id=layer, which cuts no single channels")
+        if len(self.shares_by_layer) < len(self.layer_shares):
+            raise ValueError(f"layer_shares={self.layer_shares}: expected each layer once")
+
 
 @dataclass(frozen=True)
 class PruningRun:
     """How prune.py judges channels, and what it measures."""
     name: RunName = ""  # the name of the folders in runs/ and weights/; empty = from the weights and the strategy
-    importance: Literal["gamma", "l1", "taylor", "uniform"] = "gamma"  # what a channel is judged by: its scale, its kernel, the slope of the loss, or its place (a control)
+    importance: ImportanceName = "gamma"  # what a channel is judged by: gamma (its scale), l1 (its kernel), taylor (the slope of the loss), uniform (a control), or yours, FILE.py:FUNCTION
     importance_batches: Count = 16  # batches of training photos that taylor and latency look at
     bn_batches: Whole = 32  # batches that batch normalisation is re-estimated on; 0 = it is not
     latency_rounds: Count = 20  # how often each network is timed

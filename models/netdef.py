@@ -21,7 +21,7 @@ KEYS = {
     "net": {"width", "height", "channels", "letter_box", "bn_epsilon"},
     "convolutional": {
         "batch_normalize", "filters", "size", "stride", "stride_x", "stride_y", "pad", "padding",
-        "dilation", "groups", "activation",
+        "dilation", "groups", "activation", "protected",
     },
     "maxpool": {"size", "stride", "stride_x", "stride_y", "padding"},
     "local_avgpool": {"size", "stride", "stride_x", "stride_y", "padding"},
@@ -282,6 +282,29 @@ class NetDef:
             return self
         epsilon = {"opencv": BN_EPSILON, "darknet": DARKNET_BN_EPSILON}[program]
         return self.with_net_options(bn_epsilon=epsilon)
+
+    def with_protected(self, layers: Sequence[int], setting: str = "protected") -> NetDef:
+        """The same net, in which no channel of these layers may be cut: `protected=1` says so.
+
+        Raises:
+            InputError: one is no [convolutional] of this net.
+        """
+        sections = list(self.layers)
+        for layer in layers:
+            self.expect_convolutional(layer, setting)
+            sections[layer] = sections[layer].with_options(protected=1)
+        return replace(self, layers=tuple(sections))
+
+    def expect_convolutional(self, layer: int, setting: str) -> None:
+        """Refuse a layer's number that is no [convolutional]'s, naming the setting."""
+        if not 0 <= layer < len(self.layers):
+            wanted = f"a layer of {self.name}, from 0 to {len(self.layers) - 1}"
+            raise InputError(f"{setting}: layer {layer}: expected {wanted}")
+        if self.layers[layer].kind != "convolutional":
+            kind = self.layers[layer].kind
+            raise InputError(
+                f"{setting}: layer {layer} of {self.name} is a [{kind}]: expected a [convolutional]"
+            )
 
     def with_classes(self, classes: int) -> NetDef:
         """The same net for another number of classes: each [yolo] and the filters before it."""

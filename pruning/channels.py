@@ -186,6 +186,8 @@ class _Walk:
             inputs = value.ids.reshape(groups, -1)
             for pair in np.hstack([inputs, ids.reshape(groups, -1)]).tolist():
                 self._unite(pair)
+        if section.flag("protected"):
+            self._freeze(_Value(ids, frozenset()), f"layer {index} is protected")
         depthwise = groups > 1 and groups == len(value.ids)
         if not (depthwise and section.flag("batch_normalize")):
             self.read_as_they_are |= value.writers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from models.darknet import Darknet
 from models.loss import Losses
 from pruning.equalization import normalized, typical_scales
+from pruning.own_functions import OwnFunction, own_function
 from utils.errors import InputError
 from utils.progress import say
 from utils.structures import Batch
@@ -118,6 +120,47 @@ def checked(importance: Mapping[int, Tensor] | Importance) -> Importance:
         if not values.isfinite().all():
             raise InputError(f"layer {layer}: its channels' importance is not a finite number")
     return {layer: values.double().cpu().numpy() for layer, values in tensors.items()}
+
+
+def importance_named(name: str) -> tuple[Callable[..., Importance], bool]:
+    """The function of `IMPORTANCE`, or the user's, and whether it needs a loss and batches.
+
+    A user's is called with the network, or where it takes three arguments with what `taylor` takes.
+
+    Raises:
+        InputError: a user's file cannot be read or run, or has no such function.
+    """
+    if name in IMPORTANCE:
+        return IMPORTANCE[name]
+    own = own_function(name, "importance")
+    if own.parameters not in (1, 3):
+        raise own.error("expected the arguments (model), or (model, loss, batches)")
+
+    def measure(model: Darknet, *loss_and_batches: Any) -> Importance:
+        return _expect_importance(own, own(model, *loss_and_batches), model)
+
+    return measure, own.parameters == 3
+
+
+def _expect_importance(own: OwnFunction, found: Any, model: Darknet) -> Importance:
+    """What a user's function gave, as arrays; an InputError where it is no importance."""
+    if not isinstance(found, Mapping):
+        raise own.error(f"expected a dict of numbers by layer, found {type(found).__name__}")
+    counts = {layer: convolution.conv.out_channels for layer, convolution in normalized(model)}
+    arrays = {}
+    for layer, count in counts.items():
+        if layer not in found:
+            raise own.error(f"layer {layer}: expected {count} numbers, found none")
+        try:
+            values = torch.as_tensor(found[layer]).detach().double().cpu().numpy()
+        except (TypeError, ValueError, RuntimeError):
+            raise own.error(f"layer {layer}: expected {count} numbers") from None
+        if values.shape != (count,):
+            raise own.error(f"layer {layer}: expected {count} numbers, found {values.shape}")
+        if not (np.isfinite(values).all() and (values >= 0).all()):
+            raise own.error(f"layer {layer}: expected finite numbers of at least 0")
+        arrays[layer] = values
+    return arrays
 
 
 # By the name of the setting: the function, and whether it needs a loss and batches.

@@ -13,15 +13,16 @@ from import_param import Data, Loss, PruneSettings, Pruning, PruningRun, Trainin
 from models.darknet import Darknet
 from models.loss import DetectionLoss
 from pruning.batch_norm import SHORTEST, first_batches, mean_loss, reestimate_bn_, settle_bn_
-from pruning.importance import IMPORTANCE, Importance, checked, uniform
+from pruning.importance import Importance, checked, importance_named, uniform
 from pruning.latency.candidates import LatencyCandidates, choose_candidate
 from pruning.latency.meter import LatencyMeter, open_meter
 from pruning.latency.options import SearchOptions
 from pruning.latency.predictor import expect_table_fits
 from pruning.latency.search import LatencyResult, LatencySearch, LatencyTarget
 from pruning.latency.search_space import expect_search_space
+from pruning.layer_shares import expect_layer_shares
 from pruning.report import Quality, Report, layer_rows, measure_latencies, size_of
-from pruning.strategies import LATENCY, STRATEGIES
+from pruning.strategies import LATENCY, strategy_named
 from pruning.surgeon import Plan, cut
 from pruning.targets import cut_shares, deviation_note
 from utils.checkpoint import (
@@ -82,7 +83,8 @@ def prune(settings: PruneSettings) -> Report:
     definition = open_definition(settings.data, ("train", "valid"))
     network = _named(load_network(settings.network), definition.names)
     say(network.origin)
-    _expect_cuttable(network, settings.pruning)
+    network.model.netdef = network.model.netdef.with_protected(settings.pruning.protected)
+    _expect_cuttable(network, settings)
     photos = _photos(network, settings.data, definition)
     meter = open_meter(network.model, network.size, settings.runtime, settings.data)
     if settings.pruning.strategy == LATENCY:
@@ -95,7 +97,7 @@ def prune(settings: PruneSettings) -> Report:
             search = LatencySearch(network.model, network.size, target, meter, options)
             plan, timing = _plan_to_a_time(search, importance, photos, settings)
         else:
-            strategy = STRATEGIES[settings.pruning.strategy]
+            strategy = strategy_named(settings.pruning.strategy)
             plan, timing = strategy(network.model.netdef, importance, settings.pruning), None
 
         small, quality, batch_norm = _cut(network, plan, photos, settings)
@@ -113,13 +115,16 @@ def prune(settings: PruneSettings) -> Report:
     return report
 
 
-def _expect_cuttable(network: Network, pruning: Pruning) -> None:
+def _expect_cuttable(network: Network, settings: PruneSettings) -> None:
     """Refuse a network that the strategy cannot cut, before channels are judged and timed."""
-    netdef = network.model.netdef
+    netdef, pruning = network.model.netdef, settings.pruning
+    importance_named(settings.run.importance)  # a user's file is read now
+    expect_layer_shares(netdef, pruning.shares_by_layer, pruning.strategy)
     if pruning.strategy == LATENCY:
         expect_search_space(netdef)
     else:
-        STRATEGIES[pruning.strategy](netdef, uniform(network.model), replace(pruning, percent=0.0))
+        strategy = strategy_named(pruning.strategy)
+        strategy(netdef, uniform(network.model), replace(pruning, percent=0.0))
 
 
 def _table(pruning: Pruning, meter: LatencyMeter) -> Path:
@@ -192,7 +197,8 @@ def _run_name(settings: PruneSettings, latency_target: LatencyTarget | None) -> 
     """Of the network, the strategy, and how much is asked for."""
     percent = f"{round(100 * settings.pruning.percent)}"
     amount = latency_target.name if latency_target else percent
-    return f"{_name(settings.network.weights)}-{settings.pruning.strategy}-{amount}"
+    strategy = settings.pruning.strategy.rpartition(":")[2]  # of a user's file, the function
+    return f"{_name(settings.network.weights)}-{strategy}-{amount}"
 
 
 def _name(weights: str) -> str:
@@ -226,7 +232,7 @@ def _photos(network: Network, settings: Data, definition: DataDefinition) -> Pho
 
 
 def _importance(network: Network, photos: Photos, run: PruningRun) -> Importance:
-    measure, needs_batches = IMPORTANCE[run.importance]
+    measure, needs_batches = importance_named(run.importance)
     if not needs_batches:
         return checked(measure(network.model))
     loss = DetectionLoss(network.model.heads, Loss())

@@ -39,10 +39,10 @@ def residual_blocks(netdef: NetDef) -> tuple[Block, ...]:
 
     Whatever lies between trunk and shortcut counts: any number of layers, depthwise ones, inner
     shortcuts, branches that join again. Not removable is a block whose inside is read from
-    elsewhere, one that adds more than two maps or weighs them, one whose shortcut puts out more or
-    fewer channels than the trunk has, and one whose shortcut changes its sum by an activation,
-    since the trunk alone is something else then. (A relu is fine where the trunk comes out of a
-    relu: it changes nothing.)
+    elsewhere, one that adds more than two maps or weighs them, one with a protected layer inside,
+    one whose shortcut puts out more or fewer channels than the trunk has, and one whose shortcut
+    changes its sum by an activation, since the trunk alone is something else then. (A relu is fine
+    where the trunk comes out of a relu: it changes nothing.)
     """
     blocks, _ = _blocks_and_reasons(netdef)
     return blocks
@@ -99,6 +99,8 @@ def _block(
         outside = {r for layer in inside for r in readers[layer]} - inside - {index}
         if outside:
             reason = f"layer {min(outside)} reads the inside of the block at layer {index}"
+        elif kept := [n for n in sorted(inside) if netdef.layers[n].flag("protected")]:
+            reason = f"layer {kept[0]}, inside the block at layer {index}, is protected"
         elif channels[trunk] != channels[index]:
             reason = f"layer {index} puts out other channels than its trunk"
         elif not _changes_nothing(netdef, index, trunk):

@@ -6,6 +6,7 @@ whole network's channels, parameters or operations:
 
 - Order: by importance. Ties: of equal units of a group the later one goes first; of equal units of
   two groups, the one whose group comes first in the network.
+- `layer_shares`: the groups of these layers lose just that, and never stand in the line.
 - `layer_keep`: each group's most important units, so many as every layer keeps, never stand in the
   line.
 - `round_to`: what a group keeps is rounded up to a multiple, so rounding never costs a unit that is
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +29,14 @@ from import_param import Pruning
 from models.netdef import NetDef
 from pruning.channels import Bools, ChannelGroups, Group, Ints, channel_groups
 from pruning.importance import Importance
+from pruning.layer_shares import expect_layer_shares, fixed_counts
 from pruning.residual_blocks import Block, expect_blocks
 from pruning.surgeon import Plan, trim
 from pruning.targets import TOLERANCE, GroupCosts, Measure, cuttable_units, may_cut
 from utils.errors import InputError
 
 Floats = NDArray[np.float64]
+NO_SHARES: Mapping[int, float] = MappingProxyType({})
 
 # With as many operations, multiples of 8 take 0.7 to 0.9 of the time that any widths take on a CPU
 # (measured: PyTorch, AMD EPYC, yolov3-tiny and -mobilenetv2 at 320×320); larger ones hardly less.
@@ -80,7 +84,11 @@ def select_channels(
     counted = cuttable_units(channel_groups(netdef), strategy)
     whole = GroupCosts(netdef, counted)
     budget = (1 - target.percent) * whole.count(whole.sizes, target.percent_of)
-    threshold = _Threshold(GroupCosts(rest.netdef, counted[rest.units]), by_group, budget, target)
+    shares = target.shares_by_layer
+    expect_layer_shares(netdef, shares, strategy)
+    left = {rest.moved[layer]: share for layer, share in shares.items() if layer in rest.moved}
+    costs = GroupCosts(rest.netdef, counted[rest.units])
+    threshold = _Threshold(costs, by_group, budget, target, left)
     return Plan(netdef, rest.whole_mask(_keep_best(rest.groups, by_group, threshold.fit())), blocks)
 
 
@@ -110,15 +118,26 @@ class _Threshold:
     """
 
     def __init__(
-        self, costs: GroupCosts, by_group: Mapping[int, Floats], budget: float, target: Pruning
+        self,
+        costs: GroupCosts,
+        by_group: Mapping[int, Floats],
+        budget: float,
+        target: Pruning,
+        shares: Mapping[int, float] = NO_SHARES,
     ) -> None:
+        """The line. shares: by layer, what is fixed, and so does not stand in the line."""
         self.costs, self.budget, self.target = costs, budget, target
         self.steps = [group_step(group, target.round_to) for group in costs.groups]
         self.least = [
             least_count(size, target.layer_keep, step)
             for size, step in zip(costs.sizes.tolist(), self.steps, strict=True)
         ]
-        self.falling = {number: -np.sort(-values) for number, values in by_group.items()}
+        self.fixed = fixed_counts(costs.groups, shares, dict(enumerate(self.steps)))
+        self.falling = {
+            number: -np.sort(-values)
+            for number, values in by_group.items()
+            if number not in self.fixed
+        }
         self.line = self._line()
 
     def _line(self) -> Ints:
@@ -134,7 +153,9 @@ class _Threshold:
         """What each group keeps when the first units of the line go, rounded up."""
         raw = self.costs.sizes - np.bincount(self.line[:cut], minlength=len(self.costs.sizes))
         groups = zip(raw.tolist(), self.costs.sizes.tolist(), self.steps, self.least, strict=True)
-        return np.array([min(n, max(low, round_up(c, step))) for c, n, step, low in groups])
+        counts = np.array([min(n, max(low, round_up(c, step))) for c, n, step, low in groups])
+        counts[list(self.fixed)] = list(self.fixed.values())
+        return counts
 
     def cost(self, counts: Ints) -> float:
         return self.costs.count(counts, self.target.percent_of)

@@ -13,10 +13,13 @@ import numpy as np
 
 from import_param import Pruning
 from models.netdef import NetDef
+from pruning.channels import channel_groups
 from pruning.importance import Importance
-from pruning.residual_blocks import Block
+from pruning.layer_shares import expect_layer_shares
+from pruning.own_functions import own_function
+from pruning.residual_blocks import Block, residual_blocks
 from pruning.selection import rank_blocks, select_channels, shares_of_blocks
-from pruning.surgeon import Plan, keep_everything
+from pruning.surgeon import Plan, check, keep_everything
 from pruning.targets import GroupCosts, blocks_share, cuttable_units
 
 
@@ -73,11 +76,42 @@ def _shortcuts(blocks: Sequence[Block]) -> tuple[int, ...]:
     return tuple(sorted(block.shortcut for block in blocks))
 
 
-STRATEGIES: dict[str, Callable[[NetDef, Importance, Pruning], Plan]] = {
+Strategy = Callable[[NetDef, Importance, Pruning], Plan]
+STRATEGIES: dict[str, Strategy] = {
     "normal": normal,
     "layer": layer,
     "slim": slim,
     "shortcut": shortcut,
     "layer_channel": layer_channel,
 }
+
+
+def strategy_named(name: str) -> Strategy:
+    """The function of `STRATEGIES`, or the user's, whose plans are checked.
+
+    Raises:
+        InputError: a user's file cannot be read or run, or has no such function.
+    """
+    if name in STRATEGIES:
+        return STRATEGIES[name]
+    own = own_function(name, "pruned_id")
+
+    def plan(netdef: NetDef, importance: Importance, target: Pruning) -> Plan:
+        expect_layer_shares(netdef, target.shares_by_layer, name)
+        found = own(netdef, importance, target)
+        if not isinstance(found, Plan):
+            raise own.error(f"expected a Plan, found {type(found).__name__}")
+        try:
+            found.expect_made_for(netdef)
+            check(channel_groups(netdef), found.keep)
+        except ValueError as error:
+            raise own.error(str(error)) from error
+        unknown = set(found.blocks) - {block.shortcut for block in residual_blocks(netdef)}
+        if unknown:
+            raise own.error(f"blocks={sorted(unknown)}: no shortcuts of blocks that can be removed")
+        return found
+
+    return plan
+
+
 LATENCY = "latency"  # not in the table: `pruning.latency` cuts to a measured time, not to a share

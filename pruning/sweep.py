@@ -16,7 +16,7 @@ from models.darknet import Darknet
 from pruning.batch_norm import reestimate_bn_
 from pruning.importance import gamma
 from pruning.latency.meter import open_meter
-from pruning.strategies import STRATEGIES
+from pruning.strategies import strategy_named
 from pruning.surgeon import Plan, cut
 from utils.errors import InputError
 from utils.progress import say, track
@@ -71,7 +71,7 @@ def sweep(
 
     Args:
         model: the network; it stays as it is.
-        strategy: one of `STRATEGIES`.
+        strategy: one of `STRATEGIES`, or the user's.
         target: what the strategy is to heed beside the share.
         measure: a network's mAP@.5.
         batches: training photos, without augmentation, to re-estimate BN on.
@@ -86,7 +86,7 @@ def sweep(
     points = [_point(0.0, whole, whole, model, milliseconds(model))]
     before: Plan | None = None
     for percent in track(percents, "mAP by the share cut"):
-        plan = STRATEGIES[strategy](model.netdef, importance, replace(target, percent=percent))
+        plan = strategy_named(strategy)(model.netdef, importance, replace(target, percent=percent))
         if before and before.equals(plan):
             continue  # nothing is left that may go, or not one block more
         before = plan

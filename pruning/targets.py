@@ -54,14 +54,23 @@ def deviation_note(strategy: str, target: Pruning, shares: CutShares) -> str:
     if abs(reached - target.percent) <= TOLERANCE:
         return ""
     text = f"percent={target.percent:g}: {reached:.3f} reached"
+    if strategy.partition(":")[2]:
+        return f"{text}: {strategy} decides"
     if strategy == "layer":
         why = "no more may go" if shares.blocks == 1 else "these come nearest"
         return f"{text}: whole blocks go, and {why}"
     if reached < target.percent:
-        return (
-            f"{text}: layer_keep={target.layer_keep:g} and round_to={target.round_to} allow no more"
-        )
+        return f"{text}: {_limits(target)} allow no more"
     return f"{text}: with round_to={target.round_to} nothing nearer was found"
+
+
+def _limits(target: Pruning) -> str:
+    """The settings that limit a cut, in words."""
+    limits = [f"layer_keep={target.layer_keep:g}", f"round_to={target.round_to}"]
+    for name in ("protected", "layer_shares"):
+        if values := getattr(target, name):
+            limits.insert(0, f"{name}={' '.join(map(str, values))}")
+    return f"{', '.join(limits[:-1])} and {limits[-1]}"
 
 
 def may_cut(strategy: str, group: Group) -> bool:

@@ -24,7 +24,7 @@ from pruning.latency.table import Floats
 from pruning.report import measure_latencies
 from pruning.strategies import STRATEGIES
 from pruning.surgeon import Plan
-from tests.conftest import next_commands
+from tests.conftest import ROOT, next_commands
 from tests.pruning.fake_latency import count_instead_of_timing, counted_latency
 from tests.pruning.nets import config, trained
 from tests.test_train import project  # noqa: F401  # a fixture
@@ -445,3 +445,18 @@ def test_predictions_are_checked_on_random_cuts(
     assert "| lite    | 3" in capsys.readouterr().out
     for bad in (["--cfg"], ["--latency_table", "a.txt"], ["--img_size", "33"]):
         assert run(partial(check_latency.main, bad)) == 2
+
+
+def test_a_users_own_importance_and_strategy_and_protected_layers(
+    weights: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = ROOT / "docs/examples/own_pruning.py"
+    more = ["--importance", f"{own}:entropy", "--importance_batches", "2", "--protected", "0"]
+    prune.main(flags(weights, "--pruned_id", f"{own}:even", "--percent", "0.5", *more))
+    assert f"asked: {own}:even, of channels" in capsys.readouterr().out
+    small = load_network(TrainedNetwork(weights="weights/net-even-50/pruned.pt")).model.netdef
+    whole = load_network(TrainedNetwork(weights=weights)).model.netdef
+    assert small.layers[0].options == {**whole.layers[0].options, "protected": "1"}
+    assert small.layers[1].integer("filters") < whole.layers[1].integer("filters")
+    with pytest.raises(InputError, match=r"own_pruning\.py:\d+: even: expected the arguments"):
+        prune.main(flags(weights, "--importance", f"{own}:even"))

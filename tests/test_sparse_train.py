@@ -16,7 +16,7 @@ from models.netdef import parse
 from pruning.iterative.while_training import make_penalty
 from pruning.sparsity import penalty_groups, read, size
 from pruning.targets import Measure
-from tests.conftest import next_commands
+from tests.conftest import ROOT, next_commands
 from tests.pruning.fake_latency import count_instead_of_timing
 from tests.pruning.nets import config
 from tests.pruning.test_sparsity import BLOCK
@@ -297,3 +297,11 @@ def test_the_penalty_is_in_proportion_to_what_was_asked(measure: Measure) -> Non
     expected = penalty_groups(parse(NET), settings.pruning.strategy, measure)
     assert [group.cost for group in penalty.groups] == [group.cost for group in expected]
     assert (measure == "channels") == all(group.cost == 1 for group in penalty.groups)
+
+
+def test_a_users_own_strategy_is_trained_for_and_protected_layers_stay(project: Path) -> None:
+    own = f"{ROOT / 'docs/examples/own_pruning.py'}:even"
+    train.main(flags("--name", "own", *SPARSE, "--pruned_id", own, "--protected", "0", epochs=1))
+    netdef = load_network(TrainedNetwork(weights="weights/own/last.pt")).model.netdef
+    assert netdef.layers[0].flag("protected")
+    assert "after a cut by" in Path("runs/own/percent.txt").read_text()

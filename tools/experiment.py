@@ -11,7 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from import_param import BelowOne, Count, NotNegative, Positive, RunName, Speedup, Whole
+from import_param import (
+    BelowOne,
+    Count,
+    ImportanceName,
+    NotNegative,
+    Positive,
+    Pruning,
+    RunName,
+    Speedup,
+    StrategyName,
+    Whole,
+)
 from utils.errors import InputError
 from utils.progress import Wait, say
 
@@ -20,7 +31,6 @@ if TYPE_CHECKING:
     from utils.training.runs import Run
 
 TEACHER_FROM = 0.85  # from this share of the channels on, fine-tuning is tried with a teacher, too
-MAIN_CUT = 0.85  # the share of the operations that the main cut takes away
 BLOCKS_CUT = 0.5  # the share of the residual blocks that `layer` removes
 POLL_SECONDS = 0.5  # between looks at the running processes
 
@@ -31,7 +41,7 @@ class Reproduce:
 
     name: RunName = ""  # with which its runs' names begin; empty = from the .data and .cfg
     cfg: str = "config/yolov3-tiny.cfg"  # the network
-    weights: str = "yolov3-tiny.weights"  # what it starts from, as train.py's `weights`
+    weights: str = "yolov3-tiny.weights"  # what it starts from; empty = random weights
     data: str = "data/custom.data"  # the photos
     img_size: Count = 320  # input width and height, pixels
     dense_epochs: Whole = 0  # of training before the sparse one
@@ -40,13 +50,33 @@ class Reproduce:
     lr: Positive = 3e-3  # learning rate up to a cut
     tune_lr: Positive = 3e-3  # learning rate from a cut, and of its controls
     sparse_rate: NotNegative = 2.5e-4  # as train.py's
+    # strategies to compare, or yours, FILE.py:FUNCTION; none = the reference experiment's
+    strategy: tuple[StrategyName, ...] = ()
+    # what channels are judged by, each with each strategy, or yours, FILE.py:FUNCTION
+    importance: tuple[ImportanceName, ...] = ("gamma",)
+    percent: BelowOne = 0.85  # the share of the operations that the main cuts take away
     channels: tuple[BelowOne, ...] = (0.5, 0.7, 0.85, 0.95)  # shares of them that slim cuts
     # times faster, by latency and by its rivals
     speedups: tuple[Speedup, ...] = (1.5, 2.0, 3.0, 4.0)
     only: tuple[str, ...] = ()  # rows whose label has one of these words, and "dense"; none = all
     eval_every: Count = 4  # epochs between evaluations
-    seeds: Count = 3  # of the main rows; the others are run once
+    seed: tuple[Whole, ...] = (0, 1, 2)  # of the main rows; the others take the first alone
     jobs: Count = 2  # runs at once, each with its share of the cores
+
+    def check(self) -> None:
+        """Raises ValueError where nothing is asked for, or the same twice."""
+        for name in ("seed", "importance"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"{name}={values}: expected at least one, and each once")
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The strategies to compare, by name; none for the reference experiment's."""
+        names = [Pruning(pruned_id=strategy).strategy for strategy in self.strategy]
+        if not names and self.importance != ("gamma",):
+            names = ["slim"]
+        return tuple(dict.fromkeys(names))
 
     @property
     def run_name(self) -> str:
@@ -136,33 +166,69 @@ def plan_rows(settings: Reproduce, netdef: NetDef) -> list[Row]:
         netdef: of `settings.cfg`; without residual blocks some rows make no sense, and without
             shortcuts they would be `slim`'s.
     """
-    seeds = range(settings.seeds)
+    seeds = settings.seed
     dense = [_dense(settings, seed) for seed in seeds]
     sparse = [_sparse(settings, seed) for seed in seeds]
-    cuts = [_cut(settings, step, "slim", MAIN_CUT, "operations") for step in sparse]
-    random = [_after_cut(settings, cut, "random", seed) for seed, cut in enumerate(cuts)]
-    thin = _cut(settings, dense[0], "slim", MAIN_CUT, "operations", importance="uniform")
+    if settings.compared:
+        rows = [Row("dense", tuple(dense)), Row("sparse, not cut", tuple(sparse))]
+        return rows + _compared_rows(settings, sparse)
+    percent = settings.percent
+    cuts = [_cut(settings, step, "slim", percent, "operations") for step in sparse]
+    random = [
+        _after_cut(settings, cut, "random", seed) for seed, cut in zip(seeds, cuts, strict=True)
+    ]
+    thin = _cut(settings, dense[0], "slim", percent, "operations", importance="uniform")
     rows = [
         Row("dense", tuple(dense)),
         Row("sparse, not cut", tuple(sparse)),
-        _cut_row(settings, f"slim, {MAIN_CUT:.0%} of operations", cuts, dense),
+        _cut_row(settings, f"slim, {percent:.0%} of operations", cuts, dense),
         Row("control: as the first cut, random weights", tuple(random)),
-        Row("control: uniformly thin, random weights", (_after_cut(settings, thin, "random", 0),)),
-        Row(f"cut while training, {MAIN_CUT:.0%} of operations", (_gradual(settings, 0),)),
+        Row(
+            "control: uniformly thin, random weights",
+            (_after_cut(settings, thin, "random", seeds[0]),),
+        ),
+        Row(f"cut while training, {percent:.0%} of operations", (_gradual(settings, seeds[0]),)),
     ]
-    for percent in sorted(settings.channels, reverse=True):
-        cut = _cut(settings, sparse[0], "slim", percent, "channels")
-        teachers = dense[:1] if percent >= TEACHER_FROM else []
-        rows.append(_cut_row(settings, f"slim, {percent:.0%} of channels", [cut], teachers))
-    for strategy, percent, of in _other_strategies(netdef):
-        cut = _cut(settings, sparse[0], strategy, percent, of)
+    for share in sorted(settings.channels, reverse=True):
+        cut = _cut(settings, sparse[0], "slim", share, "channels")
+        teachers = dense[:1] if share >= TEACHER_FROM else []
+        rows.append(_cut_row(settings, f"slim, {share:.0%} of channels", [cut], teachers))
+    for strategy, share, of in _other_strategies(netdef, settings.percent):
+        cut = _cut(settings, sparse[0], strategy, share, of)
         unit = "blocks" if strategy == "layer" else of
-        rows.append(_cut_row(settings, f"{strategy}, {percent:.0%} of {unit}", [cut]))
+        rows.append(_cut_row(settings, f"{strategy}, {share:.0%} of {unit}", [cut]))
     for speedup in settings.speedups:
         for strategy in _timed_strategies(netdef):
             cut = _cut_to_time(settings, sparse[0], strategy, speedup)
             rows.append(_cut_row(settings, f"{strategy}, {speedup:g} times faster", [cut]))
     return rows
+
+
+def _compared_rows(settings: Reproduce, sparse: Sequence[Step]) -> list[Row]:
+    """The strategies that the user compares, with each importance and all seeds."""
+    rows = []
+    for strategy in settings.compared:
+        for importance in settings.importance:
+            by = f" by {_short(importance)}" if settings.importance != ("gamma",) else ""
+            if strategy == "latency":
+                for speedup in settings.speedups:
+                    cuts = [
+                        _cut_to_time(settings, step, strategy, speedup, importance)
+                        for step in sparse
+                    ]
+                    rows.append(_cut_row(settings, f"latency{by}, {speedup:g} times faster", cuts))
+                continue
+            is_layer = strategy == "layer"
+            share, of = (BLOCKS_CUT, "channels") if is_layer else (settings.percent, "operations")
+            cuts = [_cut(settings, step, strategy, share, of, importance) for step in sparse]
+            label = f"{_short(strategy)}{by}, {share:.0%} of {'blocks' if is_layer else of}"
+            rows.append(_cut_row(settings, label, cuts))
+    return rows
+
+
+def _short(name: str) -> str:
+    """What a strategy or an importance is called in names: of a user's file, the function."""
+    return name.rpartition(":")[2]
 
 
 def _timed_strategies(netdef: NetDef) -> list[str]:
@@ -172,15 +238,15 @@ def _timed_strategies(netdef: NetDef) -> list[str]:
     return ["latency", "slim", *(["layer_channel"] if residual_blocks(netdef) else [])]
 
 
-def _other_strategies(netdef: NetDef) -> list[tuple[str, float, str]]:
+def _other_strategies(netdef: NetDef, percent: float) -> list[tuple[str, float, str]]:
     """(strategy, percent, of what) beside slim."""
     from pruning.residual_blocks import residual_blocks
 
     cuts = []
     if any(section.kind == "shortcut" for section in netdef.layers):
-        cuts += [("normal", MAIN_CUT, "operations"), ("shortcut", MAIN_CUT, "operations")]
+        cuts += [("normal", percent, "operations"), ("shortcut", percent, "operations")]
     if residual_blocks(netdef):
-        cuts += [("layer_channel", MAIN_CUT, "operations"), ("layer", BLOCKS_CUT, "channels")]
+        cuts += [("layer_channel", percent, "operations"), ("layer", BLOCKS_CUT, "channels")]
     return cuts
 
 
@@ -188,10 +254,10 @@ def _cut_row(
     settings: Reproduce, label: str, cuts: Sequence[Step], teachers: Sequence[Step] = ()
 ) -> Row:
     """Cuts, fine-tuned each, with the teacher of the same seed too where there are teachers."""
-    tuned = [_tuned(settings, cut, seed) for seed, cut in enumerate(cuts)]
+    tuned = [_tuned(settings, cut, seed) for seed, cut in zip(settings.seed, cuts, strict=False)]
     taught = [
         _tuned(settings, cut, seed, teacher)
-        for seed, (cut, teacher) in enumerate(zip(cuts, teachers, strict=False))
+        for seed, cut, teacher in zip(settings.seed, cuts, teachers, strict=False)
     ]
     return Row(label, tuple(tuned), tuple(cuts), tuple(taught))
 
@@ -206,7 +272,7 @@ def _sparse(settings: Reproduce, seed: int) -> Step:
 
 def _gradual(settings: Reproduce, seed: int) -> Step:
     flags = ("--prune_while_training", "--cut_epochs", str(settings.sparse_epochs),
-             "--percent", f"{MAIN_CUT:g}", "--percent_of", "operations")  # fmt: skip
+             "--percent", f"{settings.percent:g}", "--percent_of", "operations")  # fmt: skip
     return _sparse_training(
         settings, "gradual", settings.sparse_epochs + settings.tune_epochs, seed, *flags
     )
@@ -224,7 +290,8 @@ def _from_weights(
     settings: Reproduce, name: str, epochs: int, seed: int, *flags: str, start: Step | None = None
 ) -> Step:
     weights = str(start.result) if start else settings.weights
-    network = ("--cfg", settings.cfg, "--pretrained", "--weights", weights)
+    pretrained = ("--pretrained", "--weights", weights) if weights else ()
+    network = ("--cfg", settings.cfg, *pretrained)
     training = _training(settings, epochs, seed, settings.lr)
     after = (start,) if start else ()
     name = f"{settings.run_name}-{name}-{seed}"
@@ -239,16 +306,21 @@ def _cut(
     of: str,
     importance: str = "gamma",
 ) -> Step:
-    name = f"{start.name}-{strategy}-{of}-{100 * percent:g}"
+    name = f"{start.name}-{_short(strategy)}-{of}-{100 * percent:g}"
     if importance != "gamma":
-        name = f"{name}-{importance}"
+        name = f"{name}-{_short(importance)}"
     amount = ("--percent", f"{percent:g}", "--percent_of", of, "--importance", importance)
     return _prune(settings, start, name, strategy, *amount)
 
 
-def _cut_to_time(settings: Reproduce, start: Step, strategy: str, speedup: float) -> Step:
-    name = f"{start.name}-{strategy}-{speedup:g}x"
-    amount = ("--target_speedup", f"{speedup:g}", "--engine", "torch")
+def _cut_to_time(
+    settings: Reproduce, start: Step, strategy: str, speedup: float, importance: str = "gamma"
+) -> Step:
+    name = f"{start.name}-{_short(strategy)}-{speedup:g}x"
+    amount = ["--target_speedup", f"{speedup:g}", "--engine", "torch"]
+    if importance != "gamma":
+        name = f"{name}-{_short(importance)}"
+        amount += ["--importance", importance]
     return _prune(settings, start, name, strategy, *amount)
 
 

@@ -1,12 +1,15 @@
 """Rerun the reference experiment of pruning: how much can go, and what does it cost?
 
     python -m tools.reproduce --data bccd.data --weights yolov3-tiny.weights
+    python -m tools.reproduce --data bccd.data --strategy slim my.py:mine --seed 0 1
 
-From the same pretrained weights: a dense network, trained for as many epochs as all stages of the
-pruned ones together; sparse training; cuts of several sizes and by several strategies; fine-tuning
-without and with the dense network as teacher; pruning while training; and two controls that are
-trained from random weights for all those epochs: the network that a cut left, and one that is as
-small but thinned alike in every layer.
+The reference experiment, from the same pretrained weights: a dense network, trained for as many
+epochs as all stages of the pruned ones together; sparse training; cuts of several sizes and by
+several strategies; fine-tuning without and with the dense network as teacher; pruning while
+training; and two controls that are trained from random weights for all those epochs: the network
+that a cut left, and one that is as small but thinned alike in every layer. With `--strategy` or
+`--importance`, which may be functions of your own, these alone are compared, each with each, with
+the dense and the sparse network, for all seeds. `--weights ""` starts from random weights.
 
 Each training is a run of train.py, each cut one of prune.py, in runs/ and weights/ of the folder
 that this is started in. What is done is not done again, so it can be stopped at any time and goes
@@ -75,7 +78,8 @@ def main(argv: list[str] | None = None) -> None:
     from utils.files import require_file, write_text
 
     rows = select_rows(plan_rows(settings, cfg_files.load(settings.cfg)), settings.only)
-    require_file(settings.weights)
+    if settings.weights:
+        require_file(settings.weights)
     # A demo set is made now, not by two runs at once.
     open_definition(DataSet(settings.data), ("train", "valid"))
     folder = Path("runs") / settings.run_name
@@ -83,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
 
     results, method = measure(rows)
     write_text(folder / "table.md", f"{markdown(results)}\n\n{method}\n")
-    write_text(folder / "table.csv", comma_separated(results))
+    write_text(folder / "table.csv", comma_separated(results, settings.seed))
     plot_sizes(
         {result.label: result.place for result in results},
         f"{settings.run_name}: mAP@.5 of the last epoch",
@@ -185,15 +189,15 @@ def seeds(values: Sequence[float]) -> str:
     return text if len(values) == 1 else f"{text} ({each})"
 
 
-def comma_separated(results: Sequence[Result]) -> str:
-    """The same, a line a trained network."""
+def comma_separated(results: Sequence[Result], seeds: Sequence[int]) -> str:
+    """The same, a line a trained network. seeds: of each result's trainings, in order."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["network", "parameters", "operations", "ms", "teacher", "seed", "mAP@.5"])
     for r in results:
         size = [r.size.parameters, r.size.operations, f"{r.size.latency:.3f}"]
         for teacher, values in (("no", r.trained), ("yes", r.taught)):
-            for seed, value in enumerate(values):
+            for seed, value in zip(seeds, values, strict=False):
                 writer.writerow([r.label, *size, teacher, seed, f"{value:.4f}"])
     return text.getvalue()
 

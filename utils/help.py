@@ -8,8 +8,9 @@ import io
 import shutil
 import textwrap
 import tokenize
+import types
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from utils.schema import fields, range_in_words
 
@@ -121,6 +122,8 @@ def _metavar(kind: Any) -> str:
         return _metavar(inner[0])
     if origin is Literal:
         return "|".join(map(str, inner))
+    if origin in (Union, types.UnionType):
+        return "|".join(map(_metavar, inner))
     if origin is tuple:
         return f"{_metavar(inner[0])} ..."
     return KINDS[kind]

@@ -34,6 +34,7 @@ RENAMED = {
     "precisions": "precision",
     "batches": "batch_size",
     "cfgs": "cfg",
+    "seeds": "seed",
     "score": "importance",
     "score_batches": "importance_batches",
     "cost_table": "latency_table",

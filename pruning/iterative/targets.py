@@ -34,7 +34,7 @@ from pruning.latency.search import (
 from pruning.latency.search_space import find_search_space
 from pruning.residual_blocks import without_blocks
 from pruning.sparsity import DEAD
-from pruning.strategies import STRATEGIES
+from pruning.strategies import strategy_named
 from pruning.surgeon import Plan, cut
 from pruning.targets import Measure, cut_shares, deviation_note, target_measure
 from utils.errors import InputError
@@ -114,7 +114,7 @@ class ShareTarget:
         """See `PruningTarget`."""
 
         def cut_to(target: Pruning) -> tuple[PruningState, Plan]:
-            strategy = STRATEGIES[target.strategy]
+            strategy = strategy_named(target.strategy)
             return state.cut_further(
                 model.netdef, gamma(model), lambda net, scales: strategy(net, scales, target)
             )

@@ -18,7 +18,7 @@ from pruning.latency.search import (
     plan_by_prediction,
 )
 from pruning.latency.search_space import expect_search_space
-from pruning.strategies import STRATEGIES
+from pruning.strategies import strategy_named
 from pruning.surgeon import Plan
 from utils.errors import InputError
 from utils.progress import say, track
@@ -89,7 +89,7 @@ class LatencyCandidates:
 
         def plan_for(share: float) -> Plan:
             target = replace(self.target, percent=share, percent_of="operations", round_to=round_to)
-            return STRATEGIES[strategy](self.search.model.netdef, self.importance, target)
+            return strategy_named(strategy)(self.search.model.netdef, self.importance, target)
 
         return plan_for
 

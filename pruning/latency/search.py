@@ -30,6 +30,8 @@ from pruning.latency.search_space import (
     width_options,
 )
 from pruning.latency.solver import Solution, solve
+from pruning.layer_shares import expect_layer_shares, fixed_counts
+from pruning.selection import group_step
 from pruning.surgeon import Plan, cut
 from utils.errors import InputError
 from utils.progress import track
@@ -90,6 +92,13 @@ class PruningProblem:
                 [*(count for count in counts if count < most), most]
                 for counts, most in zip(widths, left, strict=True)
             ]
+        steps = {
+            n: group_step(group, settings.round_to, predictor.table.channel_step)
+            for n, group in enumerate(space.groups)
+        }
+        expect_layer_shares(netdef, settings.shares_by_layer, "latency")
+        for number, kept in fixed_counts(space.groups, settings.shares_by_layer, steps).items():
+            widths[number] = [min(kept, widths[number][-1])]
         return PruningProblem(
             space, rank_units(space, importance), widths, predictor, removed, summed
         )

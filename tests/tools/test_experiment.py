@@ -7,7 +7,7 @@ import pytest
 from import_param import TrainSettings
 from models.netdef import NetDef
 from tests.pruning.nets import config
-from tools.experiment import MAIN_CUT, Reproduce, Step, in_order, plan_rows, run_steps
+from tools.experiment import Reproduce, Step, in_order, plan_rows, run_steps
 from utils.checkpoint import TrainingState, save_checkpoint
 from utils.errors import InputError
 from utils.training.runs import Run
@@ -56,7 +56,7 @@ def settings(seeds: int = 2, dense_epochs: int = 0) -> Reproduce:
         channels=(0.5, 0.85),
         speedups=(2.0,),
         eval_every=1,
-        seeds=seeds,
+        seed=tuple(range(seeds)),
     )
 
 
@@ -109,7 +109,7 @@ def test_a_net_without_shortcuts_is_not_cut_in_ways_that_need_them() -> None:
 
 def test_main_rows_have_every_seed() -> None:
     rows = {row.label: row for row in plan_rows(settings(seeds=3), config("yolov3-tiny"))}
-    main = rows[f"slim, {MAIN_CUT:.0%} of operations"]
+    main = rows[f"slim, {Reproduce().percent:.0%} of operations"]
     assert len(main.trained) == len(main.cut) == len(rows["dense"].trained) == 3
     for steps in (main.trained, main.taught):
         seeds = [step.flags[step.flags.index("--seed") + 1] for step in steps]
@@ -165,3 +165,37 @@ def test_a_step_that_fails_is_named_with_its_log(scripts: Path) -> None:
     with pytest.raises(InputError, match=r"logs/first\.log: .* exit code 1: no luck"):
         run_steps(chain("--fail"), scripts, Path("logs"), jobs=2)
     assert len(order()) == 1
+
+
+def test_any_strategies_and_importances_are_compared_for_any_seeds() -> None:
+    asked = Reproduce(
+        weights="",
+        strategy=(3, "my.py:mine", "latency"),
+        importance=("gamma", "l1"),
+        seed=(5, 7),
+        percent=0.6,
+        speedups=(2.0,),
+    )
+    rows = plan_rows(asked, config("yolov3-tiny"))
+    assert [row.label for row in rows] == [
+        "dense",
+        "sparse, not cut",
+        "slim by gamma, 60% of operations",
+        "slim by l1, 60% of operations",
+        "mine by gamma, 60% of operations",
+        "mine by l1, 60% of operations",
+        "latency by gamma, 2 times faster",
+        "latency by l1, 2 times faster",
+    ]
+    steps = in_order(rows)
+    assert len({step.name for step in steps}) == len(steps) == 2 * (2 + 2 * 6)
+    for row in rows:
+        flags = [step.flags[step.flags.index("--seed") + 1] for step in row.trained]
+        assert flags == ["5", "7"]
+    starts = [step for step in steps if not step.after]
+    assert not any("--pretrained" in step.flags for step in starts), "from random weights"
+    own = rows[5].cut[0]
+    assert own.flags[4:6] == ("--pruned_id", "my.py:mine") and own.name.endswith(
+        "-mine-operations-60-l1"
+    )
+    assert own.flags[own.flags.index("--importance") + 1] == "l1"

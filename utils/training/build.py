@@ -40,6 +40,8 @@ def read_netdef(settings: TrainSettings, checkpoint: Checkpoint | None) -> NetDe
         netdef = checkpoint.netdef
     else:
         netdef = _as_asked(cfg_files.load(files.cfg), files)
+        if settings.sparsity.is_pruned:
+            netdef = netdef.with_protected(settings.pruning.protected)
         for note in netdef.notes:
             say(f"note: {note}")
         check_for_photos(netdef)

@@ -458,3 +458,17 @@ def test_a_budget_is_for_all_but_the_constant() -> None:
     assert found is not None and found.configuration == problem.narrowest
     found = problem.solve(8.01)
     assert found is not None and found.configuration == problem.widest
+
+
+def test_protected_layers_and_shares_hold_in_a_cut_to_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count_instead_of_timing(monkeypatch)
+    model = trained(config("yolov3-tiny", thinner=8).with_protected([6]), 0)
+    predictor, _ = fitted(model, tmp_path)
+    settings = Pruning(layer_shares=("4:0.5",))
+    problem = PruningProblem.of(model.netdef, gamma(model), predictor, settings)
+    plan, result = prune(model, problem, LatencyTarget(target_speedup=1.5))
+    assert result.missed < 0.05
+    assert plan.layer_masks[6].all() and not plan.layer_masks[8].all()
+    assert plan.layer_masks[4].sum() == len(plan.layer_masks[4]) / 2
