@@ -57,7 +57,7 @@ def _entropies(means: Tensor) -> NDArray[np.float64]:
     """[photos, filters] → [filters]."""
     columns = means.double().cpu().numpy().T
     shares = np.array([np.histogram(column, BINS)[0] / len(column) for column in columns])
-    return -np.sum(shares * np.log(np.maximum(shares, 1e-12)), axis=1) + 0.0
+    return np.asarray(-np.sum(shares * np.log(np.maximum(shares, 1e-12)), axis=1) + 0.0)
 
 
 def kernel_l2(model: Darknet) -> dict[int, Tensor]:
