@@ -36,7 +36,11 @@ from utils.errors import InputError
 from utils.files import PARTIAL
 from utils.settings import load
 
-SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
+    if hasattr(signal, name)  # Windows lacks two
+)
 STOPPED = 130  # the exit code of work that a signal ended in an orderly way
 TIMED = ("speed/images_per_second",)  # columns of metrics.csv that no two runs share
 SIDE = 64  # pixels, of the demo photos and the networks' input
@@ -176,6 +180,8 @@ class Tally:
 def main(argv: list[str] | None = None) -> None:
     """Kill each scenario, print a table, and end with exit code 1 where there was a fault."""
     settings = load(KillSettings, argv, about=__doc__).check
+    if sys.platform != "linux":
+        raise InputError("tools.check_kills: expected Linux, where it can fork and kill")
     unknown = set(settings.scenarios) - set(SCENARIOS)
     if unknown:
         known = ", ".join(map(repr, SCENARIOS))
@@ -213,10 +219,12 @@ def prepare(start: Path) -> None:
     from utils.data.demo_data import DemoSettings, make_demo
 
     make_demo(start / "demo", DemoSettings(train=8, valid=4, side=SIDE))
-    (start / "net.cfg").write_text(CFG)
-    (start / "demo.names").write_text("".join(f"{digit}\n" for digit in range(10)))
+    (start / "net.cfg").write_text(CFG, encoding="utf-8")
+    (start / "demo.names").write_text(
+        "".join(f"{digit}\n" for digit in range(10)), encoding="utf-8"
+    )
     (start / "demo.data").write_text(
-        "names = demo.names\ntrain = demo/train.txt\nvalid = demo/valid.txt\n"
+        "names = demo.names\ntrain = demo/train.txt\nvalid = demo/valid.txt\n", encoding="utf-8"
     )
     writer = cv2.VideoWriter(
         str(start / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (SIDE, SIDE)
@@ -247,7 +255,7 @@ def check_scenario(name: str, folder: Path, settings: Kills) -> Tally:
         if code:
             tally.faults.append(f"not killed: exit code {code}: {child.said()}")
             return tally
-        moments = len((place / ".moments").read_text().split())
+        moments = len((place / ".moments").read_text(encoding="utf-8").split())
         (place / ".moments").unlink()
         ends.append(contents(place))
     expected = {
@@ -279,7 +287,7 @@ class Moment:
     at_change: int | None = None
     after: bool = False
     seconds: float = 0.0
-    signal: signal.Signals = signal.SIGKILL
+    signal: signal.Signals = SIGNALS[0]
 
     def __str__(self) -> str:
         if self.at_change is not None:
@@ -433,7 +441,7 @@ def in_child(
 def _watch_changes(kill: Moment | None, count_to: Path | None) -> None:
     """Count the calls that put files under final names or remove them, and end at one of them."""
     own, count = os.getpid(), 0
-    counted = count_to.open("w") if count_to else None
+    counted = count_to.open("w", encoding="utf-8") if count_to else None
 
     def watched(change: Callable[..., Any], final: int) -> Callable[..., Any]:
         def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -485,7 +493,7 @@ def contents(place: Path) -> dict[str, object]:
                 names = [each for each in archive.namelist() if not each.endswith(traced)]
                 held[name] = {each: archive.read(each) for each in names}
         elif path.name == "metrics.csv":
-            rows = csv.DictReader(io.StringIO(path.read_text()))
+            rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
             held[name] = [[(k, v) for k, v in row.items() if k not in TIMED] for row in rows]
         elif path.name in ("settings.json", "run.json", "index.html"):
             held[name] = path.name  # those of a resumed run say so

@@ -15,7 +15,6 @@ import io
 import os
 import random
 import re
-import resource
 import signal
 import sys
 import tempfile
@@ -34,6 +33,8 @@ from utils import errors
 from utils.errors import InputError
 from utils.settings import load
 
+if sys.platform != "win32":
+    import resource
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
@@ -152,7 +153,7 @@ def _peak() -> int:
 
 def _forget_peak() -> None:
     with contextlib.suppress(OSError):  # Linux has it
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def faults_of(
@@ -200,7 +201,7 @@ def _work(
 
 
 def _address_space() -> int:
-    pages = Path("/proc/self/statm").read_text().split()[0]
+    pages = Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]
     return int(pages) * resource.getpagesize()
 
 
@@ -295,12 +296,16 @@ def _keep(folder: Path, format: str, seed: int, fault: Fault) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{format}-{seed}-{fault.number}"
     (folder / name).write_bytes(fault.data)
-    (folder / f"{name}.txt").write_text(f"{fault.kind}\n{fault.detail}\n", errors="replace")
+    (folder / f"{name}.txt").write_text(
+        f"{fault.kind}\n{fault.detail}\n", encoding="utf-8", errors="replace"
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
     """Fuzz what the flags name; exit code 1 where there was a fault."""
     settings = load(FuzzSettings, argv, about=__doc__).fuzz
+    if sys.platform != "linux":
+        raise InputError("tools.fuzz: expected Linux, whose /proc says what a reader takes")
     from tools.fuzz_targets import TARGETS
 
     formats = settings.format or tuple(TARGETS)

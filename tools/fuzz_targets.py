@@ -206,8 +206,8 @@ def data() -> Target:
     from utils.data.definition import read_data
 
     def use(path: Path) -> None:
-        (path.parent / "a.names").write_text("cat\ndog\nmotor bike\n")
-        (path.parent / "train.txt").write_text("images/a.png\n")
+        (path.parent / "a.names").write_text("cat\ndog\nmotor bike\n", encoding="utf-8")
+        (path.parent / "train.txt").write_text("images/a.png\n", encoding="utf-8")
         definition = read_data(path)
         for split in ("train", "valid"):
             definition.sources(split)
@@ -382,7 +382,7 @@ def latency_table() -> Target:
             table.add(spec, inputs, outputs, inputs * outputs * 1e-3)
     with tempfile.TemporaryDirectory() as folder:
         table.write(Path(folder, "a.csv"))
-        seed = Path(folder, "a.csv").read_text()
+        seed = Path(folder, "a.csv").read_text(encoding="utf-8")
 
     def use(path: Path) -> None:
         read_table(path, conditions)
@@ -460,7 +460,7 @@ def flags() -> Target:
         return json.dumps([rng.randrange(len(scripts)), argv]).encode()
 
     def use(path: Path) -> None:
-        number, argv = json.loads(path.read_text())
+        number, argv = json.loads(path.read_text(encoding="utf-8"))
         with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
             loader.load(scripts[number], argv)
 

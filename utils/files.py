@@ -377,7 +377,7 @@ def _wait_for_disk(path: Path) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="\n")  # on Windows, too
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

@@ -106,7 +106,7 @@ def spread(times: list[float]) -> tuple[float, float, float]:
 def cpu_name() -> str:
     """The CPU's name, or its architecture where the system does not tell."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

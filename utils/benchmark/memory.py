@@ -13,6 +13,7 @@ import gc
 import importlib
 import io
 import multiprocessing
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -117,7 +118,8 @@ def _run(run: Run, candidate: Candidate, batch: int) -> None:
 def _resident_bytes() -> int:
     """What of this process lies in memory, without what it freed."""
     gc.collect()
-    library = ctypes.CDLL(None)
-    if hasattr(library, "malloc_trim"):  # glibc keeps freed memory for later
-        library.malloc_trim(0)
+    if sys.platform == "linux":
+        library = ctypes.CDLL(None)
+        if hasattr(library, "malloc_trim"):  # glibc keeps freed memory for later
+            library.malloc_trim(0)
     return int(psutil.Process().memory_info().rss)

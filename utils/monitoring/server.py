@@ -91,6 +91,12 @@ class Server:
     page: Path
     outlives_run: bool
 
+    @property
+    def end_command(self) -> str:
+        """What ends the server, typed into a terminal."""
+        pid = self.process.pid
+        return f"taskkill /F /PID {pid}" if sys.platform == "win32" else f"kill {pid}"
+
     def stop(self) -> None:
         """End the server, by force after five seconds."""
         if self.process.stdin:
@@ -173,7 +179,9 @@ def start(address: Address, data: str | Path, keep: bool = True) -> Server:
             stdin=subprocess.DEVNULL if keep else subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for the training
+            # Ctrl-C is for the training.
+            start_new_session=sys.platform != "win32",
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # Windows' own
             # Visdom asks for the user's name, which a container's user may lack.
             env={"LOGNAME": "user", **os.environ},
         )
@@ -196,8 +204,10 @@ def _await_start(server: Server) -> None:
 def _free_port(first: int) -> int:
     for port in range(first, min(first + PORTS_TRIED, 65536)):
         with closing(socket.socket()) as probe:
-            # Without this, the connections of a server just ended would block its port.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Without this, the connections of a server just ended would block its port; on Windows,
+            # with it, a port that another program uses would seem free.
+            if sys.platform != "win32":
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:

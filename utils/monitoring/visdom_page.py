@@ -96,7 +96,7 @@ class VisdomPage:
         if keep:
             self._say(
                 "Visdom: started a server, which stays after the run; "
-                f"`kill {self.server.process.pid}` ends it"
+                f"`{self.server.end_command}` ends it"
             )
         threading.Thread(target=self._report_page, args=[self.server], daemon=True).start()
         return self.server.address, True
