@@ -76,11 +76,14 @@ def main(argv: list[str] | None = None) -> None:
         if photos:
             plot_accuracy(rows, folder / "mean_ap.png")
     say(f"benchmark.md, .csv and .png are in {folder}")
-    if own := [row for row in rows if row.engine in engines]:
+    files = dict(zip((each.name for each in candidates), benchmark.weights, strict=True))
+    trained = [each.name for each in candidates if each.trained] or list(files)
+    if own := [row for row in rows if row.engine in engines and row.network in trained]:
         fastest = min(own, key=lambda row: row.ms / row.batch)
-        names = [candidate.name for candidate in candidates]
-        weights = benchmark.weights[names.index(fastest.network)]
-        after_benchmark(settings, weights, fastest.engine, fastest.precision)
+        folder_of_photos = photos.photos[0].path.parent if photos else None
+        after_benchmark(
+            settings, files[fastest.network], fastest.engine, fastest.precision, folder_of_photos
+        )
 
 
 def choose_engines(settings: Benchmark) -> list[str]:

@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     network = load_network(dataclasses.replace(settings.network, device="cpu"))
     say(network.origin)
     calibration, validation = int8_photos(settings, network)
-    photos = comparison_photos(settings, network)
+    photos, folder = comparison_photos(settings, network)
     stem = file_stem(settings)
     report: dict[str, Any] = {}
     files = []
@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
             say("  python detector.py photo.jpg")
     save(settings, stem.parent / "export_settings.json")
     write_text(stem.parent / "export.json", json.dumps(report, indent=2) + "\n")
-    after_export(settings, files, network.path)
+    after_export(settings, files, network.path, folder)
 
 
 def int8_photos(
@@ -106,13 +106,14 @@ def int8_photos(
     return sample_images(settings.data, network.size, network.letterbox, count), validation
 
 
-def comparison_photos(settings: ExportSettings, network: Network) -> Tensor:
-    """The photos on which the files are compared with torch."""
-    from utils.data.calibration import sample_images
+def comparison_photos(settings: ExportSettings, network: Network) -> tuple[Tensor, Path]:
+    """The photos on which the files are compared with torch, and their folder."""
+    from utils.data.calibration import images_and_folder
 
     path = settings.export.source or settings.data.data or DataSet().data
     source = dataclasses.replace(settings.data, data=path)
-    return sample_images(source, network.size, network.letterbox, settings.export.photos, "valid")
+    count = settings.export.photos
+    return images_and_folder(source, network.size, network.letterbox, count, "valid")
 
 
 def file_stem(settings: ExportSettings) -> Path:

@@ -23,8 +23,8 @@ def test_it_leaves_a_table_and_a_plot(
     benchmark.main([*flags, "--output", str(tmp_path / "out")])
     said = capsys.readouterr().out
     assert "colours" in said and "yolov3-lite" in said and "2 rounds" in said
-    ((script, detect),) = next_commands(said)
-    assert script == "detect_img" and detect.network.weights == colour_weights
+    ((script, exported),) = next_commands(said)
+    assert script == "export" and exported.network.weights == colour_weights
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert files == {"benchmark.md", "benchmark.csv", "benchmark.png", "settings.json"}
     table = list(csv.DictReader((tmp_path / "out" / "benchmark.csv").open()))

@@ -194,39 +194,55 @@ def after_test(settings: TestSettings, weights: str, photos: Path) -> None:
 
 
 def after_detection(settings: DetectSettings, weights: str) -> None:
-    """Say what follows detection on photos."""
+    """Say what follows detection; nothing where that was with a file for another program."""
     if Path(weights).suffix in EXPORTED:
-        tell_next("compare its speed", [command("benchmark", settings, weights=(weights,))])
         return
     export = command("export", settings, (*CARRIED, *FILES), weights=weights)
     tell_next("write it for other programs", [export])
 
 
-def after_export(settings: ExportSettings, files: Sequence[Path], weights: str) -> None:
+def after_export(
+    settings: ExportSettings, files: Sequence[Path], weights: str, photos: Path
+) -> None:
     """Say what follows an export.
 
     Args:
         settings: of the export.
         files: those that were written, of each format the one that others open.
         weights: what was exported.
+        photos: a folder with photos.
     """
     usable = [str(file) for file in files if file.suffix in (*EXPORTED, ".weights")]
     carried = CARRIED if usable else (*CARRIED, *FILES)  # a file says the rest itself
-    detect = command("detect_img", settings, carried, weights=[*usable, weights][0])
+    first = [*usable, weights][0]
+    detect = command("detect_img", settings, carried, weights=first, source=str(photos))
     tell_next("detect with it" if usable else "detect", [detect])
 
 
-def after_benchmark(settings: BenchmarkSettings, weights: str, engine: str, precision: str) -> None:
-    """Say what follows a benchmark. The fastest of all: its file, engine and precision."""
+def after_benchmark(
+    settings: BenchmarkSettings, weights: str, engine: str, precision: str, photos: Path | None
+) -> None:
+    """Say what follows a benchmark.
+
+    Args:
+        settings: of the benchmark.
+        weights: of the fastest network.
+        engine: on which it is that fast.
+        precision: in which it is.
+        photos: a folder with photos, where mAP was measured.
+    """
     if Path(weights).suffix == ".cfg":
         train = command("train", settings, cfg=weights, data=settings.data.data or DataSet().data)
         tell_next("train the fastest", [train])
         return
-    photos = settings.benchmark.calibration or settings.data.data
-    values = {"calibration": photos} if precision == "int8" else {}
-    detect = command(
-        "detect_img", settings, weights=weights, engine=engine, precision=precision, **values
-    )
+    if not photos:
+        export = command("export", settings, weights=weights)
+        tell_next("write the fastest for other programs", [export])
+        return
+    values: dict[str, Any] = {"weights": weights, "engine": engine, "precision": precision}
+    if precision == "int8":
+        values["calibration"] = settings.benchmark.calibration or settings.data.data
+    detect = command("detect_img", settings, **values, source=str(photos))
     tell_next("detect with the fastest", [detect])
 
 

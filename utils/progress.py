@@ -35,6 +35,7 @@ class _State:
     silent = False
     waits: ClassVar[list[Wait]] = []  # that are open
     bars = 0  # that are drawn
+    lock = threading.RLock()  # of whoever draws
     seen = 0.0  # when something was told or drawn last, on the clock of time.monotonic
 
 
@@ -44,13 +45,17 @@ def say(text: str = "", *, stderr: bool = False) -> None:
         return
     stream = sys.stderr if stderr else sys.stdout
     _State.seen = time.monotonic()
-    if _State.bars:
-        from tqdm import tqdm
+    with _State.lock:
+        for wait in _State.waits:
+            if not wait.foreground:
+                wait.erase()
+        if _State.bars:
+            from tqdm import tqdm
 
-        tqdm.write(text, file=stream)
-        stream.flush()
-    else:
-        print(text, file=stream, flush=True)
+            tqdm.write(text, file=stream)
+            stream.flush()
+        else:
+            print(text, file=stream, flush=True)
 
 
 def say_error(text: str) -> None:
@@ -133,9 +138,10 @@ class Wait:
         pause = DELAY
         while not self._over.wait(pause):
             pause = INTERVAL
-            with contextlib.suppress(OSError):  # a terminal that is gone
+            with _State.lock, contextlib.suppress(OSError):  # a terminal that is gone
                 tick()
-        self._erase()
+        with _State.lock:
+            self.erase()
 
     def _draw(self) -> None:
         if self._bar is None:  # not by its truth, which a bar without a total does not have
@@ -172,7 +178,8 @@ class Wait:
         room = columns() - beside - LEAST_BAR
         return _short(self.note, room) if room >= min(len(self.note), LEAST_BAR) else ""
 
-    def _erase(self) -> None:
+    def erase(self) -> None:
+        """Take the bar away, until it is drawn again."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -216,7 +223,7 @@ class Background(Wait):
         """While it is quiet."""
         is_drawn = self._bar is not None
         if _State.bars > is_drawn or time.monotonic() < _State.seen + DELAY:
-            self._erase()
+            self.erase()
             return
         if not is_drawn:
             self._began = time.time()

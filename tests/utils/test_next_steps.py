@@ -102,15 +102,16 @@ def test_a_test_leads_to_its_photos_with_its_own_network(
 def test_others_lead_on(capsys: pytest.CaptureFixture[str]) -> None:
     next_steps.after_detection(DetectSettings(), str(ODD))
     files = [Path("a b/net.torchscript"), Path("a b/net.onnx")]
-    next_steps.after_export(ExportSettings(), files, str(ODD))
+    next_steps.after_export(ExportSettings(), files, str(ODD), Path("my photos"))
     next_steps.after_detection(DetectSettings(), "net.xml")
     next_steps.after_check(CheckDataSettings(), "my export")
     int8 = BenchmarkSettings(data=DataSet(data=DATA.data))
-    next_steps.after_benchmark(int8, str(ODD), "openvino", "int8")
-    next_steps.after_benchmark(BenchmarkSettings(), Benchmark().weights[0], "torch", "fp32")
+    next_steps.after_benchmark(int8, str(ODD), "openvino", "int8", Path("my photos"))
+    next_steps.after_benchmark(BenchmarkSettings(), str(ODD), "openvino", "fp32", None)
+    next_steps.after_benchmark(BenchmarkSettings(), Benchmark().weights[0], "torch", "fp32", None)
     commands = told(capsys)
     scripts = [script for script, _ in commands]
-    assert scripts == ["export", "detect_img", "benchmark", "train", "detect_img", "train"]
+    assert scripts == ["export", "detect_img", "train", "detect_img", "export", "train"]
     assert commands[1][1].network.weights == str(Path("a b/net.onnx"))
 
 

@@ -37,17 +37,26 @@ def sample_images(
     Raises:
         InputError: there are no photos, or one cannot be read.
     """
+    return images_and_folder(source, size, letterbox, count, split)[0]
+
+
+def images_and_folder(
+    source: DataSet, size: tuple[int, int], letterbox: bool, count: int, split: Split = "train"
+) -> tuple[Tensor, Path]:
+    """The same, and the folder of the first photo."""
     title = "reading photos"
     if Path(source.data).suffix.lower() in DATA_SETS:
         photos = open_split(replace(source, cache_mb=0), split)
+        folder = photos.photos[0].path.parent
         images = [photos.image(index) for index in track(_spread(len(photos), count), title)]
     else:
         paths = find_images(source.data)
+        folder = paths[0].parent
         images = [
             read_image(paths[index], source.max_megapixels)
             for index in track(_spread(len(paths), count), title)
         ]
-    return torch.stack([network_input(image, size, letterbox) for image in images])
+    return torch.stack([network_input(image, size, letterbox) for image in images]), folder
 
 
 def _spread(length: int, count: int) -> list[int]:
