@@ -4,6 +4,7 @@ Training: what happens to a photo is drawn from a generator seeded by (seed, epo
 run is the same with any number of worker processes, and after a resume.
 """
 
+import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -273,19 +274,22 @@ def shared_validation_loader(
     return loader, batches
 
 
-def choose_workers(setting: int, cores: int) -> int:
+def choose_workers(setting: int, cores: int, forked: bool = True) -> int:
     """How many worker processes to use: `setting` itself, or for -1 what suits so many cores.
 
-    On two cores the network's own threads need both: without workers yolov3-lite trains at 180
-    images a second, with one at 144, with two at 153 (224 px, batches of 8).
+    Two at most where they are not forked, as on Windows and macOS: each then has a copy of the
+    photos in memory. On two cores the network's own threads need both: without workers yolov3-lite
+    trains at 180 images a second, with one at 144, with two at 153 (224 px, batches of 8).
     """
     if setting >= 0:
         return setting
-    return 0 if cores <= 2 else min(8, cores // 2)
+    return 0 if cores <= 2 else min(8 if forked else 2, cores // 2)
 
 
 def _worker_options(setting: int) -> dict[str, Any]:
-    workers = choose_workers(setting, (os.cpu_count() or 1) // distributed.local_world())
+    forked = multiprocessing.get_start_method() == "fork"
+    cores = (os.cpu_count() or 1) // distributed.local_world()
+    workers = choose_workers(setting, cores, forked)
     return {
         "num_workers": workers,
         "persistent_workers": workers > 0,

@@ -193,6 +193,9 @@ def test_ignored_objects_are_targets_but_not_trained_on(tmp_path: Path) -> None:
 )
 def test_small_machines_load_photos_without_workers(asked: int, cores: int, workers: int) -> None:
     assert choose_workers(asked, cores) == workers
+    assert choose_workers(asked, cores, forked=False) == (
+        workers if asked >= 0 else min(workers, 2)
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 2])
