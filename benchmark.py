@@ -20,7 +20,7 @@ import sys
 from import_param import Benchmark, BenchmarkSettings
 from utils.errors import run
 from utils.progress import say
-from utils.settings import load, save
+from utils.settings import given, load, save
 
 FIRST_FLAGS = (  # of --help; --help_all has the others
     *("weights", "engine", "precision"),
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     if benchmark.threads:
         torch.set_num_threads(benchmark.threads)
     engines, peers = choose_engines(benchmark), PEERS if benchmark.peers else {}
-    candidates = open_candidates(benchmark, settings.data)
+    candidates = open_candidates(benchmark, settings.data, given(argv))
     photos = validation_photos(candidates, settings.data) if settings.data.data else None
     folder = output_folder(benchmark.output)
     opened = open_all(candidates, engines, benchmark, peers)

@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     asked = given(argv)
     network = load_any_network(settings.network, settings.runtime, asked, data)
     say(network.origin)
-    nms = thresholds(network, settings.nms, asked)
+    nms = thresholds(network.model, settings.nms, asked)
     classes = {"the network": network.names}
     view = InputView(network.size, network.letterbox)
     photos = open_split(data, settings.test.split, classes, expect_objects=True, view=view)

@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 import benchmark
+import export
 from tests.conftest import COLOURS, next_commands
+from utils.backends import install_command
 from utils.benchmark.tables import unfinished
 from utils.errors import InputError, run
 
@@ -46,6 +48,38 @@ def squares(tmp_path: Path) -> str:
     (tmp_path / "valid.txt").write_text("a.png\nb.png\n")
     (tmp_path / "squares.data").write_text("names = squares.names\nvalid = valid.txt\n")
     return str(tmp_path / "squares.data")
+
+
+@pytest.fixture
+def exported_file(tmp_path: Path, colour_weights: str, squares: str) -> str:
+    """The network of `colour_weights` as an .onnx with NMS in it."""
+    if command := install_command("onnxruntime"):
+        pytest.skip(command)
+    flags = ["--weights", colour_weights, "--source", str(Path(squares).parent / "a.png")]
+    export.main([*flags, "--nms", "--output", str(tmp_path / "exported")])
+    return str(tmp_path / "exported" / "colours-nms.onnx")
+
+
+def test_an_exported_file_is_measured_on_its_own_engine_at_its_own_size(
+    tmp_path: Path, exported_file: str, colour_weights: str, squares: str
+) -> None:
+    flags = ["--weights", colour_weights, exported_file, "--precision", "fp32", "--rounds", "1"]
+    flags += ["--engine", "torch", "onnxruntime", "--data", squares]
+    benchmark.main([*flags, "--memory", "--output", str(tmp_path / "out")])
+    table = list(csv.DictReader((tmp_path / "out" / "benchmark.csv").open()))
+    rows = [(row["network"], row["engine"], f"{float(row['mean_ap']):.3f}") for row in table]
+    assert ("colours-nms", "onnxruntime", "1.000") in rows
+    assert [engine for name, engine, _ in rows if name == "colours-nms"] == ["onnxruntime"]
+    (row,) = (row for row in table if row["network"] == "colours-nms")
+    assert float(row["file_mb"]) == pytest.approx(Path(exported_file).stat().st_size / 1e6)
+    assert float(row["operations"]) > 0 and float(row["memory_mb"]) > -50
+
+
+def test_an_exported_file_of_another_size_is_refused(
+    exported_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(lambda: benchmark.main(["--weights", exported_file, "--img_size", "96"])) == 2
+    assert "reads 64x64 px only" in capsys.readouterr().err
 
 
 def test_map_is_measured_through_every_engine(

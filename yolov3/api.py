@@ -182,7 +182,7 @@ def load(
     asked = _other_than_defaults(settings.runtime, Runtime(engine="torch"))
     asked |= _other_than_defaults(settings.nms, Nms())
     network = load_any_network(settings.network, settings.runtime, asked)
-    used = thresholds(network, settings.nms, asked)
+    used = thresholds(network.model, settings.nms, asked)
     run = open_runtime(network, 1, settings.runtime, report=logger.info)
     return Detector(NetworkDetector(network, run, StageTimer(), used, settings.detection.classes))
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from import_param import Nms, Runtime, TrainedNetwork
+from models.darknet import Darknet
 from models.head import Head, expect_finite
 from utils.backends.description import KEY, Description, parse
 from utils.backends.registry import check_installed, install_command
-from utils.checkpoint import Network
 from utils.data.definition import read_names
 from utils.errors import InputError
 from utils.evaluation.ranking import best_first
@@ -192,7 +192,7 @@ def load_exported(
     return ExportedNetwork(
         file,
         _names(file, settings),
-        _size(file, settings),
+        input_size(file, settings.img_size),
         file.description.letterbox if settings.letterbox == "auto" else settings.letterbox == "yes",
         _engine(file, settings, runtime, asked),
         _precision(file, runtime, asked),
@@ -225,15 +225,20 @@ def open_file(path: str | Path) -> ExportedFile:
     return ExportedFile(file, description, description.models_heads())
 
 
-def thresholds(network: Network | ExportedNetwork, nms: Nms, asked: Collection[str] = ()) -> Nms:
+def thresholds(model: Darknet | ExportedFile, nms: Nms, asked: Collection[str] = ()) -> Nms:
     """The thresholds to detect with: where NMS is in the file, its own unless stricter ones do.
+
+    Args:
+        model: the network or file.
+        nms: the thresholds that are wanted.
+        asked: the names of settings that the user gave; of others the file's own go before.
 
     Raises:
         InputError: the file has left out already what is asked for.
     """
-    if isinstance(network, Network) or not network.model.description.nms.inside:
+    if isinstance(model, Darknet) or not model.description.nms.inside:
         return nms
-    own, path = network.model.description.nms, network.model.path
+    own, path = model.description.nms, model.path
     inside = f"{path} has NMS in it, with"
     if "conf_thres" in asked and nms.conf_thres < own.conf_thres:
         raise InputError(
@@ -262,9 +267,13 @@ def _names(file: ExportedFile, settings: TrainedNetwork) -> tuple[str, ...]:
     return names
 
 
-def _size(file: ExportedFile, settings: TrainedNetwork) -> tuple[int, int]:
-    """The size to run it with."""
-    photos, side = file.description.input, settings.img_size
+def input_size(file: ExportedFile, side: int) -> tuple[int, int]:
+    """The (width, height) of its input. side: what is asked for; 0 for its own.
+
+    Raises:
+        InputError: it takes another size only.
+    """
+    photos = file.description.input
     if not side:
         return file.description.size
     if not photos.varies and (side, side) != file.description.size:

@@ -9,6 +9,7 @@ from typing import cast
 
 from import_param import Data, DataSet, Evaluation, Nms
 from utils.backends.base import Engine
+from utils.backends.exported import thresholds
 from utils.benchmark.latency import Row
 from utils.benchmark.networks import Candidate, Key, PeerNetwork, Run
 from utils.data.datasets import ValidationDataset, validation_loader
@@ -69,7 +70,7 @@ def with_mean_ap(
                 validation_loader(validation, Data(batch_size=row.batch, workers=0)),
                 validation.targets,
                 evaluation,
-                nms,
+                thresholds(candidate.model, nms),
                 letterbox=candidate.letterbox,
                 run=cast(Engine, run),
             )

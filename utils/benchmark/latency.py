@@ -18,6 +18,7 @@ from torch import Tensor
 from import_param import Benchmark
 from models.costs import count_operations, count_parameters
 from models.weights import to_bytes
+from utils.backends.exported import ExportedFile
 from utils.benchmark.networks import Candidate, Key, PeerNetwork, Run
 from utils.timing import interleaved, spread, to_its_end
 
@@ -44,7 +45,7 @@ class Row:
     of_peak: float  # operations a second, as a share of what `peak_run` reaches here in float32
     parameters: int
     operations: int  # for one image
-    file_mb: float  # of a Darknet .weights, in 10^6 bytes
+    file_mb: float  # of a Darknet .weights or the exported file, in 10^6 bytes
     memory_mb: float = math.nan  # as `utils.benchmark.memory` measures it, in 10^6 bytes
     mean_ap: float = math.nan  # mAP@.5, by `utils.benchmark.accuracy`
 
@@ -126,6 +127,11 @@ class Costs(NamedTuple):
 
 def costs_of(candidate: Candidate) -> Costs:
     """The costs of a network."""
+    if isinstance(candidate.model, ExportedFile):
+        about, (width, height) = candidate.model.description, candidate.size
+        share = width * height / (about.input.width * about.input.height)
+        megabytes = candidate.model.bytes / 1e6
+        return Costs(round(about.operations * share), about.parameters, megabytes)
     return Costs(
         count_operations(candidate.model.netdef, candidate.size),
         count_parameters(candidate.model),

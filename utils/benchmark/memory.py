@@ -97,12 +97,16 @@ def _added_bytes(parcel: bytes) -> int:
     if threads:
         torch.set_num_threads(threads)
     calibration = None if candidate.calibration is None else torch.rand(8, 3, 64, 64)
-    small = Candidate("small", Darknet(parse(SMALL, "SMALL")).eval(), (64, 64), calibration)
+    model = Darknet(parse(SMALL, "SMALL")).eval()
+    small = Candidate("small", model, (64, 64), calibration)
     if key.engine in peers:
         importlib.import_module(peers[key.engine].module)
-        _run(small.model, small, key.batch)
+        _run(model, small, key.batch)
     else:
-        _run(open_one(small, key, threads, peers), small, key.batch)
+        # An exported file in int8 comes without photos to calibrate another network on.
+        precision = key.precision if isinstance(candidate.model, Darknet) else "fp32"
+        small_key = key._replace(precision=precision)
+        _run(open_one(small, small_key, threads, peers), small, key.batch)
     before = _resident_bytes()
     run = open_one(candidate, key, threads, peers)
     _run(run, candidate, key.batch)

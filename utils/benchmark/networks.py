@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from models import netdef as cfg_files
 from models.costs import count_parameters
 from models.darknet import Darknet
 from utils.backends import EngineOptions, open_engine
+from utils.backends.exported import ExportedFile, input_size, is_exported, open_file
 from utils.checkpoint import check_for_photos, check_size, load_network
 from utils.data.calibration import sample_images
 from utils.errors import InputError
@@ -31,7 +32,7 @@ class Candidate:
     """A network of ours, and how it sees photos."""
 
     name: str
-    model: Darknet
+    model: Darknet | ExportedFile
     size: tuple[int, int]  # of its input, (width, height) in pixels
     calibration: Tensor | None = None  # photos [N, 3, H, W] to calibrate int8 on
     letterbox: bool = False  # whether photos keep their aspect
@@ -78,10 +79,19 @@ class PeerNetwork:
         return self._module(images)
 
 
-def open_candidates(settings: Benchmark, data: DataSet) -> list[Candidate]:
-    """The networks that are asked for, with photos to calibrate on where int8 is."""
+def open_candidates(
+    settings: Benchmark, data: DataSet, asked: Collection[str] = ()
+) -> list[Candidate]:
+    """The networks that are asked for, with photos to calibrate on where int8 is.
+
+    Args:
+        settings: what is asked for.
+        data: photos to calibrate on, where `settings` names none.
+        asked: the names of settings that the user gave.
+    """
     paths = settings.weights
-    candidates = [open_candidate(p, short_name(p, paths), settings) for p in paths]
+    by_user = "img_size" in asked
+    candidates = [open_candidate(p, short_name(p, paths), settings, by_user) for p in paths]
     if "int8" not in settings.precision:
         return candidates
     compared = bool(settings.calibration or data.data)  # noise shows no objects
@@ -91,19 +101,26 @@ def open_candidates(settings: Benchmark, data: DataSet) -> list[Candidate]:
             calibration=_calibration(candidate, settings, data),
             int8_loss=settings.int8_loss if compared and candidate.trained else None,
         )
+        if isinstance(candidate.model, Darknet)
+        else candidate
         for candidate in candidates
     ]
 
 
-def open_candidate(path: str, name: str, settings: Benchmark) -> Candidate:
-    """A trained network, or a .cfg with random weights; on the CPU.
+def open_candidate(
+    path: str, name: str, settings: Benchmark, size_is_asked: bool = False
+) -> Candidate:
+    """A trained network, an exported file, or a .cfg with random weights; on the CPU.
 
     Args:
-        path: of the weights or the .cfg.
+        path: of the weights, the file or the .cfg.
         name: what the tables call it.
         settings: the size of its input, and how large it may be.
+        size_is_asked: whether the size was, so that a file of another size is refused.
     """
     img_size = settings.img_size
+    if is_exported(path):
+        return _exported_candidate(open_file(path), name, img_size, size_is_asked)
     if Path(path).suffix != ".cfg":
         network = load_network(
             TrainedNetwork(
@@ -132,6 +149,17 @@ def open_candidate(path: str, name: str, settings: Benchmark) -> Candidate:
     return Candidate(name, Darknet(netdef).eval(), size, None, netdef.letterbox, trained=False)
 
 
+def _exported_candidate(
+    file: ExportedFile, name: str, img_size: int, size_is_asked: bool
+) -> Candidate:
+    about = file.description
+    can_differ = about.input.varies or size_is_asked
+    size = input_size(file, img_size if can_differ else 0)
+    if img_size and size != (img_size, img_size):
+        say(f"note: {name}: measured at {size[0]}x{size[1]} px, the only size of the file")
+    return Candidate(name, file, size, letterbox=about.letterbox, names=about.names)
+
+
 def short_name(path: str, paths: Sequence[str]) -> str:
     """A name for a network: its file's, with as much of its path as sets it apart from others.
 
@@ -140,6 +168,7 @@ def short_name(path: str, paths: Sequence[str]) -> str:
     """
     name_makers: tuple[Callable[[Path], str], ...] = (
         lambda p: p.stem,
+        lambda p: p.name,
         lambda p: f"{p.parent.name}/{p.stem}",
         str,
     )
@@ -180,7 +209,9 @@ def open_all(
     reasons: set[str] = set()
     kinds = [(engine, precision) for engine in engines for precision in settings.precision]
     kinds += [(peer, "fp32") for peer in peers]
-    pairs = [(candidate, *kind) for candidate in candidates for kind in kinds]
+    pairs = [
+        (candidate, *kind) for candidate in candidates for kind in _kinds(candidate, engines, kinds)
+    ]
     for candidate, engine, precision in track(pairs, "opening networks"):
         for batch in settings.batch_size:
             key = Key(candidate.name, engine, precision, batch)
@@ -196,8 +227,21 @@ def open_all(
     return opened
 
 
+def _kinds(
+    candidate: Candidate, engines: Sequence[str], kinds: Sequence[tuple[str, str]]
+) -> Sequence[tuple[str, str]]:
+    """The engines and precisions of a candidate: of an exported file its own."""
+    file = candidate.model
+    if isinstance(file, Darknet):
+        return kinds
+    own = [engine for engine in file.engines if engine in engines]
+    return [(engine, file.description.precision) for engine in own or file.engines]
+
+
 def open_one(candidate: Candidate, key: Key, threads: int, peers: Mapping[str, Peer]) -> Run:
     """A network on an engine, or as a peer has it."""
+    if isinstance(candidate.model, ExportedFile):
+        return candidate.model.open(key.engine, key.precision, threads, candidate.size)
     if key.engine in peers:
         return PeerNetwork(peers[key.engine].open(candidate.model, key.network), candidate.size)
     calibration = None if candidate.calibration is None else [candidate.calibration]

@@ -33,7 +33,7 @@ def open_detector(
     """
     network = load_any_network(settings.network, settings.runtime, asked)
     say(network.origin)
-    nms = thresholds(network, settings.nms, asked)
+    nms = thresholds(network.model, settings.nms, asked)
     if note := missing_letters(network.names):
         say(note)
     run = open_runtime(network, batch, settings.runtime)
