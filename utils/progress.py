@@ -214,8 +214,9 @@ class Background(Wait):
         return self
 
     def __exit__(self, *error: Any) -> None:
-        """End all that is open, such as the `track` of a loop that an error left."""
-        for wait in reversed([wait for wait in _State.waits if wait is not self]):
+        """End what was opened since, such as the `track` of a loop that an error left."""
+        since = _State.waits[_State.waits.index(self) + 1 :] if self in _State.waits else []
+        for wait in reversed(since):
             wait.__exit__(None, None, None)
         super().__exit__(*error)
 

@@ -120,3 +120,10 @@ def test_an_error_leaves_no_bar_behind(capsys: pytest.CaptureFixture[str]) -> No
     assert "counting" not in capsys.readouterr().err.split("\r")[-1]
     time.sleep(0.05)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_script_within_another_ends_its_own_waits_alone() -> None:
+    with Background(), Wait("outer") as outer:
+        with Background():
+            Wait("left open").__enter__()
+        assert not outer._over.is_set()
