@@ -46,9 +46,7 @@ def say(text: str = "", *, stderr: bool = False) -> None:
     stream = sys.stderr if stderr else sys.stdout
     _State.seen = time.monotonic()
     with _State.lock:
-        for wait in _State.waits:
-            if not wait.foreground:
-                wait.erase()
+        _erase_background()
         if _State.bars:
             from tqdm import tqdm
 
@@ -144,6 +142,8 @@ class Wait:
             self.erase()
 
     def _draw(self) -> None:
+        if self._bar is None and self.foreground:
+            _erase_background()  # so that the first line is free
         if self._bar is None:  # not by its truth, which a bar without a total does not have
             from tqdm import tqdm
 
@@ -232,6 +232,12 @@ class Background(Wait):
 
     def _tell(self) -> None:
         """Nothing: what takes long says so itself."""
+
+
+def _erase_background() -> None:
+    for wait in list(_State.waits):
+        if not wait.foreground:
+            wait.erase()
 
 
 def in_terminal() -> bool:
