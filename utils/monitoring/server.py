@@ -14,7 +14,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
@@ -232,7 +232,7 @@ def serve(port: int, data: Path, static: Path, owned: bool) -> None:
     from tornado.httputil import HTTPServerRequest
     from tornado.web import ErrorHandler, RedirectHandler
     from visdom.server import app, run_server
-    from visdom.server.handlers import web_handlers
+    from visdom.server.handlers import base_handlers, web_handlers
 
     class Application(app.Application):
         def find_handler(self, request: HTTPServerRequest, **options: Any) -> Any:
@@ -244,6 +244,7 @@ def serve(port: int, data: Path, static: Path, owned: bool) -> None:
             return super().find_handler(request, **options)
 
     vars(run_server)["Application"] = Application
+    _overlook_closed_pages(base_handlers.BaseWebSocketHandler)
     handlers = vars(web_handlers)
     handlers["compare_envs"] = send_comparison
     if "env_path" in inspect.signature(handlers["gather_envs"]).parameters:
@@ -258,6 +259,22 @@ def serve(port: int, data: Path, static: Path, owned: bool) -> None:
     sys.argv = ["visdom", "-port", str(port), "-env_path", str(data), "-bind_local"]
     sys.argv += ["-logging_level", "WARNING"]
     run_server.main()
+
+
+def _overlook_closed_pages(handler: Any) -> None:
+    """Let a page that was closed while it opened not keep all others from being served.
+
+    Visdom counts such a page among those that are open for as long as the server runs.
+    """
+    from tornado.websocket import WebSocketClosedError
+
+    write_message = handler.write_message
+
+    def write_if_open(self: Any, *message: Any, **options: Any) -> Any:
+        with suppress(WebSocketClosedError):
+            return write_message(self, *message, **options)
+
+    handler.write_message = write_if_open
 
 
 def newest_run(runs: Iterable[str], data: Path) -> str:

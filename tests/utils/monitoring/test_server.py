@@ -92,8 +92,7 @@ def test_only_our_page_and_programs_here_are_served(
     window = json.dumps({"eid": "main", "data": [{"type": "text", "content": "x"}]})
     static = "/static/js/main.js"
     assert status(served, "GET", static, **headers) == (200 if welcome else 403)
-    # 500 where Visdom has not seen yet that the page before is gone
-    assert (status(served, "POST", "/events", window, **headers) in (200, 500)) is welcome
+    assert status(served, "POST", "/events", window, **headers) == (200 if welcome else 403)
     for path in ("/socket", "/vis_socket"):
         assert status(served, "GET", path, **headers, **WEBSOCKET) == (101 if welcome else 403)
 
@@ -134,6 +133,14 @@ def test_runs_are_compared_without_what_visdom_itself_would_keep(fresh: Address)
     for run in ("a", "b"):
         post(fresh, "events", eid=run, data=[{"type": "text", "content": "x"}])
     assert landed(fresh, "/compare/b+a") == "/compare/b+a"
+
+
+def test_pages_that_were_closed_while_they_opened_keep_no_other_from_opening(
+    fresh: Address,
+) -> None:
+    for _ in range(5):
+        assert status(fresh, "GET", "/socket", Host="localhost", **WEBSOCKET) == 101
+    post(fresh, "events", eid="a", data=[{"type": "text", "content": "x"}])
 
 
 def test_a_second_host_or_origin_is_refused() -> None:
