@@ -85,11 +85,7 @@ def open_runtime(
             no photos to calibrate on.
     """
     if isinstance(network, ExportedNetwork):
-        opened = network.model.open(
-            network.engine, network.precision, runtime.threads, network.size
-        )
-        report(f"engine: {network.engine}, in {network.precision}, for {network.model.path}")
-        return opened
+        return network.model.open(network.engine, network.precision, runtime.threads, network.size)
     check_runnable(runtime, data)
     calibration = None
     if runtime.precision == "int8":
