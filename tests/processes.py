@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.conftest import ROOT
+from utils.data.demo_data import DemoSettings, make_demo
 
 LIMIT = 300  # seconds, on a machine that others use
 
@@ -56,3 +57,12 @@ def finish(processes: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str, s
         for process in processes:
             process.kill()
     return [(process.returncode, *out) for process, out in zip(processes, told, strict=True)]
+
+
+def small_data_set(folder: Path, train: int, valid: int) -> None:
+    """Leave demo.data there, of photos of 96 pixels."""
+    make_demo(folder / "demo", DemoSettings(train=train, valid=valid, side=96))
+    (folder / "demo.names").write_text("".join(f"{digit}\n" for digit in range(10)))
+    (folder / "demo.data").write_text(
+        "names = demo.names\ntrain = demo/train.txt\nvalid = demo/valid.txt\n"
+    )

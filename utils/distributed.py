@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,10 +39,12 @@ class _Group:
     Attributes:
         messages: a group for objects and for waiting, apart from that of the gradients.
         store: what all can read and write.
+        launcher: the same of torchrun, which outlives the processes that it starts.
     """
 
     messages: ProcessGroup
     store: Store
+    launcher: Store
 
 
 _group: _Group | None = None
@@ -85,14 +87,20 @@ def join() -> None:
         return
     import torch
     from torch import distributed
+    from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
 
     cards = torch.cuda.device_count()
     if cards:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % cards)
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if cards else "gloo")
+    launcher, number, count = next(rendezvous("env://"))
+    # Else processes that are started anew would look for those before them.
+    attempt = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)} of {count}"
+    store = PrefixStore(attempt, launcher)
+    backend = "cpu:gloo,cuda:nccl" if cards else "gloo"
+    distributed.init_process_group(backend, store=store, rank=number, world_size=count)
     messages = distributed.new_group(backend="gloo", timeout=PATIENCE)
     assert isinstance(messages, distributed.ProcessGroup)
-    _group = _Group(messages, distributed.distributed_c10d._get_default_store())
+    _group = _Group(messages, store, launcher)
 
 
 def go_on_alone() -> None:
@@ -272,25 +280,11 @@ def own_seed(seed: int) -> int:
 
 def remember(name: str, value: str) -> None:
     """Keep a word for the processes that torchrun starts when these have ended."""
-    if _group and is_main() and (store := _launchers_store()):
-        store.set(_key(name), value)
+    if _group and is_main():
+        _group.launcher.set(f"yolov3/{name}", value)
 
 
 def recall(name: str) -> str:
     """What `remember` kept before torchrun started its processes anew; empty for nothing."""
-    store = _launchers_store() if _group else None
-    return store.get(_key(name)).decode() if store and store.check([_key(name)]) else ""
-
-
-def _key(name: str) -> str:
-    return f"yolov3/{os.environ.get('TORCHELASTIC_RUN_ID', '')}/{name}"
-
-
-def _launchers_store() -> Store | None:
-    """The store of torchrun itself, which outlives the processes that it starts."""
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return None
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]
-
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return cast("Store", TCPStore(address, port, is_master=False))
+    key = f"yolov3/{name}"
+    return _group.launcher.get(key).decode() if _group and _group.launcher.check([key]) else ""

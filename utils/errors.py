@@ -165,5 +165,7 @@ def stoppable() -> Iterator[None]:
     try:
         yield
     finally:
+        # What is to be told still must not be cut short by torchrun, which ends all where one ends.
+        ending = distributed.world() > 1
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if ending else handler)

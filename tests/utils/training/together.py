@@ -13,16 +13,19 @@ from pathlib import Path
 
 import torch
 
-from import_param import Distillation, Pruning, Sparsity, Training, TrainSettings
+from import_param import Data, Distillation, Pruning, Sparsity, Training, TrainSettings
 from models import netdef
 from models.darknet import Darknet
 from pruning.iterative.while_training import pruning_while_training
 from tests.conftest import ROOT
 from utils import distributed
+from utils.data.recognition import recognise
+from utils.data.splits import load_split
 from utils.structures import Batch
+from utils.training.batches import ValidationBatches
 from utils.training.loop import TrainerFactory, train_one_epoch
 
-PHOTOS, STEPS, SIZE, CLASSES = 4, 10, 96, 3  # of a batch; of each of two epochs
+PHOTOS, STEPS, SIZE, CLASSES = 4, 10, 96, 10  # of a batch; of each of two epochs
 SPARSE = Sparsity(is_pruned=True, sparse_rate=0.01)
 DENSE = TrainSettings(training=Training(epochs=4, lr=1e-3, warmup_epochs=0.5, amp=False))
 CASES = {
@@ -99,6 +102,23 @@ def train(settings: TrainSettings, folder: Path) -> dict[str, torch.Tensor | flo
     return result
 
 
+def evaluated(folder: Path) -> dict[str, torch.Tensor | float]:
+    """What is measured on the photos of FOLDER/demo.data."""
+    photos = load_split(recognise(folder / "demo.data"), "valid", progress=False)
+    settings = replace(DENSE, data=Data(batch_size=8, workers=0))
+    model = network(seed=0).float().eval()
+    metrics, detections = ValidationBatches(settings, photos, model.netdef).evaluate(model)
+    return {
+        "photos": len(detections),
+        "mAP": metrics.mean_ap,
+        "mAP 50-95": metrics.mean_ap_50_95,
+        "AP": torch.as_tensor(metrics.ap),
+        "recall": metrics.mean_recall,
+        "boxes": torch.cat([photo.boxes for photo in detections]),
+        "scores": torch.cat([photo.scores for photo in detections]),
+    }
+
+
 SPEED = "images_per_second"
 
 
@@ -107,6 +127,7 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     distributed.join()
     results = {name: train(settings, folder) for name, settings in CASES.items()}
+    results["evaluated"] = evaluated(folder)
     torch.save(results, folder / f"{distributed.rank()} of {distributed.world()}.pt")
 
 
