@@ -31,8 +31,15 @@ LayerShare = Annotated[str, Predicate(lambda text: bool(re.fullmatch(r"\d{1,4}:(
 IMPORTANCES = ("gamma", "l1", "taylor", "uniform")
 STRATEGIES = {1: "normal", 2: "layer", 3: "slim", 4: "shortcut", 5: "layer_channel", 6: "latency"}
 OWN = re.compile(r".+\.py:[A-Za-z_]\w*")  # FILE.py:FUNCTION, see docs/research.md
-ImportanceName = Annotated[str, Predicate(lambda name: name in IMPORTANCES or bool(OWN.fullmatch(name))), "gamma, l1, taylor, uniform, or a function of yours, FILE.py:FUNCTION"]
-StrategyName = Annotated[int | str, Predicate(lambda name: name in (*STRATEGIES, *STRATEGIES.values()) or (isinstance(name, str) and bool(OWN.fullmatch(name)))), "1 normal, 2 layer, 3 slim, 4 shortcut, 5 layer_channel, 6 latency (number or name), or a function of yours, FILE.py:FUNCTION"]
+
+
+def is_own(name: int | str) -> bool:
+    """Whether a strategy or importance is a function of the user's own."""
+    return isinstance(name, str) and bool(OWN.fullmatch(name))
+
+
+ImportanceName = Annotated[str, Predicate(lambda name: name in IMPORTANCES or is_own(name)), "gamma, l1, taylor, uniform, or a function of yours, FILE.py:FUNCTION"]
+StrategyName = Annotated[int | str, Predicate(lambda name: name in (*STRATEGIES, *STRATEGIES.values()) or is_own(name)), "1 normal, 2 layer, 3 slim, 4 shortcut, 5 layer_channel, 6 latency (number or name), or a function of yours, FILE.py:FUNCTION"]
 COCO_IOUS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)  # the overlaps that COCO's rule measures at
 
 # --- what train.py, test.py, prune.py and the detect scripts share ---

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import train
-from import_param import TrainedNetwork, TrainSettings
+from import_param import Pruning, TrainedNetwork, TrainSettings
 from models.costs import count_operations, count_parameters
 from models.darknet import Darknet
 from models.netdef import parse
@@ -24,6 +24,7 @@ from tests.test_train import figures, flags
 from utils.checkpoint import load_network, read_checkpoint, write_pair
 from utils.data.demo_data import DemoSettings, make_demo
 from utils.errors import InputError, run
+from utils.next_steps import how_to_resume
 from utils.settings import load
 from utils.structures import Batch
 from utils.training import lr_schedule as schedule
@@ -305,3 +306,7 @@ def test_a_users_own_strategy_is_trained_for_and_protected_layers_stay(project: 
     netdef = load_network(TrainedNetwork(weights="weights/own/last.pt")).model.netdef
     assert netdef.layers[0].flag("protected")
     assert "after a cut by" in Path("runs/own/percent.txt").read_text()
+    with pytest.raises(InputError, match=rf"names a function to be run.* give --pruned_id {own}"):
+        train.main(["--resume", "weights/own/last.pt"])
+    settings = TrainSettings(pruning=Pruning(pruned_id=own))
+    assert f"--pruned_id {own}" in how_to_resume(settings, Path("weights/own"))

@@ -22,6 +22,7 @@ from import_param import (
     Pruning,
     TestSettings,
     TrainSettings,
+    is_own,
 )
 from utils.progress import say
 
@@ -256,4 +257,7 @@ def how_to_resume(settings: TrainSettings, weights: Path) -> str:
     last = weights / "last.pt"
     if not last.is_file():
         return "before the first epoch was done: the same command starts it again"
-    return f"go on with: {command('train', settings, MACHINE, resume=str(last))}"
+    values: dict[str, Any] = {"resume": str(last)}
+    if is_own(settings.pruning.pruned_id):  # it is not run because a checkpoint says so
+        values["pruned_id"] = settings.pruning.pruned_id
+    return f"go on with: {command('train', settings, MACHINE, **values)}"

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import torch
 
-from import_param import TrainSettings
+from import_param import TrainSettings, is_own
 from models.darknet import Darknet
 from utils import distributed
 from utils.checkpoint import (
@@ -94,6 +94,7 @@ def resume(settings: TrainSettings, flags: Set[str]) -> tuple[TrainSettings, Che
     stored = restore_settings(TrainSettings, checkpoint.settings)
     used = _on_this_machine(stored, settings)
     _expect_used(settings, used, flags)
+    _expect_own_function_named(used, flags)
     run = Run(training.run)
     _expect_own(run, checkpoint, used)
     expect_unused(run)
@@ -131,6 +132,16 @@ def _expect_used(today: TrainSettings, used: TrainSettings, flags: Set[str]) -> 
                     f"{name}={stored[group][name]!r}; to train {today.training.resume} with "
                     "others, give it as weights, with pretrained"
                 )
+
+
+def _expect_own_function_named(used: TrainSettings, flags: Set[str]) -> None:
+    """Run a file of the user's where the user names it, not because a checkpoint does."""
+    strategy = used.pruning.pruned_id
+    if is_own(strategy) and "pruned_id" not in flags:
+        raise InputError(
+            f"pruned_id={strategy!r}: this checkpoint names a function to be run; if that file is "
+            f"yours, give --pruned_id {strategy} as well"
+        )
 
 
 def _expect_own(run: Run, checkpoint: Checkpoint, settings: TrainSettings) -> None:
