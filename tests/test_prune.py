@@ -162,7 +162,7 @@ def test_one_photo_to_train_on_is_none_for_bn(
         (["--target_speedup", "0.5"], "target_speedup=0.5: expected 0, or at least 1"),
         (["--target_speedup", "inf"], "target_speedup=inf: expected a finite number"),
         (["--target_ms", "inf"], "target_ms=inf: expected a finite number"),
-        (["--pruned_id", "slimm"], "'slim', 'shortcut'"),
+        (["--pruned_id", "slimm"], "3 slim, 4 shortcut"),
         (["--percent", "1"], "percent=1.0: expected from 0 to below 1"),
     ],
 )
@@ -346,7 +346,7 @@ def test_what_the_arguments_tell_is_refused_before_any_work(
     def work(*_: object) -> None:
         raise AssertionError("work was done")
 
-    for name in ("IMPORTANCE", "new_run"):
+    for name in ("_importance", "new_run"):
         monkeypatch.setattr(f"pruning.pipeline.{name}", work)
     for line, argv in {
         "name='taken'": flags(weights, "--name", "taken"),
