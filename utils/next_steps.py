@@ -189,8 +189,10 @@ def after_pruning(settings: PruneSettings, cut: Path) -> None:
 
 def after_test(settings: TestSettings, weights: str, photos: Path) -> None:
     """Say what follows a test: photos with the detections on them."""
-    carried = (*CARRIED, *FILES, *ENGINE)
-    detect = command("detect_img", settings, carried, weights=weights, source=str(photos))
+    values: dict[str, Any] = {"weights": weights, "source": str(photos)}
+    if settings.runtime.precision == "int8":  # on the data set's photos where none are named
+        values["calibration"] = settings.runtime.calibration or settings.data.data
+    detect = command("detect_img", settings, (*CARRIED, *FILES, *ENGINE), **values)
     tell_next("see what it detects", [detect])
 
 

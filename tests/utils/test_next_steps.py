@@ -99,6 +99,17 @@ def test_a_test_leads_to_its_photos_with_its_own_network(
     assert detect.runtime == runtime and detect.detection.source == ("my photos",)
 
 
+@pytest.mark.parametrize(("named", "used"), [("", DATA.data), ("own", "own")])
+def test_detection_in_int8_is_told_what_the_test_was_calibrated_on(
+    named: str, used: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runtime = Runtime(engine="openvino", precision="int8", calibration=named)
+    settings = SettingsOfTest(runtime=runtime, data=DATA)
+    next_steps.after_test(settings, "a.weights", Path("photos"))
+    ((_, detect),) = told(capsys)
+    assert detect.runtime == replace(runtime, calibration=used)
+
+
 def test_others_lead_on(capsys: pytest.CaptureFixture[str]) -> None:
     next_steps.after_detection(DetectSettings(), str(ODD))
     files = [Path("a b/net.torchscript"), Path("a b/net.onnx")]
