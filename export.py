@@ -103,7 +103,8 @@ def int8_photos(
         settings.data, "valid", {"the network": network.names}, expect_objects=True
     )
     count = settings.export.calibration_photos
-    return sample_images(settings.data, network.size, network.letterbox, count), validation
+    photos = sample_images(settings.data, network.size, network.letterbox, count, is_data_set=True)
+    return photos, validation
 
 
 def comparison_photos(settings: ExportSettings, network: Network) -> tuple[Tensor, Path]:
@@ -113,7 +114,14 @@ def comparison_photos(settings: ExportSettings, network: Network) -> tuple[Tenso
     path = settings.export.source or settings.data.data or DataSet().data
     source = dataclasses.replace(settings.data, data=path)
     count = settings.export.photos
-    return images_and_folder(source, network.size, network.letterbox, count, "valid")
+    return images_and_folder(
+        source,
+        network.size,
+        network.letterbox,
+        count,
+        "valid",
+        is_data_set=not settings.export.source,
+    )
 
 
 def file_stem(settings: ExportSettings) -> Path:

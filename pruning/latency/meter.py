@@ -21,8 +21,7 @@ from pruning.latency.table import Conditions, Floats, LatencyTable, LayerSpec, W
 from utils.backends import ENGINES, EngineOptions, open_engine
 from utils.backends.base import Engine
 from utils.backends.float_layers import OPTIONS as FLOAT_LAYERS
-from utils.backends.runtime import calibration_source, check_runnable
-from utils.data.calibration import sample_images
+from utils.backends.runtime import calibration_photos, check_runnable
 from utils.progress import track
 from utils.timing import cpu_name, interleaved, machine, spread, to_its_end, version
 
@@ -89,9 +88,7 @@ def open_meter(
     device = next(model.parameters()).device
     photos = None
     if runtime.precision == "int8":
-        photos = [
-            sample_images(calibration_source(runtime, data), size, False, FLOAT_LAYERS.photos)
-        ]
+        photos = [calibration_photos(runtime, data, size, False, FLOAT_LAYERS.photos)]
 
     def open_as(
         engine: str,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
+from torch import Tensor
+
 from import_param import DataSet, Runtime, TrainedNetwork
 from utils.backends.base import Engine, EngineOptions
 from utils.backends.exported import ExportedNetwork, is_exported, load_exported
@@ -21,6 +23,18 @@ def calibration_source(runtime: Runtime, data: DataSet | None = None) -> DataSet
     """The photos that int8 is calibrated on: those of `calibration`, else the data set's own."""
     data = data or DataSet(data="")
     return replace(data, data=runtime.calibration or data.data)
+
+
+def calibration_photos(
+    runtime: Runtime, data: DataSet | None, size: tuple[int, int], letterbox: bool, count: int
+) -> Tensor:
+    """At most `count` photos to calibrate int8 on; of a data set those to train on.
+
+    Raises:
+        InputError: see `sample_images`.
+    """
+    source = calibration_source(runtime, data)
+    return sample_images(source, size, letterbox, count, is_data_set=not runtime.calibration)
 
 
 def check_runnable(runtime: Runtime, data: DataSet | None = None) -> None:
@@ -89,11 +103,8 @@ def open_runtime(
     check_runnable(runtime, data)
     calibration = None
     if runtime.precision == "int8":
-        photos = sample_images(
-            calibration_source(runtime, data),
-            network.size,
-            network.letterbox,
-            runtime.calibration_photos,
+        photos = calibration_photos(
+            runtime, data, network.size, network.letterbox, runtime.calibration_photos
         )
         calibration = photos.split(CALIBRATION_BATCH)
     options = EngineOptions(

@@ -183,7 +183,13 @@ def _calibration(candidate: Candidate, settings: Benchmark, data: DataSet) -> Te
     if not path:
         return torch.rand(NOISE_IMAGES, 3, *reversed(candidate.size))
     source, count = dataclasses.replace(data, data=path), settings.calibration_photos
-    return sample_images(source, candidate.size, candidate.letterbox, count)
+    return sample_images(
+        source,
+        candidate.size,
+        candidate.letterbox,
+        count,
+        is_data_set=not settings.calibration,
+    )
 
 
 def open_all(

@@ -19,17 +19,23 @@ DATA_SETS = (".data", ".yaml", ".yml", ".json", ".xml")
 
 
 def sample_images(
-    source: DataSet, size: tuple[int, int], letterbox: bool, count: int, split: Split = "train"
+    source: DataSet,
+    size: tuple[int, int],
+    letterbox: bool,
+    count: int,
+    split: Split = "train",
+    is_data_set: bool = False,
 ) -> Tensor:
     """Read at most `count` photos, evenly spread over those there are, as a network's input.
 
     Args:
-        source: its `data` is a data set's file, whose `split` is taken, or a file, a folder or a
-            glob of photos.
+        source: its `data` is a data set, whose `split` is taken, or a file, a folder or a glob of
+            photos.
         size: (width, height) of the input in pixels.
         letterbox: whether photos keep their aspect.
         count: at most so many photos.
         split: which photos of a data set.
+        is_data_set: a folder is one, too; else it is taken as photos.
 
     Returns:
         float32 [N, 3, H, W], 0 to 1.
@@ -37,15 +43,20 @@ def sample_images(
     Raises:
         InputError: there are no photos, or one cannot be read.
     """
-    return images_and_folder(source, size, letterbox, count, split)[0]
+    return images_and_folder(source, size, letterbox, count, split, is_data_set)[0]
 
 
 def images_and_folder(
-    source: DataSet, size: tuple[int, int], letterbox: bool, count: int, split: Split = "train"
+    source: DataSet,
+    size: tuple[int, int],
+    letterbox: bool,
+    count: int,
+    split: Split = "train",
+    is_data_set: bool = False,
 ) -> tuple[Tensor, Path]:
     """The same, and the folder of the first photo."""
     title = "reading photos"
-    if Path(source.data).suffix.lower() in DATA_SETS:
+    if is_data_set or Path(source.data).suffix.lower() in DATA_SETS:
         photos = open_split(replace(source, cache_mb=0), split)
         folder = photos.photos[0].path.parent
         images = [photos.image(index) for index in track(_spread(len(photos), count), title)]

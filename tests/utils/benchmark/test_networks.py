@@ -37,11 +37,11 @@ def test_int8_is_calibrated_on_photos_or_on_noise(colour_weights: str, tmp_path:
     assert candidate.calibration.shape == (NOISE_IMAGES, 3, 320, 320)
     pixels = torch.full((8, 8, 3), 51, dtype=torch.uint8).numpy()
     for number in range(3):
-        write_image(tmp_path / f"{number}.png", pixels)
-    for settings, data in (
-        (Benchmark((colour_weights,), precision=("int8",), calibration=str(tmp_path)), ""),
-        (noise, str(tmp_path)),
-    ):
+        photo = tmp_path / ("valid" if number else "train") / f"{number}.png"
+        write_image(photo, pixels)
+        photo.with_suffix(".txt").write_text("0 .5 .5 .5 .5\n")
+    named = Benchmark((colour_weights,), precision=("int8",), calibration=str(tmp_path))
+    for settings, data, photos in ((named, "", 3), (noise, str(tmp_path), 1)):
         (candidate,) = open_candidates(settings, DataSet(data=data))
-        assert candidate.calibration is not None and len(candidate.calibration) == 3
+        assert candidate.calibration is not None and len(candidate.calibration) == photos
         assert (candidate.calibration - 0.2).abs().max() < 1e-4

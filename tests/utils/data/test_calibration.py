@@ -5,9 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from import_param import DataSet, Runtime, TrainedNetwork
-from utils.backends.runtime import calibration_source, check_runnable, open_runtime
+from utils.backends.runtime import (
+    calibration_photos,
+    calibration_source,
+    check_runnable,
+    open_runtime,
+)
 from utils.checkpoint import load_network
 from utils.data.calibration import sample_images
 from utils.errors import InputError
@@ -60,3 +66,9 @@ def test_photos_of_a_data_set_are_those_of_its_split(
         assert images.shape == (2, 3, 8, 8)
         assert ((images * 255).round() == grey).all()
     assert "train: 3 photos, 3 objects" in capsys.readouterr().out
+    folder = replace(data, data=str(tmp_path))  # photos alone, or a data set, as it is asked for
+    assert len(sample_images(folder, (8, 8), False, 9)) == 6
+    photos = sample_images(folder, (8, 8), False, 9, is_data_set=True)
+    assert len(photos) == 3 and ((photos * 255).round() == 40).all()
+    runtime = Runtime(precision="int8")
+    assert torch.equal(calibration_photos(runtime, folder, (8, 8), False, 9), photos)
