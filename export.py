@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     network = load_network(dataclasses.replace(settings.network, device="cpu"))
     say(network.origin)
     calibration, validation = int8_photos(settings, network)
-    photos, folder = comparison_photos(settings, network)
+    photos, photo_folder = comparison_photos(settings, network)
     stem = file_stem(settings)
     report: dict[str, Any] = {}
     files = []
@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
             say("  python detector.py photo.jpg")
     save(settings, stem.parent / "export_settings.json")
     write_text(stem.parent / "export.json", json.dumps(report, indent=2) + "\n")
-    after_export(settings, files, network.path, folder)
+    after_export(settings, files, network.path, photo_folder)
 
 
 def int8_photos(

@@ -11,7 +11,7 @@ import pytest
 
 import export as script
 import yolov3
-from tests.conftest import ROOT
+from tests.conftest import ROOT, next_commands
 from utils.backends import install_command
 from utils.errors import run
 from utils.images import read_image
@@ -124,6 +124,16 @@ def test_its_script_takes_photos_folders_and_videos(
     assert drawn.shape == (75, 131, 3) and (drawn != read_image(photo)).any()
     assert (folder / "detected" / "clip.mp4").stat().st_size > 100
     assert alone(folder, code, "missing.mp4").returncode == 1
+
+
+def test_the_command_that_follows_has_photos_to_detect_on(
+    colour_weights: str, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not the folder that runs alone, which holds none."""
+    folder = exported("onnx", colour_weights, photo)
+    ((_, detect),) = next_commands(capsys.readouterr().out)
+    assert detect.detection.source == (str(photo.parent),)
+    assert Path(detect.network.weights).parent == folder
 
 
 def test_formats_that_do_not_run_alone_are_refused(
