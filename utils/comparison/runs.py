@@ -19,7 +19,7 @@ from utils.run_page.folder import (
     Costs,
     CutFigures,
     RunFiles,
-    best_epoch,
+    best_epoch_in,
     settings_of,
 )
 
@@ -161,6 +161,7 @@ def _read(runs: Path, weights: Path) -> RunFiles:
         checkpoint.version,
         history,
         costs=Costs.of(checkpoint.netdef),
+        best_epoch=best_epoch_in(weights),
     )
 
 
@@ -168,8 +169,8 @@ def result_of(run: RunFiles) -> Result:
     """What a run has come to, in its own figures."""
     if not isinstance(run.settings, TrainSettings):
         return _cut_result(run)
-    best, last = best_epoch(run), run.last
-    kept = run.history[best] if best is not None else {}
+    last = run.last
+    kept = run.history.get(run.best_epoch, {}) if run.best_epoch is not None else {}
     name, wide_name = "mAP/mAP@.5", "mAP/mAP@.5:.95"
     ms, timed_by = _time_of_cut(run)
     return Result(
@@ -199,7 +200,7 @@ def _finished(run: RunFiles) -> bool:
     assert isinstance(run.settings, TrainSettings)
     settings = run.settings.training
     steps, _ = run.curve("mAP/mAP@.5")
-    best = best_epoch(run)
+    best = run.best_epoch
     stale = sum(step > best for step in steps) if best is not None else 0
     out_of_patience = bool(settings.patience) and stale >= settings.patience
     return run.epochs >= settings.epochs or out_of_patience

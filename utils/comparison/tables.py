@@ -13,7 +13,6 @@ from terminaltables import AsciiTable
 from utils.comparison.groups import Group
 from utils.comparison.runs import Result, kind_of
 from utils.run_page.charts import number
-from utils.run_page.folder import best_epoch
 
 LONGEST_NAME = 30  # characters of a run's name in a table
 LONGEST_VALUE = 22  # of a setting's value
@@ -94,7 +93,7 @@ def csv_table(groups: Sequence[Group], settings: Mapping[str, list[Any]]) -> str
     writer.writerow([*head, *settings])
     results = [(group.name, result) for group in groups for result in group.results]
     for place, (group, result) in enumerate(results):
-        best = best_epoch(result.run)
+        best = result.run.best_epoch
         figures = (result.best, result.best_50_95, result.last, result.last_50_95,
                    result.parameters, result.operations, result.ms)  # fmt: skip
         writer.writerow([

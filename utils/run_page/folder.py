@@ -18,6 +18,7 @@ from import_param import Count, PruneSettings, TrainSettings, Whole
 from models import netdef as cfg_files
 from models.costs import count_operations, layer_parameters
 from models.netdef import NetDef
+from utils.checkpoint import read_checkpoint
 from utils.errors import InputError
 from utils.files import read_text, write_text
 from utils.monitoring.history import CSV_NAME, History, read_history
@@ -191,6 +192,7 @@ class RunFiles:
         starts: how it was started, and gone on with; none where an older version did that.
         costs: of the network that it has left; None where there is none.
         report: of a cut; else None.
+        best_epoch: the one whose network best.pt holds; None where there is no such file.
     """
 
     name: str
@@ -202,6 +204,7 @@ class RunFiles:
     starts: Sequence[Start] = ()
     costs: Costs | None = None
     report: CutFigures | None = None
+    best_epoch: float | None = None
 
     @staticmethod
     def read(folder: Path, weights: Path) -> RunFiles:
@@ -222,6 +225,7 @@ class RunFiles:
             read_starts(folder / STARTS),
             _costs(weights),
             CutFigures.read(report) if report.is_file() else None,
+            best_epoch_in(weights),
         )
 
     @property
@@ -333,24 +337,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def best_epoch_in(weights: Path) -> float | None:
+    """The epoch whose network best.pt in a folder holds; None where there is no such file.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = weights / "best.pt"
+    return float(read_checkpoint(path).origin.epoch) if path.is_file() else None
+
+
 def _costs(weights: Path) -> Costs | None:
     for name in NETWORKS:
         if (weights / name).is_file():
             return Costs.of(cfg_files.load(weights / name))
     return None
-
-
-def best_epoch(run: RunFiles) -> float | None:
-    """The epoch whose network is kept as the best; None where none was evaluated.
-
-    While a penalty shrinks a network that is the last one, since earlier ones are better only
-    because less of them is gone.
-    """
-    steps, values = run.curve("mAP/mAP@.5")
-    pairs = [(v, s) for s, v in zip(steps, values, strict=True) if math.isfinite(v)]
-    if not pairs:
-        return None
-    settings = run.settings
-    if isinstance(settings, TrainSettings) and settings.sparsity.is_pruned:
-        return steps[-1]
-    return max(pairs, key=lambda pair: (pair[0], -pair[1]))[1]

@@ -19,7 +19,7 @@ from import_param import TrainSettings
 from utils.errors import InputError
 from utils.files import write_text
 from utils.run_page.charts import chart, number
-from utils.run_page.folder import CutFigures, RunFiles, Start, best_epoch, flat, read_json
+from utils.run_page.folder import CutFigures, RunFiles, Start, flat, read_json
 from utils.run_page.html import Child, document, table, tag
 from utils.run_page.photos import LIST, PHOTOS
 from utils.run_page.pruning import pruning_sections
@@ -122,9 +122,8 @@ def _tiles(run: RunFiles) -> Element:
     """The figures that one looks for first."""
     tiles: list[tuple[str, str, str]] = []
     last = run.last
-    best = best_epoch(run)
-    if best is not None:
-        row = run.history[best]
+    best = run.best_epoch
+    if best is not None and "mAP/mAP@.5" in (row := run.history.get(best, {})):
         tiles.append(("mAP@.5", f"{row['mAP/mAP@.5']:.3f}", f"best, epoch {best:g}"))
         if "mAP/mAP@.5:.95" in row:
             tiles.append(("mAP@.5:.95", f"{row['mAP/mAP@.5:.95']:.3f}", f"epoch {best:g}"))

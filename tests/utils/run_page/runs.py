@@ -17,8 +17,10 @@ from import_param import (
     Training,
     TrainSettings,
 )
+from models.darknet import Darknet
 from models.netdef import parse
-from tests.conftest import COLOUR_CFG
+from tests.conftest import COLOUR_CFG, COLOURS
+from utils.checkpoint import Origin, save_with_pair
 from utils.data.datasets import ValidationDataset
 from utils.data.photos import Photo, PhotoSet
 from utils.data.report import Report
@@ -94,13 +96,16 @@ def trained_run(
     settings: TrainSettings = DENSE,
     best: float = 0.8,
     done: int = 4,
+    best_epoch: int = 3,
 ) -> Path:
     """A training's folders below `folder`; its own is returned."""
     run, weights = folder / "runs" / name, folder / "weights" / name
     settings = replace(settings, training=replace(settings.training, name=name))
     save(settings, run / "settings.json")
     write_history(run / CSV_NAME, history(done, best))
-    write_text(weights / "best.cfg", parse(COLOUR_CFG).text())
+    netdef = parse(COLOUR_CFG)
+    origin = Origin(name, epoch=min(done, best_epoch), best=best)
+    save_with_pair(weights / "best", netdef, COLOURS, Darknet(netdef), settings, origin)
     for picture in ("labels.png", "augmented_batch.jpg"):
         write_image(run / picture, np.full((60, 90, 3), 200, np.uint8))
     return run
@@ -109,7 +114,7 @@ def trained_run(
 def sparse_run(folder: Path, name: str = "sparse") -> Path:
     """A sparse training, with its sweep."""
     sparse = TrainSettings(training=TRAINING, sparsity=Sparsity(is_pruned=True), model=Model())
-    run = trained_run(folder, name, sparse)
+    run = trained_run(folder, name, sparse, best_epoch=4)
     rows = {
         epoch: row
         | {f"scales/{n}0 %": n / 10 / epoch for n in range(1, 10)}

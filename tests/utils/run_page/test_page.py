@@ -15,7 +15,7 @@ from import_param import TrainSettings
 from tests.conftest import full_disk
 from tests.utils.run_page.runs import cut_run, live_page, measured, sparse_run, trained_run
 from utils.errors import InputError
-from utils.run_page.folder import RunFiles, best_epoch, read_json
+from utils.run_page.folder import RunFiles, read_json
 from utils.run_page.page import write_page
 from utils.settings import save
 
@@ -168,12 +168,14 @@ def test_damaged_files_are_one_line(file: str, text: str, project: Path) -> None
         assert str(run.relative_to(project)) in str(error) and "\n" not in str(error)
 
 
-def test_the_best_epoch_of_a_sparse_training_is_the_last(project: Path) -> None:
-    def best(run: Path) -> float | None:
-        return best_epoch(RunFiles.read(run, project / "weights" / run.name))
-
-    assert best(trained_run(project)) == 3
-    assert best(sparse_run(project)) == 4
+def test_the_best_epoch_is_that_of_the_network_that_is_kept(project: Path) -> None:
+    """Not the one with the highest mAP, where a network was cut or shrunk since."""
+    for epoch in (3, 4):
+        trained_run(project, best_epoch=epoch)
+        assert RunFiles.read(project / "runs/first", project / "weights/first").best_epoch == epoch
+        assert f"best, epoch {epoch}" in written(project, "first").words
+    (project / "weights/first/best.pt").unlink()
+    assert "best, epoch" not in written(project, "first").words
 
 
 def test_a_run_without_an_epoch_has_a_page(project: Path) -> None:
