@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from utils.backends.export import Exported
     from utils.checkpoint import Network
+    from utils.data.calibration import SampleImages
     from utils.data.photos import PhotoSet
     from utils.evaluation.evaluate import Run
 
@@ -104,17 +105,17 @@ def int8_photos(
     )
     count = settings.export.calibration_photos
     photos = sample_images(settings.data, network.size, network.letterbox, count, is_data_set=True)
-    return photos, validation
+    return photos.images, validation
 
 
-def comparison_photos(settings: ExportSettings, network: Network) -> tuple[Tensor, Path]:
+def comparison_photos(settings: ExportSettings, network: Network) -> SampleImages:
     """The photos on which the files are compared with torch, and their folder."""
-    from utils.data.calibration import images_and_folder
+    from utils.data.calibration import sample_images
 
     path = settings.export.source or settings.data.data or DataSet().data
     source = dataclasses.replace(settings.data, data=path)
     count = settings.export.photos
-    return images_and_folder(
+    return sample_images(
         source,
         network.size,
         network.letterbox,

@@ -34,7 +34,8 @@ def calibration_photos(
         InputError: see `sample_images`.
     """
     source = calibration_source(runtime, data)
-    return sample_images(source, size, letterbox, count, is_data_set=not runtime.calibration)
+    is_data_set = not runtime.calibration
+    return sample_images(source, size, letterbox, count, is_data_set=is_data_set).images
 
 
 def check_runnable(runtime: Runtime, data: DataSet | None = None) -> None:

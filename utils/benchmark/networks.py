@@ -189,7 +189,7 @@ def _calibration(candidate: Candidate, settings: Benchmark, data: DataSet) -> Te
         candidate.letterbox,
         count,
         is_data_set=not settings.calibration,
-    )
+    ).images
 
 
 def open_all(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,13 @@ from utils.progress import track
 DATA_SETS = (".data", ".yaml", ".yml", ".json", ".xml")
 
 
+class SampleImages(NamedTuple):
+    """Photos as a network's input, float32 [N, 3, H, W], 0 to 1, and the folder of the first."""
+
+    images: Tensor
+    folder: Path
+
+
 def sample_images(
     source: DataSet,
     size: tuple[int, int],
@@ -25,8 +33,8 @@ def sample_images(
     count: int,
     split: Split = "train",
     is_data_set: bool = False,
-) -> Tensor:
-    """Read at most `count` photos, evenly spread over those there are, as a network's input.
+) -> SampleImages:
+    """Read at most `count` photos, evenly spread over those there are.
 
     Args:
         source: its `data` is a data set, whose `split` is taken, or a file, a folder or a glob of
@@ -37,24 +45,9 @@ def sample_images(
         split: which photos of a data set.
         is_data_set: a folder is one, too; else it is taken as photos.
 
-    Returns:
-        float32 [N, 3, H, W], 0 to 1.
-
     Raises:
         InputError: there are no photos, or one cannot be read.
     """
-    return images_and_folder(source, size, letterbox, count, split, is_data_set)[0]
-
-
-def images_and_folder(
-    source: DataSet,
-    size: tuple[int, int],
-    letterbox: bool,
-    count: int,
-    split: Split = "train",
-    is_data_set: bool = False,
-) -> tuple[Tensor, Path]:
-    """The same, and the folder of the first photo."""
     title = "reading photos"
     if is_data_set or Path(source.data).suffix.lower() in DATA_SETS:
         photos = open_split(replace(source, cache_mb=0), split)
@@ -67,7 +60,8 @@ def images_and_folder(
             read_image(paths[index], source.max_megapixels)
             for index in track(_spread(len(paths), count), title)
         ]
-    return torch.stack([network_input(image, size, letterbox) for image in images]), folder
+    inputs = [network_input(image, size, letterbox) for image in images]
+    return SampleImages(torch.stack(inputs), folder)
 
 
 def _spread(length: int, count: int) -> list[int]:

@@ -7,13 +7,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from utils.visualization.colours import as_hex, series_colour
 from utils.visualization.curves import PLOTS
 
 Window = dict[str, Any]  # as Visdom's server keeps and sends it
 
-# plotly's first colours, and its strokes
-COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f")
-STROKES = ("solid", "dot", "dash", "dashdot", "longdash")
+STROKES = ("solid", "dot", "dash", "dashdot", "longdash")  # of plotly
 LEGEND = {"orientation": "h", "x": 0, "y": -0.3, "yanchor": "top"}  # below: runs have long names
 
 
@@ -56,7 +55,7 @@ def _together(title: str, plot: Mapping[str, Window], runs: Sequence[str], place
     for run, own in plot.items():
         for trace in copy.deepcopy(own["content"]["data"]):
             curve = trace.get("name", "")
-            colour = COLOURS[runs.index(run) % len(COLOURS)]
+            colour = as_hex(series_colour(runs.index(run)))
             trace["name"] = f"{run} {curve}" if len(curves) > 1 else run
             trace["line"] = {
                 **(trace.get("line") or {}),

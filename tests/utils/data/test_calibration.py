@@ -23,10 +23,10 @@ from utils.visualization.draw import write_image
 def test_photos_are_spread_over_the_set(tmp_path: Path) -> None:
     for number in range(9):
         write_image(tmp_path / f"{number}.png", np.full((10, 20, 3), 20 * number, np.uint8))
-    images = sample_images(DataSet(str(tmp_path)), (32, 16), False, 3)
+    images = sample_images(DataSet(str(tmp_path)), (32, 16), False, 3).images
     assert images.shape == (3, 3, 16, 32)
     assert (images[:, 0, 0, 0] * 255).round().tolist() == [0.0, 80.0, 160.0]
-    assert len(sample_images(DataSet(str(tmp_path)), (32, 16), True, 99)) == 9
+    assert len(sample_images(DataSet(str(tmp_path)), (32, 16), True, 99).images) == 9
     with pytest.raises(InputError, match="no such file"):
         sample_images(DataSet(str(tmp_path / "none")), (32, 16), False, 3)
 
@@ -60,15 +60,15 @@ def test_photos_of_a_data_set_are_those_of_its_split(
     (tmp_path / "a.data").write_text("names=a.names\ntrain=train\nvalid=valid\n")
     data = DataSet(str(tmp_path / "a.data"))
     for images, grey in (
-        (sample_images(data, (8, 8), False, 2), 40),
-        (sample_images(data, (8, 8), False, 2, "valid"), 80),
+        (sample_images(data, (8, 8), False, 2).images, 40),
+        (sample_images(data, (8, 8), False, 2, "valid").images, 80),
     ):
         assert images.shape == (2, 3, 8, 8)
         assert ((images * 255).round() == grey).all()
     assert "train: 3 photos, 3 objects" in capsys.readouterr().out
     folder = replace(data, data=str(tmp_path))  # photos alone, or a data set, as it is asked for
-    assert len(sample_images(folder, (8, 8), False, 9)) == 6
-    photos = sample_images(folder, (8, 8), False, 9, is_data_set=True)
+    assert len(sample_images(folder, (8, 8), False, 9).images) == 6
+    photos = sample_images(folder, (8, 8), False, 9, is_data_set=True).images
     assert len(photos) == 3 and ((photos * 255).round() == 40).all()
     runtime = Runtime(precision="int8")
     assert torch.equal(calibration_photos(runtime, folder, (8, 8), False, 9), photos)
