@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     from utils.files import output_folder, write_text
     from utils.progress import say
 
-    results = [result_of(found) for found in find_runs(settings.comparison.runs)]
+    results = [result_of(run) for run in find_runs(settings.comparison.runs)]
     if settings.comparison.measure:
         results = measured(results, settings)
     folder = output_folder(settings.comparison.output)

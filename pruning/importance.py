@@ -142,17 +142,19 @@ def importance_named(name: str) -> tuple[Callable[..., Importance], bool]:
     return measure, own.parameters == 3
 
 
-def _expect_importance(own: OwnFunction, found: Any, model: Darknet) -> Importance:
+def _expect_importance(own: OwnFunction, values_by_layer: Any, model: Darknet) -> Importance:
     """What a user's function gave, as arrays; an InputError where it is no importance."""
-    if not isinstance(found, Mapping):
-        raise own.error(f"expected a dict of numbers by layer, found {type(found).__name__}")
+    if not isinstance(values_by_layer, Mapping):
+        raise own.error(
+            f"expected a dict of numbers by layer, found {type(values_by_layer).__name__}"
+        )
     counts = {layer: convolution.conv.out_channels for layer, convolution in normalized(model)}
     arrays = {}
     for layer, count in counts.items():
-        if layer not in found:
+        if layer not in values_by_layer:
             raise own.error(f"layer {layer}: expected {count} numbers, found none")
         try:
-            values = torch.as_tensor(found[layer]).detach().double().cpu().numpy()
+            values = torch.as_tensor(values_by_layer[layer]).detach().double().cpu().numpy()
         except (TypeError, ValueError, RuntimeError):
             raise own.error(f"layer {layer}: expected {count} numbers") from None
         if values.shape != (count,):

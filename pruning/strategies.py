@@ -98,18 +98,18 @@ def strategy_named(name: str) -> Strategy:
 
     def plan(netdef: NetDef, importance: Importance, target: Pruning) -> Plan:
         expect_layer_shares(netdef, target.shares_by_layer, name)
-        found = own(netdef, importance, target)
-        if not isinstance(found, Plan):
-            raise own.error(f"expected a Plan, found {type(found).__name__}")
+        plan = own(netdef, importance, target)
+        if not isinstance(plan, Plan):
+            raise own.error(f"expected a Plan, found {type(plan).__name__}")
         try:
-            found.expect_made_for(netdef)
-            check(channel_groups(netdef), found.keep)
+            plan.expect_made_for(netdef)
+            check(channel_groups(netdef), plan.keep)
         except ValueError as error:
             raise own.error(str(error)) from error
-        unknown = set(found.blocks) - {block.shortcut for block in residual_blocks(netdef)}
+        unknown = set(plan.blocks) - {block.shortcut for block in residual_blocks(netdef)}
         if unknown:
             raise own.error(f"blocks={sorted(unknown)}: no shortcuts of blocks that can be removed")
-        return found
+        return plan
 
     return plan
 

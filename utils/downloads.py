@@ -122,8 +122,8 @@ def _reason(error: Exception) -> str:
 
 def _first_byte(reply: HTTPResponse) -> int:
     """Where the part of a file begins that a server sends."""
-    found = re.match(r"bytes (\d+)-", reply.headers.get("Content-Range", ""))
-    return int(found[1]) if found else -1
+    offset = re.match(r"bytes (\d+)-", reply.headers.get("Content-Range", ""))
+    return int(offset[1]) if offset else -1
 
 
 def _copy(reply: HTTPResponse, file: IO[bytes], name: str, start: int, size: int) -> None:

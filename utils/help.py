@@ -54,11 +54,11 @@ def comments(group: type) -> dict[str, str]:
     >>> comments(Training)["epochs"]
     'passes over the training photos'
     """
-    found: dict[str, str] = {}
+    meanings: dict[str, str] = {}
     for kind in reversed(group.__mro__):
         if dataclasses.is_dataclass(kind):
-            found |= _own_comments(kind)
-    return found
+            meanings |= _own_comments(kind)
+    return meanings
 
 
 def _own_comments(kind: type) -> dict[str, str]:
@@ -69,15 +69,15 @@ def _own_comments(kind: type) -> dict[str, str]:
         for token in tokenize.generate_tokens(io.StringIO(source).readline)
         if token.type == tokenize.COMMENT
     }
-    found = {}
+    meanings = {}
     for number, line in enumerate(lines, 1):
         name = line.strip().partition(":")[0]
-        if line.startswith("    ") and name in kind.__annotations__ and name not in found:
+        if line.startswith("    ") and name in kind.__annotations__ and name not in meanings:
             above: list[str] = []
             while lines[number - 2 - len(above)].strip().startswith("#"):
                 above.insert(0, told[number - 1 - len(above)])
-            found[name] = told.get(number) or " ".join(above)
-    return found
+            meanings[name] = told.get(number) or " ".join(above)
+    return meanings
 
 
 def _first_group(settings: Any) -> Any:

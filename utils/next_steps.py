@@ -110,8 +110,8 @@ def _python() -> str:
     """The shortest name by which a shell finds this Python."""
     own = Path(sys.executable)
     for name in ("python", "python3"):
-        found = shutil.which(name)
-        if found and Path(found).parent == own.parent:
+        path = shutil.which(name)
+        if path and Path(path).parent == own.parent:
             return name
     return str(own) if own.name else "python"
 

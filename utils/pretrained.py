@@ -187,12 +187,12 @@ def _expect_whole(file: Published) -> None:
         raise InputError(
             f"{file.path}: {size} bytes: expected {file.size}; remove it to have it fetched anew"
         )
-    found = sha256_of(file.path)
+    digest = sha256_of(file.path)
     if not file.sha256:
-        say(f"note: {file.path}: SHA-256 {found}; no published one is known to compare it with")
-    elif found != file.sha256:
+        say(f"note: {file.path}: SHA-256 {digest}; no published one is known to compare it with")
+    elif digest != file.sha256:
         raise InputError(
-            f"{file.path}: SHA-256 {found}: expected {file.sha256}; remove it to have it fetched "
+            f"{file.path}: SHA-256 {digest}: expected {file.sha256}; remove it to have it fetched "
             "anew"
         )
 

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator, Sized
-from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
 
 T = TypeVar("T")
@@ -118,12 +117,7 @@ class Wait:
             self._ticker.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._ticker:
             self._over.set()
             self._ticker.join()
@@ -213,12 +207,12 @@ class Background(Wait):
         _State.seen = time.monotonic()
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         """End what was opened since, such as the `track` of a loop that an error left."""
         since = _State.waits[_State.waits.index(self) + 1 :] if self in _State.waits else []
         for wait in reversed(since):
-            wait.__exit__(None, None, None)
-        super().__exit__(*error)
+            wait.__exit__()
+        super().__exit__()
 
     def _draw(self) -> None:
         """While it is quiet."""

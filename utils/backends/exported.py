@@ -147,7 +147,7 @@ class ExportedEngine:
         outputs = [self.run(chunk) for chunk in chunks]
         if self.file.description.nms.inside:
             pairs = zip(outputs, chunks, strict=True)
-            return [each for found, chunk in pairs for each in _by_image(found, len(chunk))]
+            return [each for maps, chunk in pairs for each in _by_image(maps, len(chunk))]
         return [torch.cat(maps) for maps in zip(*outputs, strict=True)]
 
     def synchronize(self) -> None:

@@ -107,9 +107,9 @@ class Detector:
         values = cells if head["new_coords"] else 1 / (1 + np.exp(-cells))
         scores = values[..., 4:5] * values[..., 5:]
         a, row, column, label = np.nonzero(scores > self.conf_thres)
-        s, found = head["scale_x_y"], values[a, row, column]
+        s, chosen = head["scale_x_y"], values[a, row, column]
         cell = [self.input["width"] / columns, self.input["height"] / rows]
-        centre = (found[:, :2] * s - (s - 1) / 2 + np.stack([column, row], 1)) * cell
+        centre = (chosen[:, :2] * s - (s - 1) / 2 + np.stack([column, row], 1)) * cell
         wh = cells[a, row, column, 2:4]
         extent = ((wh * 2) ** 2 if head["new_coords"] else np.exp(wh.clip(-10, 20))) * anchors[a]
         boxes = np.concatenate([centre - extent / 2, centre + extent / 2], 1)

@@ -73,11 +73,11 @@ def find_runs(patterns: Sequence[str]) -> list[RunFiles]:
     Raises:
         InputError: there is no such run, or one is damaged.
     """
-    found: dict[Path, Path] = {}  # by runs/<name>: weights/<name>
+    folders: dict[Path, Path] = {}  # by runs/<name>: weights/<name>
     for pattern in patterns:
         pairs = _matches(pattern)
-        found |= {runs: weights for runs, weights in pairs if runs not in found}
-    return [_read(runs, weights) for runs, weights in found.items()]
+        folders |= {runs: weights for runs, weights in pairs if runs not in folders}
+    return [_read(runs, weights) for runs, weights in folders.items()]
 
 
 def _matches(pattern: str) -> list[tuple[Path, Path]]:
@@ -101,8 +101,8 @@ def _matches(pattern: str) -> list[tuple[Path, Path]]:
         pair = Path("runs") / place, Path("weights") / place
     if _is_run(pair):
         return [pair]
-    what = "no run of train.py or prune.py" if exists(pair[0]) else "no such run"
-    raise InputError(f"{pattern!r}: {what}{_known(place.name)}")
+    problem = "no run of train.py or prune.py" if exists(pair[0]) else "no such run"
+    raise InputError(f"{pattern!r}: {problem}{_known(place.name)}")
 
 
 def _bases(place: Path) -> list[Path]:

@@ -4,7 +4,6 @@ import atexit
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 
 from utils.errors import only_warn
 from utils.monitoring.history import CSV_NAME, History, read_history, write_history
@@ -90,12 +89,7 @@ class Monitor:
     def __enter__(self) -> "Monitor":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def log(self, step: float, values: Mapping[str, float]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from import_param import Evaluation
@@ -49,19 +48,14 @@ class LivePage:
         self.validation, self.evaluation = validation, evaluation
         self._pictures_after = 0.0  # on the clock of time.monotonic
         photos = {"training": training, "validation": validation.photos}
-        data = {f"photos for {name}": found.describe() for name, found in photos.items()}
+        data = {f"photos for {name}": photo_set.describe() for name, photo_set in photos.items()}
         with only_warn():
             record_start(folder, goes_on, data)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.write()
 
     def update(

@@ -277,8 +277,8 @@ def _picture(run: RunFiles, name: str, title: str, is_chart: bool = True) -> Ele
     return _card(title, tag("div", tag("a", image, href=quote(name)), class_="scroll"))
 
 
-def _pictures(found: Iterable[Element | None]) -> list[Element]:
-    shown = [picture for picture in found if picture is not None]
+def _pictures(pictures: Iterable[Element | None]) -> list[Element]:
+    shown = [picture for picture in pictures if picture is not None]
     return [tag("div", *shown, class_="pictures")] if shown else []
 
 

@@ -153,8 +153,8 @@ def _outcome(report: CutFigures) -> list[Element]:
 
 def _plane(report: CutFigures) -> Element:
     """The network before and after in mAP and milliseconds."""
-    found = [mean_ap for mean_ap, _ in report.mean_ap.values()]
-    points = ([report.after.latency, report.before.latency], [found[-1], found[0]])
+    mean_aps = [mean_ap for mean_ap, _ in report.mean_ap.values()]
+    points = ([report.after.latency, report.before.latency], [mean_aps[-1], mean_aps[0]])
     return chart(
         "mAP against milliseconds",
         {"the cut network (left) and the whole one": points},

@@ -129,9 +129,9 @@ def _expect_same_photos(settings: TrainSettings, photos: PhotoSet) -> None:
         return
     own = [(photo.path.name, photo.labels.tolist()) for photo in photos.photos]
     digest = hashlib.sha256(repr(own).encode()).hexdigest()
-    found = distributed.gather((len(photos), digest))
-    if len(set(found)) > 1:
-        numbers = ", ".join(str(number) for number, _ in found)
+    everyones = distributed.gather((len(photos), digest))
+    if len(set(everyones)) > 1:
+        numbers = ", ".join(str(number) for number, _ in everyones)
         raise InputError(
             f"data={settings.data.data!r}: the processes found {numbers} photos: expected the same "
             "photos and labels on each machine"
