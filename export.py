@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     network = load_network(dataclasses.replace(settings.network, device="cpu"))
     say(network.origin)
     calibration, validation = int8_photos(settings, network)
-    photos, photo_folder = comparison_photos(settings, network)
+    photos, photo_folder = comparison_photos(settings, network, validation)
     stem = file_stem(settings)
     report: dict[str, Any] = {}
     files = []
@@ -108,13 +108,20 @@ def int8_photos(
     return photos.images, validation
 
 
-def comparison_photos(settings: ExportSettings, network: Network) -> SampleImages:
-    """The photos on which the files are compared with torch, and their folder."""
-    from utils.data.calibration import sample_images
+def comparison_photos(
+    settings: ExportSettings, network: Network, validation: PhotoSet | None
+) -> SampleImages:
+    """The photos on which the files are compared with torch, and their folder.
+
+    validation: the data set's photos, where they are open already.
+    """
+    from utils.data.calibration import images_of, sample_images
 
     path = settings.export.source or settings.data.data or DataSet().data
     source = dataclasses.replace(settings.data, data=path)
     count = settings.export.photos
+    if validation and not settings.export.source:
+        return images_of(validation, network.size, network.letterbox, count)
     return sample_images(
         source,
         network.size,

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from import_param import DataSet
 from utils.boxes import network_input
+from utils.data.photos import PhotoSet
 from utils.data.splits import Split, open_split
 from utils.images import find_images, read_image
 from utils.progress import track
 
+TITLE = "reading photos"  # of the wait
 DATA_SETS = (".data", ".yaml", ".yml", ".json", ".xml")
 
 
@@ -48,20 +50,24 @@ def sample_images(
     Raises:
         InputError: there are no photos, or one cannot be read.
     """
-    title = "reading photos"
     if is_data_set or Path(source.data).suffix.lower() in DATA_SETS:
         photos = open_split(replace(source, cache_mb=0), split)
-        folder = photos.photos[0].path.parent
-        images = [photos.image(index) for index in track(_spread(len(photos), count), title)]
-    else:
-        paths = find_images(source.data)
-        folder = paths[0].parent
-        images = [
-            read_image(paths[index], source.max_megapixels)
-            for index in track(_spread(len(paths), count), title)
-        ]
-    inputs = [network_input(image, size, letterbox) for image in images]
-    return SampleImages(torch.stack(inputs), folder)
+        return images_of(photos, size, letterbox, count)
+    paths = find_images(source.data)
+    images = [
+        network_input(read_image(paths[index], source.max_megapixels), size, letterbox)
+        for index in track(_spread(len(paths), count), TITLE)
+    ]
+    return SampleImages(torch.stack(images), paths[0].parent)
+
+
+def images_of(photos: PhotoSet, size: tuple[int, int], letterbox: bool, count: int) -> SampleImages:
+    """The same of a split that is open."""
+    images = [
+        network_input(photos.image(index), size, letterbox)
+        for index in track(_spread(len(photos), count), TITLE)
+    ]
+    return SampleImages(torch.stack(images), photos.photos[0].path.parent)
 
 
 def _spread(length: int, count: int) -> list[int]:
