@@ -34,10 +34,8 @@ CODECS = ((".mp4", "mp4v"), (".avi", "XVID"), (".avi", "MJPG"), (".webm", "VP80"
 USUAL_RATE = 25.0  # frames per second, where a source does not say or cannot be believed
 RATES = (1.0, 240.0)  # frames per second that are believed
 STREAM_TIMEOUT = 10_000  # milliseconds to wait for a stream to open, or for its next frame
-FIRST_RETRY, LAST_RETRY = (
-    0.5,
-    8.0,
-)  # seconds before a lost source is tried again; each time twice as long
+FIRST_RETRY = 0.5  # seconds before a lost source is tried again; each time twice as long,
+LAST_RETRY = 8.0  # up to this
 STALL = 30  # seconds; a longer gap between a camera's frames is not filled in the written video
 
 
