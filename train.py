@@ -32,8 +32,8 @@ def main(argv: list[str] | None = None) -> None:
     import torch
 
     from pruning.iterative.while_training import pruning_while_training
-    from utils.checkpoint import choose_device
     from utils.data.splits import open_splits
+    from utils.devices import choose_device
     from utils.evaluation.metrics import format_metrics
     from utils.next_steps import after_training
     from utils.training import report

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from models.netdef import Section, head_anchors
 from utils.boxes import cxcywh_to_xyxy
+from utils.devices import constant
 from utils.errors import InputError
 from utils.structures import Predictions
 
@@ -109,8 +110,8 @@ class Head:
             torch.arange(h, device=raw.device), torch.arange(w, device=raw.device), indexing="ij"
         )
         corner = torch.stack([columns, rows], -1)  # [H, W, 2]
-        cell = logits.new_tensor([size[0] / w, size[1] / h])
-        anchors = logits.new_tensor(self.anchors)[:, None, None]  # [A, 1, 1, 2]
+        cell = constant((size[0] / w, size[1] / h), logits)
+        anchors = constant(self.anchors, logits)[:, None, None]  # [A, 1, 1, 2]
         centre = (self.centre_offset(logits[..., :2]) + corner) * cell
         extent = self.anchor_scale(logits[..., 2:4]) * anchors
         boxes = cxcywh_to_xyxy(torch.cat([centre, extent], -1))

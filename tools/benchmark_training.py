@@ -217,8 +217,8 @@ def method_text(settings: TrainingSpeedSettings, photos: PhotoSet) -> str:
     import torch
 
     from tools.peers import STEPS
+    from utils.devices import has_fast_bfloat16
     from utils.timing import machine, version
-    from utils.training.loop import has_fast_bfloat16
 
     speed, data = settings.speed, settings.data
     peers = [name for name in STEPS if speed.peers and version(name)]

@@ -32,8 +32,8 @@ from models.weights import (
     to_bytes,
     torchvision_trunk,
 )
-from utils import distributed
 from utils.data.definition import read_names
+from utils.devices import choose_device
 from utils.errors import InputError
 from utils.files import fill, guarded, read_lines, require_file, together
 from utils.progress import say_error
@@ -218,25 +218,6 @@ class _StateDict:
     """What the file of a state dict is to hold."""
 
     tensors: dict[str, PlainTensor]
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of a name such as `cuda:1`; `auto` is the graphics card where there is one.
-
-    Raises:
-        InputError: torch has no such device here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and distributed.world() > 1:  # each process has a card of its own
-        name = f"cuda:{distributed.local_rank()}"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device={name!r}: expected one that torch has here: {reason}") from error
-    return device
 
 
 def save_checkpoint(

@@ -36,7 +36,8 @@ from pruning.sweep import (
     sweep_table,
 )
 from utils import distributed
-from utils.checkpoint import Checkpoint, choose_device, reopen
+from utils.checkpoint import Checkpoint, reopen
+from utils.devices import choose_device
 from utils.errors import InputError, only_warn
 from utils.files import write_text
 from utils.monitoring.history import CSV_NAME, read_history

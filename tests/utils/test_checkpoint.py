@@ -17,7 +17,6 @@ from tests.models.test_darknet import RESIDUAL
 from utils.checkpoint import (
     Origin,
     TrainingState,
-    choose_device,
     load_network,
     newest_weights,
     read_checkpoint,
@@ -415,12 +414,3 @@ def test_a_network_that_finds_nothing_on_photos_is_refused(
     network = Darknet(parse(text))
     with pytest.raises(InputError, match=message):
         load_network(TrainedNetwork(weights=str(save(tmp_path / "x.pt", network))))
-
-
-def test_devices_are_chosen_or_refused() -> None:
-    assert choose_device("cpu").type == "cpu"
-    assert choose_device("auto").type in ("cpu", "cuda")
-    with pytest.raises(InputError, match="device='gpu'"):
-        choose_device("gpu")
-    with pytest.raises(InputError, match="device='cuda:99': expected one that torch has here"):
-        choose_device("cuda:99")

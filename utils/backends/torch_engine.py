@@ -18,6 +18,7 @@ from models.darknet import Darknet
 from utils.backends.base import EngineOptions, FixedBatch, maps_agree
 from utils.backends.fold import folded
 from utils.backends.onednn_graph import compile_graph
+from utils.devices import has_fast_bfloat16
 from utils.timing import interleaved
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -40,10 +41,8 @@ Run = Callable[[Tensor], list[Tensor]]
 def precisions(device: torch.device) -> tuple[str, ...]:
     """What the device computes natively."""
     if device.type == "cuda":
-        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        return ("fp32", "fp16", "bf16") if has_bf16 else ("fp32", "fp16")
-    has_bf16 = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-    return ("fp32", "bf16") if has_bf16 else ("fp32",)
+        return ("fp32", "fp16", "bf16") if has_fast_bfloat16(device) else ("fp32", "fp16")
+    return ("fp32", "bf16") if has_fast_bfloat16(device) else ("fp32",)
 
 
 class TorchEngine(FixedBatch):

@@ -22,6 +22,7 @@ from models.loss import DetectionLoss, Losses
 from models.netdef import NetDef
 from models.shared_batch_norm import share_batch_norm_
 from utils import distributed
+from utils.devices import has_fast_bfloat16
 from utils.errors import InputError
 from utils.files import write_text
 from utils.progress import Wait
@@ -29,15 +30,6 @@ from utils.structures import Batch
 from utils.training.ema import running_mean
 from utils.training.lr_schedule import warmup_cosine
 from utils.training.optimizer import make_optimizer
-
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device computes in bfloat16 natively, where it is faster than float32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu":
-        return torch.cpu._is_avx512_bf16_supported()
-    return False
 
 
 def autocast(device: torch.device, enabled: bool) -> contextlib.AbstractContextManager[object]:

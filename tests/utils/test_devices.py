@@ -1,0 +1,31 @@
+"""Where is computed, and what is kept there?"""
+
+import pytest
+import torch
+
+from utils.devices import choose_device, constant, to_device
+from utils.errors import InputError
+
+
+def test_devices_are_chosen_or_refused() -> None:
+    assert choose_device("cpu").type == "cpu"
+    assert choose_device("auto").type in ("cpu", "cuda")
+    with pytest.raises(InputError, match="device='gpu'"):
+        choose_device("gpu")
+    with pytest.raises(InputError, match="device='cuda:99': expected one that torch has here"):
+        choose_device("cuda:99")
+
+
+def test_a_constant_is_made_once_for_each_type_and_fits_where_there_are_gradients() -> None:
+    like = torch.zeros(1)
+    with torch.inference_mode():
+        first = constant(((1.5, 2.0), (3.0, 4.0)), like)
+    assert constant(((1.5, 2.0), (3.0, 4.0)), like) is first
+    assert first.dtype == torch.float32 and first.tolist() == [[1.5, 2.0], [3.0, 4.0]]
+    assert constant(((1.5, 2.0), (3.0, 4.0)), like.double()).dtype == torch.float64
+    (torch.ones(2, 2, requires_grad=True) * first).sum().backward()
+
+
+def test_a_tensor_that_is_there_already_is_not_copied() -> None:
+    tensor = torch.zeros(3)
+    assert to_device(tensor, torch.device("cpu")) is tensor

@@ -1,0 +1,68 @@
+"""Where does torch compute: on which device, in which types, and how do numbers get there?"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from utils import distributed
+from utils.errors import InputError
+
+Numbers: TypeAlias = "tuple[float | Numbers, ...]"
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name such as `cuda:1`; `auto` is the graphics card where there is one.
+
+    Raises:
+        InputError: torch has no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and distributed.world() > 1:  # each process has a card of its own
+        name = f"cuda:{distributed.local_rank()}"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device={name!r}: expected one that torch has here: {reason}") from error
+    return device
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 natively, where it is faster than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported()
+    return False
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device; on the way to a card, the program goes on at once.
+
+    It would wait if the memory that is read were not pinned.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def constant(values: Numbers, like: Tensor) -> Tensor:
+    """Numbers as a tensor of the type of another one and on its device; not to be written to.
+
+    They are sent to the device once: to send them anew at each call is to wait for a card each
+    time.
+    """
+    return _constant(values, like.dtype, like.device)
+
+
+@lru_cache(maxsize=1024)
+def _constant(values: Numbers, dtype: torch.dtype, device: torch.device) -> Tensor:
+    # Kept beyond the call: a tensor of inference mode is of no use where there are gradients.
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device)
