@@ -82,7 +82,7 @@ def measured(results: Sequence[Result], settings: CompareSettings) -> list[Resul
     from functools import partial
 
     from import_param import TrainedNetwork
-    from pruning.latency.meter import noise_image, open_meter
+    from pruning.latency.meter import noise_images, open_meter
     from utils.checkpoint import load_network
     from utils.comparison.runs import network_of
     from utils.progress import Wait
@@ -95,7 +95,7 @@ def measured(results: Sequence[Result], settings: CompareSettings) -> list[Resul
             network = load_network(TrainedNetwork(weights=weights, device="cpu"))
             meter = open_meter(network.model, network.size, settings.runtime)
             opened = meter.open(network.model, network.size)
-            calls[str(place)] = partial(opened, noise_image(network.size))
+            calls[str(place)] = partial(opened, noise_images(network.size))
         times = interleaved(calls, rounds)
     how = (
         f"latency: the networks alone, one image of their own size, {meter.name}, {machine()}; "

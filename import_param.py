@@ -239,6 +239,7 @@ class Pruning:
     percent_blocks: Share = 0.25  # the share of residual blocks that layer_channel removes
     target_ms: NotNegative = 0.0  # milliseconds an image that the network may take; 0 = not asked
     target_speedup: Speedup = 0.0  # how many times faster than before it shall be; 0 = not asked
+    latency_batch_size: Count = 1  # images at once when networks and layers are timed; milliseconds are those of one: with 16, target_ms 2 means 32 ms for all 16
     latency_table: CsvFile = ""  # the file of measured layers; empty = one in runs/latency/
 
     @property

@@ -86,7 +86,8 @@ def prune(settings: PruneSettings) -> Report:
     network.model.netdef = network.model.netdef.with_protected(settings.pruning.protected)
     _expect_cuttable(network, settings)
     photos = _photos(network, settings.data, definition)
-    meter = open_meter(network.model, network.size, settings.runtime, settings.data)
+    batch = settings.pruning.latency_batch_size
+    meter = open_meter(network.model, network.size, settings.runtime, settings.data, batch)
     if settings.pruning.strategy == LATENCY:
         expect_table_fits(_table(settings.pruning, meter), meter)
 

@@ -249,16 +249,17 @@ def size_of(model: Darknet, size: tuple[int, int], latency: float) -> Size:
 def measure_latencies(
     models: Sequence[Darknet], size: tuple[int, int], rounds: int, meter: LatencyMeter
 ) -> tuple[list[float], str]:
-    """Milliseconds that each network takes for one image, and how they were measured, as a line.
+    """Milliseconds an image that each network takes, and how they were measured, as a line.
 
     The networks take turns, so whatever else the machine does meets them alike. The networks
     alone: no decoding, no NMS.
     """
-    times = meter.time_networks(models, size, rounds)
+    times, batch = meter.time_networks(models, size, rounds), meter.conditions.batch
+    images, at_once = ("one image", "") if batch == 1 else (f"{batch} images", " at once")
     method = (
-        f"latency: the network alone, one image of {size[0]}x{size[1]}, {meter.name}, "
+        f"latency: the network alone, {images} of {size[0]}x{size[1]}{at_once}, {meter.name}, "
         f"{machine(meter.device)}; lower quartile of {rounds} rounds in which the networks took "
-        "turns"
+        f"turns{'' if batch == 1 else '; milliseconds an image'}"
     )
     return times.tolist(), method
 

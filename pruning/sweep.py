@@ -105,7 +105,7 @@ def _point(
 
 
 def milliseconds_beside(
-    model: Darknet, size: tuple[int, int], runtime: Runtime
+    model: Darknet, size: tuple[int, int], runtime: Runtime, batch: int = 1
 ) -> Callable[[Darknet], float]:
     """What measures the milliseconds of cuts of a network; they are its own times a factor.
 
@@ -116,9 +116,10 @@ def milliseconds_beside(
         model: the whole network.
         size: (width, height) of its input in pixels.
         runtime: the engine.
+        batch: images at once.
     """
     try:
-        meter = open_meter(model, size, runtime)
+        meter = open_meter(model, size, runtime, batch=batch)
         whole = meter.open(model, size)
     except InputError as error:
         say(f"warning: {error}: nothing is timed")

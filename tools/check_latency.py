@@ -34,6 +34,7 @@ class LatencyCheck:
     )
     img_size: Whole = 320  # input width and height, pixels; 0 = each .cfg's own
     count: Count = 20  # random cuts of each that are predicted and measured
+    batch_size: Count = 1  # images at once; milliseconds are those of one of them
     latency_table: CsvFile = ""  # the file of measured layers; empty = one in runs/latency/
 
     def check(self) -> None:
@@ -68,7 +69,7 @@ def row(name: str, check: "PredictionCheck") -> list[str]:
 
 FIRST_FLAGS = (  # of --help; --help_all has the others
     *("cfg", "img_size", "engine"),
-    *("precision", "threads", "count", "latency_table"),
+    *("precision", "threads", "batch_size", "count", "latency_table"),
 )
 
 
@@ -93,13 +94,14 @@ def main(argv: list[str] | None = None) -> None:
     rows = []
     for cfg, netdef, size in networks:
         model = Darknet(netdef).eval()
-        meter = open_meter(model, size, settings.runtime)
+        meter = open_meter(model, size, settings.runtime, batch=settings.check.batch_size)
         path = Path(settings.check.latency_table or meter.table_path)
         predictor = fit_predictor(model, size, meter, path)
         check = check_predictor(model, size, predictor, meter, settings.check.count)
         rows.append(row(Path(cfg).stem, check))
         say("; ".join(f"{head} {value}" for head, value in zip(HEAD, rows[-1], strict=True)))
-    say(AsciiTable([HEAD, *rows], f"{meter.name}, {meter.conditions.machine}").table)
+    at_once = f"{settings.check.batch_size} at once"
+    say(AsciiTable([HEAD, *rows], f"{meter.name}, {at_once}, {meter.conditions.machine}").table)
 
 
 if __name__ == "__main__":

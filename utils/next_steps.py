@@ -44,7 +44,10 @@ CARRIED = (
     *("max_network_gb", "max_network_gflops", "device"),
     *("rule", "iou_thres", "plus_one"),
 )
-CUT = ("percent", "percent_of", "layer_keep", "round_to", "percent_blocks")
+CUT = (
+    *("percent", "percent_of", "layer_keep", "round_to", "percent_blocks"),
+    "latency_batch_size",
+)
 FILES = ("cfg", "img_size", "letterbox", "names")  # of a network that a script was given
 ENGINE = ("engine", "precision", "threads", "calibration")
 MACHINE = ("device", "workers", "cache_mb", "monitor", "visdom_url", "keep_visdom", "class_table")

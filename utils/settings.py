@@ -47,7 +47,7 @@ SHORT = {
 }
 PRUNING_FLAGS = (
     *("weights", "data", "pruned_id", "percent", "percent_of", "target_ms", "target_speedup"),
-    *("importance", "engine", "name"),
+    *("latency_batch_size", "importance", "engine", "name"),
 )
 
 

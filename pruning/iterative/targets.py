@@ -325,7 +325,9 @@ class _StoredTimes:
         read = [structured(LatencyResult, result, place) for result in results]
         if not all(min(result.before, result.asked, result.measured) > 0 for result in read):
             raise InputError(f"{place}: expected milliseconds above 0")
-        return structured(_StoredTimes, {**state, "results": read}, place)
+        stored = structured(_StoredTimes, {**state, "results": read}, place)
+        # Versions before 0.5 timed one image at a time and did not say so.
+        return replace(stored, conditions={"batch": "1", **stored.conditions})
 
 
 def _times(networks: Sequence[Darknet], meter: LatencyMeter) -> list[float]:

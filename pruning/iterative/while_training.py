@@ -274,7 +274,8 @@ def _target(
         _expect_no_budget(settings, "pruned_id=latency")
         return ShareTarget(settings.pruning)
     network = Darknet(original).eval().to(choose_device(settings.model.device))
-    meter = open_meter(network, original.size, settings.runtime, settings.data)
+    batch = settings.pruning.latency_batch_size
+    meter = open_meter(network, original.size, settings.runtime, settings.data, batch)
     return BudgetTarget.fitted(original, settings.pruning, meter, say, state)
 
 
@@ -310,7 +311,9 @@ def report_sweep(
         pruning,
         lambda model: validation.evaluate(model)[0].mean_ap,
         training.without_augmentation(),
-        milliseconds=milliseconds_beside(network.model, network.size, settings.runtime),
+        milliseconds=milliseconds_beside(
+            network.model, network.size, settings.runtime, pruning.latency_batch_size
+        ),
     )
     write_text(run.folder / "percent.csv", sweep_csv(points))
     with only_warn():

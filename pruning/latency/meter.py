@@ -26,13 +26,13 @@ from utils.progress import track
 from utils.timing import cpu_name, interleaved, machine, spread, to_its_end, version
 
 CPU = torch.device("cpu")
-RunImage = Callable[[Tensor], object]  # runs a network on one image, [1, 3, height, width]
-OpenNetwork = Callable[[Darknet, tuple[int, int]], RunImage]  # for images of (width, height)
+RunImages = Callable[[Tensor], object]  # runs a network on images, [B, 3, height, width]
+OpenNetwork = Callable[[Darknet, tuple[int, int]], RunImages]  # for images of (width, height)
 
 
 @dataclass(frozen=True)
 class LatencyMeter:
-    """An engine of this machine, on which networks are timed.
+    """An engine of this machine, on which networks are timed, all with as many images at once.
 
     Attributes:
         name: the engine and its precision, in words.
@@ -51,21 +51,30 @@ class LatencyMeter:
         """Where its latency table is kept if the user names no other file."""
         by = self.conditions
         where = by.threads if self.device.type == "cpu" else self.device.type
-        return Path("runs/latency") / f"{by.engine}-{by.precision}-{where}.csv"
+        at_once = f"-batch{by.batch}" if by.batch > 1 else ""
+        return Path("runs/latency") / f"{by.engine}-{by.precision}-{where}{at_once}.csv"
+
+    def images(self, size: tuple[int, int]) -> Tensor:
+        """What networks are timed on: noise of (width, height), where it is computed."""
+        return noise_images(size, self.conditions.batch).to(self.device)
 
     def time_networks(
         self, networks: Sequence[Darknet], size: tuple[int, int], rounds: int
     ) -> Floats:
-        """Milliseconds of networks that take turns on an image of (width, height): [networks]."""
+        """Milliseconds an image of (width, height) of networks that take turns: [networks]."""
         return self.time_runs([self.open(network, size) for network in networks], size, rounds)
 
-    def time_runs(self, runs: Sequence[RunImage], size: tuple[int, int], rounds: int) -> Floats:
+    def time_runs(self, runs: Sequence[RunImages], size: tuple[int, int], rounds: int) -> Floats:
         """The same of networks that are open."""
-        return time_in_turns(runs, noise_image(size), rounds)
+        return time_in_turns(runs, self.images(size), rounds)
 
 
 def open_meter(
-    model: Darknet, size: tuple[int, int], runtime: Runtime, data: DataSet | None = None
+    model: Darknet,
+    size: tuple[int, int],
+    runtime: Runtime,
+    data: DataSet | None = None,
+    batch: int = 1,
 ) -> LatencyMeter:
     """The engine and precision that a user asked for; "auto" is the fastest for this network.
 
@@ -80,6 +89,7 @@ def open_meter(
         size: (width, height) of its input in pixels.
         runtime: the engine.
         data: a data set whose photos int8 is calibrated on, where `runtime` names none.
+        batch: images at once.
 
     Raises:
         InputError: the engine cannot run the network, or loses too much of it in int8.
@@ -100,8 +110,9 @@ def open_meter(
         options = EngineOptions(
             inputs,
             precision,
-            threads=runtime.threads,
-            calibration=photos if photos is None or inputs == size else [noise_image(inputs)],
+            batch,
+            runtime.threads,
+            calibration=photos if photos is None or inputs == size else [noise_images(inputs)],
             int8_loss=int8_loss,
             use_cache=False,
         )
@@ -116,7 +127,7 @@ def open_meter(
     return LatencyMeter(
         f"{engine} {precision}{threads}",
         partial(open_as, engine, precision),
-        _conditions(engine, precision, runtime.threads, device),
+        _conditions(engine, precision, runtime.threads, device, batch),
         device,
     )
 
@@ -128,7 +139,9 @@ def _on(model: Darknet, device: torch.device) -> Darknet:
     return copy.deepcopy(model).to(device)
 
 
-def _conditions(engine: str, precision: str, threads: int, device: torch.device) -> Conditions:
+def _conditions(
+    engine: str, precision: str, threads: int, device: torch.device, batch: int
+) -> Conditions:
     packages = ENGINES[engine].required_packages(precision)
     return Conditions(
         engine=engine,
@@ -136,37 +149,38 @@ def _conditions(engine: str, precision: str, threads: int, device: torch.device)
         versions=" ".join(f"{name}-{version(name)}" for name in packages),
         machine=cpu_name() if device.type == "cpu" else machine(device),
         threads=threads or torch.get_num_threads(),
+        batch=batch,
     )
 
 
-def noise_image(size: tuple[int, int]) -> Tensor:
-    """An image of (width, height) as networks get it, the same each time: [1, 3, height, width]."""
+def noise_images(size: tuple[int, int], count: int = 1) -> Tensor:
+    """Images of (width, height) as networks get them, the same each time: [count, 3, H, W]."""
     generator = torch.Generator().manual_seed(0)
-    return torch.rand(1, 3, size[1], size[0], generator=generator)
+    return torch.rand(count, 3, size[1], size[0], generator=generator)
 
 
-def time_in_turns(runs: Sequence[RunImage], image: Tensor, rounds: int) -> Floats:
-    """Milliseconds of networks that take turns: [runs].
+def time_in_turns(runs: Sequence[RunImages], images: Tensor, rounds: int) -> Floats:
+    """Milliseconds an image of networks that take turns: [runs].
 
     They are the lower quartile of the rounds, the median of their better half, which a machine
     that is busy with other things disturbs least.
     """
-    calls = {str(n): to_its_end(run, image) for n, run in enumerate(runs)}
-    times = interleaved(calls, rounds)
-    return np.array([spread(times[str(n)])[1] for n in range(len(runs))])
+    calls = {str(n): to_its_end(run, images) for n, run in enumerate(runs)}
+    times = interleaved(calls, rounds, clock=time.perf_counter)
+    return np.array([spread(times[str(n)])[1] for n in range(len(runs))]) / len(images)
 
 
-def shortest_time(run: RunImage, image: Tensor, options: SearchOptions = DEFAULTS) -> float:
-    """The least milliseconds that a network took: whatever else goes on can only add to them."""
+def shortest_time(run: RunImages, images: Tensor, options: SearchOptions = DEFAULTS) -> float:
+    """The least milliseconds an image that a network took: all that disturbs it adds to them."""
     times: list[float] = []
-    call = to_its_end(run, image)
+    call = to_its_end(run, images)
     call()
     end = time.perf_counter() + options.least_seconds
     while len(times) < options.least_runs or time.perf_counter() < end:
         start = time.perf_counter()
         call()
         times.append(1000 * (time.perf_counter() - start))
-    return min(times)
+    return min(times) / len(images)
 
 
 class LayerMeter:
@@ -178,11 +192,11 @@ class LayerMeter:
     """
 
     def __init__(self, meter: LatencyMeter, options: SearchOptions = DEFAULTS) -> None:
-        self._open, self._options = meter.open, options
+        self._meter, self._options = meter, options
         self._times: dict[object, tuple[int, float]] = {}  # network → last attempt, milliseconds
 
     def layer(self, spec: LayerSpec, inputs: int, outputs: int, attempt: int = 0) -> float:
-        """Milliseconds of a layer; what this attempt has measured already is not run again."""
+        """Milliseconds an image of a layer; what this attempt has measured already is not run again."""
         shape = (inputs, spec.height, spec.width)
         around = self._shortest(None, shape, 0, attempt)
         with_layers = self._shortest(spec, shape, outputs, attempt)
@@ -195,10 +209,13 @@ class LayerMeter:
         last_attempt, least = self._times.get(key, (-1, np.inf))
         if last_attempt < attempt:
             netdef = layer_net(spec, shape, outputs, self._options.layer_copies)
-            run = self._open(Darknet(netdef).eval(), netdef.size)
-            least = min(least, shortest_time(run, noise_image(netdef.size), self._options))
+            run, images = self._open(netdef), self._meter.images(netdef.size)
+            least = min(least, shortest_time(run, images, self._options))
             self._times[key] = (attempt, least)
         return least
+
+    def _open(self, netdef: NetDef) -> RunImages:
+        return self._meter.open(Darknet(netdef).eval(), netdef.size)
 
 
 def layer_net(

@@ -17,7 +17,7 @@ from import_param import Pruning
 from models.darknet import Darknet
 from models.netdef import NetDef
 from pruning.importance import Importance
-from pruning.latency.meter import LatencyMeter, RunImage
+from pruning.latency.meter import LatencyMeter, RunImages
 from pruning.latency.options import DEFAULTS, SearchOptions
 from pruning.latency.predictor import LatencyPredictor
 from pruning.latency.search_space import (
@@ -298,7 +298,7 @@ class MeasuredCuts:
         self.results.append((plan, result))
         return result
 
-    def _time(self, *runs: RunImage) -> list[float]:
+    def _time(self, *runs: RunImages) -> list[float]:
         search = self._search
         times = search.meter.time_runs(runs, search.size, search.options.timing_rounds)
         return [float(time) for time in times]

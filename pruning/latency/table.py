@@ -45,6 +45,7 @@ class Conditions:
     versions: str  # of the engine's packages
     machine: str
     threads: int
+    batch: int = 1  # images at once; milliseconds are those of one of them
 
     def as_text(self) -> dict[str, str]:
         """For a file, and to compare with one."""
@@ -257,6 +258,7 @@ def read_table(path: Path, conditions: Conditions) -> LatencyTable:
     notes = [line[2:].partition(": ") for line in lines if line.startswith("# ")]
     header = {key: value for key, _, value in notes}
     header.setdefault("format", "1")  # versions before 0.2 wrote none
+    header.setdefault("batch", "1")  # those before 0.5 timed one image
     for key, value in {**conditions.as_text(), "format": str(FORMAT)}.items():
         if header.get(key) != value:
             raise InputError(

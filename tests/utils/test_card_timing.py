@@ -12,7 +12,7 @@ from torch import Tensor
 from import_param import Benchmark, Nms, Runtime
 from models.darknet import Darknet
 from pruning.latency import meter as meters
-from pruning.latency.meter import LatencyMeter, LayerMeter, noise_image, open_meter, shortest_time
+from pruning.latency.meter import LatencyMeter, LayerMeter, noise_images, open_meter, shortest_time
 from pruning.latency.options import SearchOptions
 from pruning.report import measure_latencies
 from tests.pruning.fake_latency import CONDITIONS
@@ -65,7 +65,7 @@ def test_prune_and_its_search_time_networks_to_their_end() -> None:
 
 def test_layers_are_timed_to_their_end() -> None:
     options = SearchOptions(least_runs=2, least_seconds=0.0)
-    assert shortest_time(Card(), noise_image(SIZE), options) >= MS
+    assert shortest_time(Card(), noise_images(SIZE), options) >= MS
     opened: list[Card] = []
 
     def open_(*_: object) -> Card:

@@ -1,6 +1,7 @@
 """Is what is measured one layer, alone and without noise, on the engine that was asked for?"""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from pruning.latency.meter import (
     fill_table_,
     layer_net,
     measure_channel_step,
-    noise_image,
+    noise_images,
     noisy,
     open_meter,
 )
@@ -29,6 +30,8 @@ from tests.pruning.latency.test_table import DEPTHWISE, PLAIN, filled
 from tests.pruning.nets import CONFIGS, config
 from utils.backends import EngineOptions
 from utils.visualization.draw import write_image
+
+SIZE = (32, 32)
 
 
 def test_layers_that_take_more_time_than_wider_ones_are_noisy() -> None:
@@ -180,7 +183,9 @@ def test_networks_are_timed_by_their_lower_quartile(monkeypatch: pytest.MonkeyPa
     """In turns; an image is of the size that is asked for, and the same each time."""
     turns = []
 
-    def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int) -> object:
+    def interleaved(
+        calls: Mapping[str, Callable[[], object]], rounds: int, clock: object
+    ) -> object:
         assert rounds == 5
         for call in calls.values():
             call()
@@ -206,11 +211,54 @@ def test_the_shortest_of_enough_runs_counts(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr("pruning.latency.meter.time.perf_counter", lambda: now[0])
     options = SearchOptions(least_runs=3, least_seconds=0.5)
-    assert meter.shortest_time(run, noise_image((8, 8)), options) == 2000
+    assert meter.shortest_time(run, noise_images((8, 8)), options) == 2000
     assert len(calls) == 1 + 3
     calls.clear()
-    meter.shortest_time(run, noise_image((8, 8)), SearchOptions(least_runs=1, least_seconds=8.5))
+    meter.shortest_time(run, noise_images((8, 8)), SearchOptions(least_runs=1, least_seconds=8.5))
     assert len(calls) == 1 + 3  # 2 + 3 + 4 seconds
+
+
+def test_milliseconds_are_those_of_one_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks, layers and the step are timed on as many images as were asked for at once."""
+    now, seen = [0.0], list[int]()
+
+    def run(images: Tensor) -> None:
+        seen.append(len(images))
+        now[0] += 0.03 + 0.01 * len(images)
+
+    monkeypatch.setattr("pruning.latency.meter.time.perf_counter", lambda: now[0])
+    for batch in (1, 16):
+        four = LatencyMeter("four", lambda *_: run, replace(CONDITIONS, batch=batch))
+        each = 10 + 30 / batch
+        assert four.time_runs([run, run], SIZE, 2) == pytest.approx([each, each])
+        assert meter.shortest_time(run, four.images(SIZE)) == pytest.approx(each)
+        assert LayerMeter(four).layer(PLAIN, 4, 4) == pytest.approx(0.0, abs=1e-6)
+        assert measure_channel_step(four) == 32  # where no width costs anything
+        assert set(seen) == {batch}
+        seen.clear()
+
+
+def test_engines_are_opened_for_as_many_images_as_are_timed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[int] = []
+
+    def open_engine(name: str, model: Darknet, options: EngineOptions) -> Darknet:
+        opened.append(options.batch)
+        return model
+
+    monkeypatch.setattr(meter, "open_engine", open_engine)
+    model = Darknet(config("yolov3-lite", thinner=8)).eval()
+    runtime = Runtime(engine="torch", threads=2)
+    several = open_meter(model, SIZE, runtime, batch=4)
+    several.open(model, SIZE)
+    assert opened == [4] and several.conditions.batch == 4
+    assert several.table_path == Path("runs/latency/torch-fp32-2-batch4.csv")
+    assert several.images(SIZE).shape == (4, 3, 32, 32)
+    auto = replace(runtime, engine="auto", precision="bf16")
+    monkeypatch.setattr(Darknet, "name", "torch", raising=False)
+    monkeypatch.setattr(Darknet, "precision", "bf16", raising=False)
+    assert open_meter(model, SIZE, auto, batch=4).conditions.batch == 4 and opened == [4, 4]
 
 
 def test_the_file_of_a_table_is_named_by_engine_precision_and_threads() -> None:

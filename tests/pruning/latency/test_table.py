@@ -73,8 +73,9 @@ def test_a_table_survives_its_file(tmp_path: Path) -> None:
     ("old", "new", "line"),
     [
         ("engine: torch", "engine: other", "engine='other': expected 'torch'"),
+        ("batch: 1\n", "batch: 16\n", "batch='16': expected '1'"),
         ("step: 8", "step: x", "1: 'x': expected a number"),
-        ("layer,group_inputs", "layers,group_inputs", "9: expected the columns layer"),
+        ("layer,group_inputs", "layers,group_inputs", "10: expected the columns layer"),
         (",8,8,8,8,", ",8,8,8,", ": 7 values: expected 8"),
         (",16,16,32\n", ",16,16,-3\n", "'-3': expected a number from 0 to 1e+12"),
         (",16,16,32\n", ",16,16,nan\n", "'nan': expected a number from 0 to 1e+12"),
@@ -83,7 +84,7 @@ def test_a_table_survives_its_file(tmp_path: Path) -> None:
         ("step: 8", "step: 0", "1: '0': expected a number from 1 to 65536"),
         ("convolutional activation", "conv activation", "expected a layer, one of convolutional,"),
         ("size=3 stride", "size=3 steps", "expected a layer, one of convolutional,"),
-        ("layer,group", "layer,\ngroup", "9: expected the columns layer"),
+        ("layer,group", "layer,\ngroup", "10: expected the columns layer"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(
@@ -117,6 +118,10 @@ def test_a_table_of_another_version_is_used_unless_its_rows_mean_something_else(
     assert read_table(path, CONDITIONS).points == filled().points
     path.write_text(text.replace(f"# format: {FORMAT}\n# written by: {VERSION}\n", ""))
     assert read_table(path, CONDITIONS).points == filled().points  # as before version 0.2
+    path.write_text(text.replace("# batch: 1\n", ""))
+    assert read_table(path, CONDITIONS).points == filled().points  # as before version 0.5
+    with pytest.raises(InputError, match="batch='1': expected '4', to which it is to apply"):
+        read_table(path, replace(CONDITIONS, batch=4))
     path.write_text(text.replace(f"# format: {FORMAT}", "# format: 99"))
     with pytest.raises(InputError, match=f"format='99': expected '{FORMAT}'"):
         read_table(path, CONDITIONS)
