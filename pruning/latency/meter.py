@@ -196,7 +196,7 @@ class LayerMeter:
         self._times: dict[object, tuple[int, float]] = {}  # network → last attempt, milliseconds
 
     def layer(self, spec: LayerSpec, inputs: int, outputs: int, attempt: int = 0) -> float:
-        """Milliseconds an image of a layer; what this attempt has measured already is not run again."""
+        """Milliseconds an image of a layer; what this attempt measured already is not run again."""
         shape = (inputs, spec.height, spec.width)
         around = self._shortest(None, shape, 0, attempt)
         with_layers = self._shortest(spec, shape, outputs, attempt)

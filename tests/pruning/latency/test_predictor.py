@@ -180,7 +180,9 @@ def test_random_cuts_are_measured_a_few_at_a_time_and_in_order(
     at_once = []
 
     class Meter(LatencyMeter):
-        def time_runs(self, runs: Sequence[RunImages], size: tuple[int, int], rounds: int) -> Floats:
+        def time_runs(
+            self, runs: Sequence[RunImages], size: tuple[int, int], rounds: int
+        ) -> Floats:
             at_once.append((len(runs), rounds))
             return super().time_runs(runs, size, rounds)
 
@@ -234,7 +236,9 @@ def test_a_check_is_made_on_other_cuts_than_the_fit(
     timed: list[str] = []
 
     class Meter(LatencyMeter):
-        def time_runs(self, runs: Sequence[RunImages], size: tuple[int, int], rounds: int) -> Floats:
+        def time_runs(
+            self, runs: Sequence[RunImages], size: tuple[int, int], rounds: int
+        ) -> Floats:
             timed.extend(run.netdef.text() for run in runs if isinstance(run, Darknet))
             return super().time_runs(runs, size, rounds)
 
