@@ -1,13 +1,15 @@
-"""PyTorch itself: batch normalisation folded, and on a CPU the faster of two ways to oneDNN.
+"""PyTorch itself: batch normalisation folded, and the faster of two ways to run what is left.
 
-One is oneDNN's graph compiler (`utils.backends.onednn_graph`); the other, for what that does not
-take, is a call of oneDNN for each convolution, with its kernel laid out beforehand.
+On a CPU, one is oneDNN's graph compiler (`utils.backends.onednn_graph`); the other, for what that
+does not take, is a call of oneDNN for each convolution, with its kernel laid out beforehand. On a
+card, they are a CUDA graph (`utils.backends.cuda_graph`), and layer after layer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -16,9 +18,11 @@ from torch import Tensor, nn
 from models.blocks import Convolution, Logistic
 from models.darknet import Darknet
 from utils.backends.base import EngineOptions, FixedBatch, maps_agree
+from utils.backends.cuda_graph import Run, captured
 from utils.backends.fold import folded
 from utils.backends.onednn_graph import compile_graph
-from utils.devices import has_fast_bfloat16
+from utils.devices import has_fast_bfloat16, to_device
+from utils.progress import say_error
 from utils.timing import interleaved
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -35,7 +39,6 @@ FUSED: dict[type[nn.Module], tuple[str, list[float], str]] = {
 # How far the two ways may differ, as a share of a map's largest value.
 TOLERANCE = {torch.float32: 0.01, torch.bfloat16: 0.2, torch.float16: 0.05}
 ROUNDS, SECONDS = 5, 1.0  # of timing the two ways, at most
-Run = Callable[[Tensor], list[Tensor]]
 
 
 def precisions(device: torch.device) -> tuple[str, ...]:
@@ -51,7 +54,7 @@ class TorchEngine(FixedBatch):
     name = "torch"
 
     def __init__(self, model: Darknet, options: EngineOptions) -> None:
-        """Prepare a copy of the network; on a CPU, time the two ways to oneDNN."""
+        """Prepare a copy of the network, and time the two ways to run it."""
         super().__init__(options)
         self._device = next(model.parameters()).device
         options.check_precision(f"torch on {self._device.type}", precisions(self._device))
@@ -60,13 +63,16 @@ class TorchEngine(FixedBatch):
         model = folded(model).to(self._dtype).to(memory_format=torch.channels_last)
         _keep_types_(model)
         self._run: Run = model
-        if self._device.type == "cpu" and torch.backends.mkldnn.is_available():
-            with torch.inference_mode(), _threads(self._threads):
-                self._run = _faster_run(model, self._prepared(options.random_images()))
+        with torch.inference_mode(), _threads(self._threads), _fixed_shapes(self._device):
+            if self._device.type == "cuda":
+                images = self._prepared(options.random_images())
+                self._run = faster_on_card(model, images, self.synchronize)
+            elif self._device.type == "cpu" and torch.backends.mkldnn.is_available():
+                self._run = _faster_on_cpu(model, self._prepared(options.random_images()))
 
     def run(self, images: Tensor) -> list[Tensor]:
         """Exactly `batch` images → the maps."""
-        with _threads(self._threads):
+        with _threads(self._threads), _fixed_shapes(self._device):
             return [raw.float() for raw in self._run(self._prepared(images))]
 
     def synchronize(self) -> None:
@@ -75,7 +81,8 @@ class TorchEngine(FixedBatch):
             torch.cuda.synchronize(self._device)
 
     def _prepared(self, images: Tensor) -> Tensor:
-        return images.to(self._device, self._dtype, memory_format=torch.channels_last)
+        images = to_device(images, self._device)
+        return images.to(self._dtype, memory_format=torch.channels_last)
 
 
 def _keep_types_(model: Darknet) -> None:
@@ -107,16 +114,67 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _faster_run(model: Darknet, images: Tensor) -> Run:
+@contextmanager
+def _fixed_shapes(device: torch.device) -> Iterator[None]:
+    """Let cuDNN try its kernels on a card's first images: all that follow have their shape."""
+    before = torch.backends.cudnn.benchmark
+    if device.type != "cuda" or before:
+        yield
+        return
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def _faster_on_cpu(model: Darknet, images: Tensor) -> Run:
     """The faster way to run a folded network, which is changed, on images of this shape."""
     compiled, prepacked = compile_graph(model, images), prepack_(model, images)
     if compiled is None:
         return prepacked
     if not maps_agree(compiled(images), prepacked(images), TOLERANCE[images.dtype]):
         return prepacked
-    runs = {"compiled": lambda: compiled(images), "prepacked": lambda: prepacked(images)}
+    return _quicker(compiled, prepacked, images)
+
+
+def faster_on_card(model: Run, images: Tensor, wait: Callable[[], None]) -> Run:
+    """The faster way to run a folded network on images of this shape: as a graph, or as it is.
+
+    Args:
+        model: the network.
+        images: on its card.
+        wait: returns once the card has computed all that it was given.
+    """
+    try:
+        graph = captured(model, images)
+    except RuntimeError as error:
+        wait()  # raises where the card has failed altogether
+        _tell(f"note: no CUDA graph, so layer after layer: {str(error).splitlines()[0]}")
+        return model
+    if not maps_agree(graph(images), model(images), TOLERANCE[images.dtype]):
+        _tell("note: no CUDA graph, so layer after layer: it computes other maps")
+        return model
+    return _quicker(graph, model, images, wait)
+
+
+@cache  # each reason once: a cut to a time opens hundreds of networks
+def _tell(line: str) -> None:
+    say_error(line)
+
+
+def _quicker(
+    first: Run, second: Run, images: Tensor, wait: Callable[[], None] = lambda: None
+) -> Run:
+    """Which of two runs is over first, timed in turns."""
+
+    def to_the_end(run: Run) -> None:
+        run(images)
+        wait()
+
+    runs = {"first": partial(to_the_end, first), "second": partial(to_the_end, second)}
     times = interleaved(runs, ROUNDS, seconds=SECONDS)
-    return compiled if min(times["compiled"]) < min(times["prepacked"]) else prepacked
+    return first if min(times["first"]) < min(times["second"]) else second
 
 
 def prepack_(model: Darknet, images: Tensor) -> Darknet:

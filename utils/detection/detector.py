@@ -13,6 +13,7 @@ from utils.boxes import network_input
 from utils.checkpoint import Network
 from utils.detection.background import StageTimer
 from utils.detection.writer import DetectedPicture, Picture, class_indices, only_classes
+from utils.devices import to_device
 from utils.evaluation.evaluate import Run, predict
 from utils.fonts import missing_letters
 from utils.progress import say
@@ -96,7 +97,7 @@ class Detector:
         images = torch.stack([picture.input for picture in pictures])
         detections = predict(
             self._network.model,
-            images.to(self._device, non_blocking=True),
+            to_device(images, self._device),
             [picture.size for picture in pictures],
             self._nms,
             letterbox=self._network.letterbox,

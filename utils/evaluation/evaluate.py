@@ -11,6 +11,7 @@ from torch import Tensor
 from import_param import Evaluation, Nms
 from models.head import Head, decode, expect_finite
 from utils.boxes import InputTransform, clip
+from utils.devices import to_device
 from utils.evaluation.metrics import Metrics, compute_metrics
 from utils.evaluation.nms import non_maximum_suppression
 from utils.progress import track
@@ -68,15 +69,16 @@ def predict(
     on_network_done()
     detections = [_best(each, nms) for each in outputs if isinstance(each, Detections)]
     if not detections:
-        expect_finite(outputs, "this network")
+        predictions = decode(outputs, model.heads, net)
+        expect_finite(outputs, "this network")  # waits for a card, so after all that it can do
         detections = non_maximum_suppression(
-            decode(outputs, model.heads, net),
+            predictions,
             nms,
             model.heads[-1].nms_power,  # Darknet, too, asks the last head
         )
     return [
         _on_photo(photo_detections, InputTransform.of(size, net, letterbox), size)
-        for photo_detections, size in zip(detections, sizes, strict=True)
+        for photo_detections, size in zip(_on_cpu(detections), sizes, strict=True)
     ]
 
 
@@ -87,11 +89,23 @@ def _best(detections: Detections, nms: Nms) -> Detections:
     return Detections(detections.boxes[kept], detections.scores[kept], detections.labels[kept])
 
 
+def _on_cpu(detections: Sequence[Detections]) -> Sequence[Detections]:
+    """Those of a batch in one copy, since each is a wait for a card."""
+    if all(each.boxes.device.type == "cpu" for each in detections):
+        return detections
+    rows = [
+        torch.cat([each.boxes, each.scores[:, None], each.labels[:, None]], 1)  # [N, 6]
+        for each in detections
+    ]
+    copied = torch.cat(rows).cpu().split([len(each) for each in rows])
+    return [Detections(each[:, :4], each[:, 4], each[:, 5].long()) for each in copied]
+
+
 def _on_photo(
     detections: Detections, transform: InputTransform, size: tuple[int, int]
 ) -> Detections:
     boxes = clip(transform.to_photo(detections.boxes), size)
-    return Detections(boxes.cpu(), detections.scores.cpu(), detections.labels.cpu())
+    return Detections(boxes, detections.scores, detections.labels)
 
 
 def detect_all(
@@ -106,7 +120,7 @@ def detect_all(
     """Detect on every photo of a loader, in its order, with a progress bar."""
     detections: list[Detections] = []
     for batch in track(loader, title):
-        images = batch.images.to(model.device, non_blocking=True)
+        images = to_device(batch.images, model.device)
         detections += predict(model, images, batch.sizes, nms, letterbox=letterbox, run=run)
     return detections
 

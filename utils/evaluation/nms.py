@@ -84,7 +84,9 @@ def _survivors(
 ) -> Tensor:
     """Candidates, best first → the indices that survive, best first."""
     if distance_power is not None:
-        return _survivors_by_distance(boxes, labels, nms_thres, distance_power)
+        # On the CPU: a card would be waited for several times in each class.
+        on_cpu = _survivors_by_distance(boxes.cpu(), labels.cpu(), nms_thres, distance_power)
+        return on_cpu.to(boxes.device)
     if not len(boxes):
         return labels
     # batched_nms moves each class beyond the largest coordinate of the class before it. In float32
@@ -103,15 +105,15 @@ def _float32_threshold(nms_thres: float) -> float:
 
     There an IoU of 1 / 10 is not above 0.1; but float32's 0.1 is above float64's.
     """
-    threshold = torch.tensor(nms_thres, dtype=torch.float32)
-    above = threshold.nextafter(torch.tensor(2.0))
-    return (threshold.item() + above.item()) / 2
+    threshold = np.float32(nms_thres)
+    above = np.nextafter(threshold, np.float32(2))
+    return (float(threshold) + float(above)) / 2
 
 
 def _survivors_by_distance(boxes: Tensor, labels: Tensor, nms_thres: float, power: float) -> Tensor:
     """With DIoU, which no library has: block by block of candidates, in each class."""
     if power == 0:  # no two boxes overlap by more than IoU - 1
-        return torch.arange(len(boxes), device=boxes.device)
+        return torch.arange(len(boxes))
     survivors = [labels[:0]]
     for label in labels.unique():
         members = (labels == label).nonzero().squeeze(1)  # best first
@@ -133,12 +135,12 @@ def _survivors_by_distance(boxes: Tensor, labels: Tensor, nms_thres: float, powe
 
 def _greedy(overlapping: Tensor) -> Tensor:
     """Which of K candidates survive, best first, where [K, K] says which overlap: bool [K]."""
-    pairs = overlapping.cpu().numpy()
+    pairs = overlapping.numpy()
     kept = np.ones(len(pairs), bool)
     for index, row in enumerate(pairs):
         if kept[index]:
             kept[index + 1 :] &= ~row[index + 1 :]
-    return torch.from_numpy(kept).to(overlapping.device)
+    return torch.from_numpy(kept)
 
 
 def _overlapping(boxes: Tensor, others: Tensor, nms_thres: float, power: float) -> Tensor:
