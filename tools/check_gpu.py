@@ -1,0 +1,62 @@
+"""Does everything work on this graphics card, and how fast? Run it to report a problem with one.
+
+    python -m tools.check_gpu
+    python -m tools.check_gpu --steps parity timing table --minutes 3
+    python -m tools.check_gpu --data bccd.data --weights yolov3-tiny.weights
+
+It needs this project and what requirements.txt installs, no network, and at most ten minutes. Each
+step runs in a process of its own with a time limit, so that one that fails, crashes or hangs hides
+no other; the most important ones come first. What is known so far is written after each step:
+check_gpu.md (to be read, and to be sent), check_gpu.json (the same) and check_gpu.log (all that the
+steps printed) in the output folder. The exit code is 1 where a step failed or ran out of time.
+
+With `--data`, train.py also trains on that set and is compared with the mAP that a CPU came to.
+`--device cpu` runs the same steps in small, without a card, to try this script itself.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass
+
+from tools.gpu.task import GpuCheck, Task
+from utils import errors
+from utils.progress import say
+from utils.settings import load
+
+
+@dataclass(frozen=True)
+class GpuCheckSettings:
+    """Check this project on a graphics card; see README.md."""
+
+    check: GpuCheck = GpuCheck()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the steps, write the report after each, and end with exit code 1 where one failed."""
+    check = load(GpuCheckSettings, argv, about=__doc__).check
+    # Imported after the flags are read, so that --help and a mistyped flag are answered at once.
+    from tools.gpu.report import Origin, write_report
+    from tools.gpu.runner import Result, run_all
+    from tools.gpu.steps import chosen_steps
+    from utils.devices import choose_device
+    from utils.files import output_folder, write_text
+
+    steps = chosen_steps(check.steps)
+    choose_device(check.device)  # one line where there is none
+    task = Task(check.with_absolute_paths())
+    folder = output_folder(check.output).resolve()
+    flags = sys.argv[1:] if argv is None else argv
+    origin = Origin.here(shlex.join(["python", "-m", "tools.check_gpu", *flags]))
+    write_text(folder / "check_gpu.log", f"{origin.command}\n")
+    results: list[Result] = []
+    for results in run_all(steps, task, 60 * check.minutes, folder / "check_gpu.log"):
+        write_report(folder, origin, results)
+    say(f"{folder}: check_gpu.md, check_gpu.json, check_gpu.log")
+    if any(result.is_bad for result in results):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(errors.run(main))
