@@ -168,6 +168,14 @@ def end_all(pid: int) -> None:
                 each.kill()
 
 
+def use_card(task: Task) -> None:
+    """Let torch take the card that was asked for, where nothing else is said."""
+    import torch
+
+    if task.device.index is not None:  # such as of cuda:1
+        torch.cuda.set_device(task.device)
+
+
 def _work(step: Step, task: Task, end: float, file: Path, stack: Path, log: Path) -> None:
     """What a step's process does, until it is `end` on the clock of time.time."""
     end_with_parent()
@@ -181,6 +189,7 @@ def _work(step: Step, task: Task, end: float, file: Path, stack: Path, log: Path
         faulthandler.enable(output)  # a crash tells where
         faulthandler.dump_traceback_later(max(0.1, end - time.time() - STACK_BEFORE), file=traces)
         try:
+            use_card(task)
             step.work(task, found)
         except NotPossible as reason:
             found.note = str(reason)

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tools.gpu.card import card
+from tools.gpu.parity import parity
 from tools.gpu.runner import Step
+from tools.gpu.timing import timing
 from utils.errors import InputError
 
-STEPS = (Step("card", "which card it is", 60, card),)
+STEPS = (
+    Step("card", "which card it is", 60, card),
+    Step("parity", "the card computes what the CPU computes", 120, parity),
+    Step("timing", "a time is over when the card is done", 60, timing),
+)
 
 
 def chosen_steps(names: Sequence[str]) -> list[Step]:
