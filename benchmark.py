@@ -3,6 +3,7 @@
     python benchmark.py --weights weights/A/best.pt weights/B/pruned.pt --data my_photos
     python benchmark.py --engine torch openvino --precision fp32 bf16 int8 --batch_size 1 8
     python benchmark.py --weights config/yolov3.cfg config/yolov3-tiny.cfg --peers --memory
+    python benchmark.py --device cpu cuda --engine torch --precision fp32
 
 A .cfg stands for the network with random weights, which is as fast as a trained one. Of several
 networks, each is compared with the first. Prints a table and leaves benchmark.md, benchmark.csv and
@@ -23,7 +24,7 @@ from utils.progress import say
 from utils.settings import given, load, save
 
 FIRST_FLAGS = (  # of --help; --help_all has the others
-    *("weights", "engine", "precision"),
+    *("weights", "engine", "device", "precision"),
     *("batch_size", "img_size", "data", "output"),
 )
 
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     from utils.benchmark.accuracy import validation_photos, with_mean_ap
     from utils.benchmark.latency import measure
     from utils.benchmark.memory import with_memory
-    from utils.benchmark.networks import open_all, open_candidates
+    from utils.benchmark.networks import choose_devices, open_all, open_candidates
     from utils.benchmark.tables import (
         csv_table,
         markdown_table,
@@ -47,6 +48,7 @@ def main(argv: list[str] | None = None) -> None:
         terminal_table,
         unfinished,
     )
+    from utils.devices import choose_device
     from utils.files import output_folder, write_text
     from utils.next_steps import after_benchmark
 
@@ -54,10 +56,11 @@ def main(argv: list[str] | None = None) -> None:
     if benchmark.threads:
         torch.set_num_threads(benchmark.threads)
     engines, peers = choose_engines(benchmark), PEERS if benchmark.peers else {}
+    devices = choose_devices(benchmark.device)
     candidates = open_candidates(benchmark, settings.data, given(argv))
     photos = validation_photos(candidates, settings.data) if settings.data.data else None
     folder = output_folder(benchmark.output)
-    opened = open_all(candidates, engines, benchmark, peers)
+    opened = open_all(candidates, engines, benchmark, peers, devices=devices)
     with unfinished(folder / "unfinished.csv") as keep:
         rows = measure(candidates, opened, benchmark, keep)
         if photos:
@@ -67,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
         if benchmark.memory:
             opened.clear()
             rows = with_memory(candidates, rows, benchmark.threads, peers, keep)
-        method = method_text(settings, engines, list(peers))
+        method = method_text(settings, engines, list(peers), devices)
         say(f"{terminal_table(rows)}\n{method}")
         save(settings, folder / "settings.json")
         write_text(folder / "benchmark.md", markdown_table(rows, method))
@@ -82,7 +85,12 @@ def main(argv: list[str] | None = None) -> None:
         fastest = min(own, key=lambda row: row.ms / row.batch)
         folder_of_photos = photos.photos[0].path.parent if photos else None
         after_benchmark(
-            settings, files[fastest.network], fastest.engine, fastest.precision, folder_of_photos
+            settings,
+            files[fastest.network],
+            fastest.engine,
+            fastest.precision,
+            "" if fastest.device == str(choose_device("auto")) else fastest.device,
+            folder_of_photos,
         )
 
 
@@ -100,12 +108,15 @@ def choose_engines(settings: Benchmark) -> list[str]:
     return installed
 
 
-def method_text(settings: BenchmarkSettings, engines: list[str], peers: list[str]) -> str:
+def method_text(
+    settings: BenchmarkSettings, engines: list[str], peers: list[str], devices: list[str]
+) -> str:
     """How it was measured, in words."""
     from utils.backends import ENGINES
     from utils.benchmark.latency import UPSTREAM
-    from utils.benchmark.memory import METHOD
-    from utils.timing import machine, version
+    from utils.benchmark.memory import CARD_METHOD, METHOD
+    from utils.devices import choose_device
+    from utils.timing import clocks, machine, version
 
     benchmark, data = settings.benchmark, settings.data.data
     packages = [ENGINES[name].packages[0] for name in ("torch", *engines)]
@@ -114,13 +125,19 @@ def method_text(settings: BenchmarkSettings, engines: list[str], peers: list[str
     side = benchmark.img_size
     size = f"{side}x{side} px" if side else "each network's own size"
     on_noise = "int8" in benchmark.precision and not (benchmark.calibration or data)
+    places = [choose_device(device) for device in devices]
+    machines = "; ".join(", ".join(filter(None, (machine(p), clocks(p)))) for p in places)
+    on_card = any(place.type == "cuda" for place in places)
     return (
-        f"{machine()}; {versions}. {size}; from images in memory to raw maps, median and quartiles "
+        f"{machines}; {versions}. {size}; from images in memory to raw maps, median and quartiles "
         f"of up to {benchmark.rounds} rounds in which all took turns; speed-up against the first "
         "network on the same engine; peak: the best of a large float32 convolution in these rounds."
+        + (" On a card, images are in its memory, and it is waited for." if on_card else "")
         + (f" Peers decode boxes, too; vs {UPSTREAM}: times its speed." if peers else "")
         + (" int8 was calibrated on noise: for its speed alone." if on_noise else "")
-        + (f" Memory: {METHOD}." if benchmark.memory else "")
+        + (f" Memory: {METHOD}" if benchmark.memory else "")
+        + (f"; {CARD_METHOD}" if benchmark.memory and on_card else "")
+        + ("." if benchmark.memory else "")
         + (f" mAP: of the validation photos of {data}." if data else "")
     )
 

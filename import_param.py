@@ -333,6 +333,7 @@ class Benchmark(NetworkLimits):
     """What benchmark.py compares."""
     weights: tuple[str, ...] = ("config/yolov3.cfg", "config/yolov3-mobilenet.cfg", "config/yolov3-mobilenetv2.cfg", "config/yolov3-tiny.cfg", "config/yolov3-lite.cfg", "config/yolov3-tiny-mobilenet.cfg")  # .pt, .weights with a .cfg beside it, or a .cfg; the first is compared with
     engine: tuple[str, ...] = ()  # torch, onnxruntime, openvino, ncnn, opencv; none = all installed
+    device: tuple[str, ...] = ()  # cpu, cuda, cuda:1, ...; none = the CPU, and the graphics card where there is one
     precision: tuple[Literal["fp32", "fp16", "bf16", "int8"], ...] = ("fp32", "bf16")  # of the arithmetic
     peers: bool = False  # time pytorchyolo's and ultralytics' networks too, where installed
     memory: bool = False  # measure memory as well, each in a process of its own; takes a while

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import benchmark
@@ -94,6 +95,28 @@ def test_map_is_measured_through_every_engine(
     assert [(row["engine"], f"{float(row['mean_ap']):.3f}") for row in table] == [
         ("torch", "1.000"), ("opencv", "1.000"), ("torch", "nan"), ("opencv", "nan"),
     ]  # fmt: skip
+
+
+def test_a_second_device_has_rows_of_its_own(
+    tmp_path: Path,
+    colour_weights: str,
+    squares: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is called cuda here is the CPU."""
+    for module in ("utils.devices", "utils.benchmark.networks", "utils.benchmark.latency"):
+        monkeypatch.setattr(f"{module}.choose_device", lambda name: torch.device("cpu"))
+    flags = ["--weights", colour_weights, "--device", "cpu", "cuda", "--engine", "torch", "opencv"]
+    flags += ["--img_size", "64", "--precision", "fp32", "--rounds", "1", "--data", squares]
+    benchmark.main([*flags, "--output", str(tmp_path / "out")])
+    told = capsys.readouterr().out
+    assert "not on cuda: opencv" in told and "device" in told
+    table = list(csv.DictReader((tmp_path / "out" / "benchmark.csv").open()))
+    assert [(row["device"], row["engine"], f"{float(row['mean_ap']):.3f}") for row in table] == [
+        ("cpu", "torch", "1.000"), ("cuda", "torch", "1.000"), ("cpu", "opencv", "1.000"),
+    ]  # fmt: skip
+    assert all(float(row["of_peak"]) > 0 for row in table)
 
 
 def test_map_needs_a_trained_network_with_the_classes_of_the_data(

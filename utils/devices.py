@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from functools import lru_cache
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from utils import distributed
 from utils.errors import InputError
 
 Numbers: TypeAlias = "tuple[float | Numbers, ...]"
+Module = TypeVar("Module", bound=nn.Module)
+CPU = torch.device("cpu")
 
 
 def choose_device(name: str) -> torch.device:
@@ -50,6 +53,13 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
+
+
+def on_device(module: Module, device: torch.device) -> Module:
+    """A module on a device: itself, or where it is elsewhere, a copy."""
+    if all(parameter.device == device for parameter in module.parameters()):
+        return module
+    return copy.deepcopy(module).to(device)
 
 
 def constant(values: Numbers, like: Tensor) -> Tensor:

@@ -226,7 +226,12 @@ def after_export(
 
 
 def after_benchmark(
-    settings: BenchmarkSettings, weights: str, engine: str, precision: str, photos: Path | None
+    settings: BenchmarkSettings,
+    weights: str,
+    engine: str,
+    precision: str,
+    device: str,
+    photos: Path | None,
 ) -> None:
     """Say what follows a benchmark.
 
@@ -235,6 +240,7 @@ def after_benchmark(
         weights: of the fastest network.
         engine: on which it is that fast.
         precision: in which it is.
+        device: on which it is; empty for the one that is taken where none is asked for.
         photos: a folder with photos, where mAP was measured.
     """
     if Path(weights).suffix == ".cfg":
@@ -246,6 +252,8 @@ def after_benchmark(
         tell_next("write the fastest for other programs", [export])
         return
     values: dict[str, Any] = {"weights": weights, "engine": engine, "precision": precision}
+    if device:
+        values["device"] = device
     if precision == "int8":
         values["calibration"] = settings.benchmark.calibration or settings.data.data
     detect = command("detect_img", settings, **values, source=str(photos))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -19,6 +21,7 @@ from utils.progress import Wait
 # Seconds of untimed calls. Where five engines took turns on one network, ONNX Runtime took 6.5 ms
 # after one untimed call, and 4.5 ms after 0.02 s of them.
 SETTLE = 0.02
+NVIDIA_SMI_SECONDS = 10.0  # that it may take to answer
 
 
 @runtime_checkable
@@ -114,11 +117,51 @@ def cpu_name() -> str:
 
 
 def machine(device: torch.device | None = None) -> str:
-    """What computes, in words: a graphics card, or the CPU with its threads."""
+    """What computes, in words: a graphics card with its driver, or the CPU with its threads.
+
+    It tells machines apart whose times differ, and stays the same from call to call.
+    """
     if device is not None and device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
+        return _card(device)
     threads = torch.get_num_threads()
     return f"{cpu_name()}, {threads} thread{'' if threads == 1 else 's'}"
+
+
+@cache  # asking takes a moment, and the driver stays
+def _card(device: torch.device) -> str:
+    driver = "".join(f", driver {answer}" for answer in _ask_card(device, "driver_version"))
+    return f"{torch.cuda.get_device_name(device)}{driver}, CUDA {torch.version.cuda}"
+
+
+def clocks(device: torch.device) -> str:
+    """How fast a card's clock is at the moment, in words; empty for a CPU, or if nobody tells."""
+    if device.type != "cuda":
+        return ""
+    answers = _ask_card(device, "clocks.sm", "clocks.max.sm")
+    return f"clock {answers[0]} of at most {answers[1]}" if answers else ""
+
+
+def _ask_card(device: torch.device, *questions: str) -> list[str]:
+    """What NVIDIA's driver tells of a card; nothing where its `nvidia-smi` is not there."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    # By its id: CUDA_VISIBLE_DEVICES gives torch's cards other numbers than the driver's.
+    card = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+    command = [
+        program,
+        f"--id={card}",
+        f"--query-gpu={','.join(questions)}",
+        "--format=csv,noheader",
+    ]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=NVIDIA_SMI_SECONDS, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    answers = [answer.strip() for answer in done.stdout.split(",")]
+    return answers if len(answers) == len(questions) else []
 
 
 def version(package: str) -> str:

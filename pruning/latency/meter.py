@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,14 +17,14 @@ from models.darknet import Darknet
 from models.netdef import NetDef, parse
 from pruning.latency.options import DEFAULTS, SearchOptions
 from pruning.latency.table import Conditions, Floats, LatencyTable, LayerSpec, WidthRange
-from utils.backends import ENGINES, EngineOptions, open_engine
+from utils.backends import ENGINES, EngineOptions, engine_device, open_engine
 from utils.backends.base import Engine
 from utils.backends.float_layers import OPTIONS as FLOAT_LAYERS
 from utils.backends.runtime import calibration_photos, check_runnable
+from utils.devices import CPU, on_device
 from utils.progress import track
 from utils.timing import cpu_name, interleaved, machine, spread, to_its_end, version
 
-CPU = torch.device("cpu")
 RunImages = Callable[[Tensor], object]  # runs a network on images, [B, 3, height, width]
 OpenNetwork = Callable[[Darknet, tuple[int, int]], RunImages]  # for images of (width, height)
 
@@ -82,7 +81,8 @@ def open_meter(
     which layers stay in float; single layers on noise, since their times do not depend on it.
     Only the network as it is is compared with itself in float: one that was just cut detects less.
 
-    All networks are timed where this one is: on the CPU, or on its graphics card.
+    All networks are timed where this one is: on the CPU, or on its graphics card if the engine
+    computes there.
 
     Args:
         model: the network.
@@ -95,7 +95,7 @@ def open_meter(
         InputError: the engine cannot run the network, or loses too much of it in int8.
     """
     check_runnable(runtime, data)
-    device = next(model.parameters()).device
+    device = engine_device(runtime.engine, model.device)
     photos = None
     if runtime.precision == "int8":
         photos = [calibration_photos(runtime, data, size, False, FLOAT_LAYERS.photos)]
@@ -116,7 +116,7 @@ def open_meter(
             int8_loss=int8_loss,
             use_cache=False,
         )
-        return open_engine(engine, _on(model, device), options)
+        return open_engine(engine, on_device(model, device), options)
 
     engine: str = runtime.engine
     precision: str = runtime.precision
@@ -130,13 +130,6 @@ def open_meter(
         _conditions(engine, precision, runtime.threads, device, batch),
         device,
     )
-
-
-def _on(model: Darknet, device: torch.device) -> Darknet:
-    """The network on a device, which stays where it is."""
-    if next(model.parameters()).device == device:
-        return model
-    return copy.deepcopy(model).to(device)
 
 
 def _conditions(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from utils.devices import choose_device, constant, to_device
+from utils.devices import CPU, choose_device, constant, on_device, to_device
 from utils.errors import InputError
 
 
@@ -29,3 +29,10 @@ def test_a_constant_is_made_once_for_each_type_and_fits_where_there_are_gradient
 def test_a_tensor_that_is_there_already_is_not_copied() -> None:
     tensor = torch.zeros(3)
     assert to_device(tensor, torch.device("cpu")) is tensor
+
+
+def test_a_module_that_is_elsewhere_is_copied() -> None:
+    module = torch.nn.Linear(2, 2)
+    assert on_device(module, CPU) is module
+    moved = on_device(module, torch.device("meta"))
+    assert moved.weight.is_meta and module.weight.device == CPU

@@ -117,13 +117,15 @@ def test_others_lead_on(capsys: pytest.CaptureFixture[str]) -> None:
     next_steps.after_detection(DetectSettings(), "net.xml")
     next_steps.after_check(CheckDataSettings(), "my export")
     int8 = BenchmarkSettings(data=DataSet(data=DATA.data))
-    next_steps.after_benchmark(int8, str(ODD), "openvino", "int8", Path("my photos"))
-    next_steps.after_benchmark(BenchmarkSettings(), str(ODD), "openvino", "fp32", None)
-    next_steps.after_benchmark(BenchmarkSettings(), Benchmark().weights[0], "torch", "fp32", None)
+    next_steps.after_benchmark(int8, str(ODD), "torch", "int8", "cuda:1", Path("my photos"))
+    next_steps.after_benchmark(BenchmarkSettings(), str(ODD), "openvino", "fp32", "", None)
+    cfg = Benchmark().weights[0]
+    next_steps.after_benchmark(BenchmarkSettings(), cfg, "torch", "fp32", "", None)
     commands = told(capsys)
     scripts = [script for script, _ in commands]
     assert scripts == ["export", "detect_img", "train", "detect_img", "export", "train"]
     assert commands[1][1].network.weights == str(Path("a b/net.onnx"))
+    assert commands[3][1].network.device == "cuda:1"
 
 
 def test_a_stopped_training_names_what_goes_on(tmp_path: Path) -> None:

@@ -1,6 +1,17 @@
 """Do the runs take turns, and does the last call of a turn count?"""
 
-from utils.timing import interleaved, spread
+import shutil
+import subprocess
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from utils import timing
+from utils.timing import clocks, interleaved, machine, spread
+
+CARD = torch.device("cuda")
 
 
 def test_the_second_call_of_each_turn_counts() -> None:
@@ -62,3 +73,52 @@ def test_times_so_far_are_told_after_each_round() -> None:
         after_round=lambda times: told.append(sum(map(len, times.values()))),
     )
     assert told == [2, 4, 6]
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """A card, and what its driver answers."""
+    answers = {"driver_version": "580.95.05", "clocks.sm": "1410 MHz", "clocks.max.sm": "1785 MHz"}
+
+    def run(command: list[str], **_: object) -> SimpleNamespace:
+        assert command[1] == "--id=GPU-12-34"
+        if "failed" in answers:
+            raise subprocess.CalledProcessError(9, command)
+        questions = command[2].removeprefix("--query-gpu=").split(",")
+        return SimpleNamespace(stdout=", ".join(answers[each] for each in questions) + "\n")
+
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA GeForce GTX 1660")
+    properties = SimpleNamespace(uuid="12-34")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    timing._card.cache_clear()
+    yield answers
+    timing._card.cache_clear()
+
+
+def test_a_card_is_named_with_its_driver_but_not_with_its_clock(card: dict[str, str]) -> None:
+    """The clock changes from moment to moment, and the name tells latency tables apart."""
+    name = "NVIDIA GeForce GTX 1660, driver 580.95.05, CUDA 13.0"
+    assert machine(CARD) == name
+    assert clocks(CARD) == "clock 1410 MHz of at most 1785 MHz"
+    card["clocks.sm"] = "300 MHz"
+    assert machine(CARD) == name
+    assert clocks(CARD) == "clock 300 MHz of at most 1785 MHz"
+
+
+@pytest.mark.parametrize("why", ["no program", "failed"])
+def test_where_the_driver_does_not_tell_a_card_has_its_name(
+    card: dict[str, str], monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    card[why] = ""
+    if why == "no program":
+        monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert machine(CARD) == "NVIDIA GeForce GTX 1660, CUDA 13.0"
+    assert clocks(CARD) == ""
+
+
+def test_a_cpu_has_no_clock_to_tell() -> None:
+    assert clocks(torch.device("cpu")) == ""
+    assert machine(torch.device("cpu")) == machine()

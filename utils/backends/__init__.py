@@ -7,7 +7,13 @@ Every library but torch is an optional install: `requirements/engines.txt`. `reg
 """
 
 from utils.backends.base import PRECISIONS, Engine, EngineOptions
-from utils.backends.registry import ENGINES, EngineEntry, install_command, open_engine
+from utils.backends.registry import (
+    ENGINES,
+    EngineEntry,
+    engine_device,
+    install_command,
+    open_engine,
+)
 
 __all__ = [
     "ENGINES",
@@ -15,6 +21,7 @@ __all__ = [
     "Engine",
     "EngineEntry",
     "EngineOptions",
+    "engine_device",
     "install_command",
     "open_engine",
 ]

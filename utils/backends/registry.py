@@ -19,6 +19,7 @@ from models.darknet import Darknet
 from models.head import expect_finite
 from utils.backends import auto
 from utils.backends.base import PRECISIONS, Engine, EngineOptions
+from utils.devices import CPU, on_device
 from utils.errors import InputError
 from utils.progress import Wait, say
 from utils.timing import machine
@@ -31,6 +32,7 @@ class EngineEntry:
     module: str
     class_name: str
     packages: tuple[str, ...]
+    on_cards: bool = False  # whether it computes on graphics cards, too
     fast_precisions: tuple[str, ...] = ("fp32",)  # that `auto` tries, where the machine has them
     int8_packages: tuple[str, ...] = ()  # beside `packages`, for int8
 
@@ -40,10 +42,14 @@ class EngineEntry:
 
 
 ENGINES = {
-    "torch": EngineEntry("torch_engine", "TorchEngine", ("torch",), ("fp32", "bf16", "fp16")),
+    "torch": EngineEntry("torch_engine", "TorchEngine", ("torch",), True, ("fp32", "bf16", "fp16")),
     "onnxruntime": EngineEntry("onnxruntime_engine", "OnnxRuntimeEngine", ("onnxruntime", "onnx")),
     "openvino": EngineEntry(
-        "openvino_engine", "OpenVinoEngine", ("openvino", "onnx"), ("fp32", "bf16"), ("nncf",)
+        "openvino_engine",
+        "OpenVinoEngine",
+        ("openvino", "onnx"),
+        fast_precisions=("fp32", "bf16"),
+        int8_packages=("nncf",),
     ),
     "ncnn": EngineEntry("ncnn_engine", "NcnnEngine", ("ncnn",)),
     "opencv": EngineEntry("opencv_engine", "OpenCvEngine", ("cv2",)),
@@ -61,6 +67,11 @@ def install_command(name: str, precision: str = "fp32") -> str:
     packages = ENGINES[name].required_packages(precision)
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     return f"pip install {' '.join(missing)}" if missing else ""
+
+
+def engine_device(name: str, device: torch.device) -> torch.device:
+    """Where an engine computes a network that is on a device: there, or on the CPU."""
+    return device if name == "auto" or ENGINES[name].on_cards else CPU
 
 
 def check_installed(name: str, precision: str) -> None:
@@ -104,6 +115,7 @@ def open_engine(
 
 
 def _open(name: str, model: Darknet, options: EngineOptions) -> Engine:
+    model = on_device(model, engine_device(name, model.device))
     with Wait(f"opening {name}, {options.precision}"):
         module = importlib.import_module(f"{__package__}.{ENGINES[name].module}")
         engine: Engine = getattr(module, ENGINES[name].class_name)(model, options)
@@ -115,10 +127,10 @@ def _open(name: str, model: Darknet, options: EngineOptions) -> Engine:
 
 def _open_fastest(wanted: str, model: Darknet, options: EngineOptions) -> tuple[Engine, str]:
     """The fastest of the engines and precisions that are left open."""
-    device = next(model.parameters()).device
+    device = engine_device(wanted, model.device)
     names = list(ENGINES) if wanted == "auto" else [wanted]
-    if device.type != "cpu":  # only torch runs on a card
-        names = [name for name in names if name == "torch"]
+    if device.type != "cpu":
+        names = [name for name in names if ENGINES[name].on_cards]
     names = [name for name in names if not install_command(name, options.precision)]
     openers = {}
     for name in names:

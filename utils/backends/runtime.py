@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from import_param import DataSet, Runtime, TrainedNetwork
 from utils.backends.base import Engine, EngineOptions
 from utils.backends.exported import ExportedNetwork, is_exported, load_exported
-from utils.backends.registry import check_installed, open_engine
+from utils.backends.registry import check_installed, engine_device, open_engine
 from utils.checkpoint import Network, load_network
 from utils.data.calibration import sample_images
 from utils.errors import InputError
 from utils.progress import say
 
+CARD = torch.device("cuda")
 CALIBRATION_BATCH = 8  # photos that go through the network at once while int8's ranges are taken
 
 
@@ -69,12 +71,22 @@ def load_any_network(
         data: see `open_runtime`.
 
     Raises:
-        InputError: a file is missing or does not fit, or is asked for what it is not.
+        InputError: a file is missing or does not fit, or is asked for what it is not; or the engine
+            does not compute on the device.
     """
     if is_exported(settings.weights):
         return load_exported(settings, runtime, asked)
     check_runnable(runtime, data)
-    return load_network(settings)
+    return load_network(replace(settings, device=_device_for(settings.device, runtime.engine)))
+
+
+def _device_for(device: str, engine: str) -> str:
+    """Where a network is to be for an engine: not on a card where that computes on CPUs alone."""
+    if engine_device(engine, CARD) == CARD or device == "cpu":
+        return device
+    if device == "auto":
+        return "cpu"
+    raise InputError(f"device={device!r}: expected auto or cpu: {engine} computes on CPUs alone")
 
 
 def open_runtime(

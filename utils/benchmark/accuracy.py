@@ -80,4 +80,4 @@ def with_mean_ap(
 
 
 def _without_batch(row: Row) -> tuple[str, ...]:
-    return row.network, row.engine, row.precision
+    return row.network, row.engine, row.precision, row.device

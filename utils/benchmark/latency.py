@@ -1,7 +1,7 @@
 """How fast are networks on engines, in each precision, on this machine? Measured in turns.
 
-What is timed is `engine(images)`: from images in memory to the raw maps, without reading photos,
-resizing, decoding of boxes or NMS. Peers decode boxes as well.
+What is timed is `engine(images)`: from images in the memory of the device that computes to the raw
+maps, without reading photos, resizing, decoding of boxes or NMS. Peers decode boxes as well.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from models.costs import count_operations, count_parameters
 from models.weights import to_bytes
 from utils.backends.exported import ExportedFile
 from utils.benchmark.networks import Candidate, Key, PeerNetwork, Run
+from utils.devices import choose_device
 from utils.timing import interleaved, spread, to_its_end
 
 # What stands for the peak: a 3x3 convolution, as many channels in as out, on a square map.
 PEAK_CHANNELS, PEAK_SIDE = 256, 64
-PEAK_OPERATIONS = 2 * 9 * PEAK_CHANNELS**2 * PEAK_SIDE**2
+PEAK_OPERATIONS = 2 * 9 * PEAK_CHANNELS**2 * PEAK_SIDE**2  # for one image
+PEAK_IMAGES = {"cuda": 16}  # at once, else 1; of one, a card would be waiting for Python
 UPSTREAM = "pytorchyolo"  # the peer that others are compared with
 
 
@@ -36,13 +38,14 @@ class Row:
     engine: str
     precision: str
     batch: int
+    device: str
     ms: float  # median for the whole batch
     ms_low: float  # lower quartile
     ms_high: float  # upper quartile
     images_per_s: float  # at the median
-    speedup: float  # against the first network on the same engine
-    upstream: float  # against the same network and batch in UPSTREAM
-    of_peak: float  # operations a second, as a share of what `peak_run` reaches here in float32
+    speedup: float  # against the first network on the same engine and device
+    upstream: float  # against the same network, batch and device in UPSTREAM
+    of_peak: float  # operations a second, as a share of what `Peak` reaches there in float32
     parameters: int
     operations: int  # for one image
     file_mb: float  # of a Darknet .weights or the exported file, in 10^6 bytes
@@ -52,7 +55,7 @@ class Row:
     @property
     def key(self) -> Key:
         """What the row is about."""
-        return Key(self.network, self.engine, self.precision, self.batch)
+        return Key(self.network, self.engine, self.precision, self.batch, self.device)
 
 
 def measure(
@@ -70,17 +73,27 @@ def measure(
         keep: gets the rows after each round.
     """
     sizes = {candidate.name: candidate.size for candidate in candidates}
-    inputs = {key: torch.rand(key.batch, 3, *reversed(sizes[key.network])) for key in opened}
+    devices = {key.device: choose_device(key.device) for key in opened}
+    inputs = {
+        key: torch.rand(key.batch, 3, *reversed(sizes[key.network])).to(devices[key.device])
+        for key in opened
+    }
     names = {str(key): key for key in opened}
-    runs: dict[str, Callable[[], object]] = {"peak": peak_run()}
+    peaks = {name: Peak(device) for name, device in devices.items()}
+    runs: dict[str, Callable[[], object]] = {
+        f"peak {name}": to_its_end(peak, peak.images) for name, peak in peaks.items()
+    }
     runs |= {name: to_its_end(opened[key], inputs[key]) for name, key in names.items()}
 
     costs = {candidate.name: costs_of(candidate) for candidate in candidates}
 
     def rows_of(times: Mapping[str, list[float]]) -> list[Row]:
-        peak = PEAK_OPERATIONS / (min(times["peak"]) / 1000)
+        reached = {
+            name: peak.operations / (min(times[f"peak {name}"]) / 1000)
+            for name, peak in peaks.items()
+        }
         by_key = {key: times[name] for name, key in names.items()}
-        rows = make_rows(candidates, by_key, peak, costs)
+        rows = make_rows(candidates, by_key, reached, costs)
         return [_with_own_counts(row, opened[row.key]) for row in rows]
 
     times = interleaved(
@@ -92,16 +105,33 @@ def measure(
     return rows_of(times)
 
 
-def peak_run() -> Callable[[], Tensor]:
-    """What reaches the machine's peak.
+class Peak:
+    """A convolution that reaches a device's peak.
 
     Not a product of matrices: on an AMD EPYC torch's reaches 99 GFLOP/s a core, this 238.
+
+    Attributes:
+        images: to call it with.
+        operations: of a call.
     """
-    images = torch.rand(1, PEAK_CHANNELS, PEAK_SIDE, PEAK_SIDE)
-    images = images.contiguous(memory_format=torch.channels_last)
-    kernel = torch.rand(PEAK_CHANNELS, PEAK_CHANNELS, 3, 3)
-    kernel = kernel.contiguous(memory_format=torch.channels_last)
-    return lambda: F.conv2d(images, kernel, padding=1)
+
+    def __init__(self, device: torch.device) -> None:
+        """Make its images and its kernel."""
+        count = PEAK_IMAGES.get(device.type, 1)
+        self.operations = count * PEAK_OPERATIONS
+        images = torch.rand(count, PEAK_CHANNELS, PEAK_SIDE, PEAK_SIDE, device=device)
+        self.images = images.contiguous(memory_format=torch.channels_last)
+        kernel = torch.rand(PEAK_CHANNELS, PEAK_CHANNELS, 3, 3, device=device)
+        self._kernel = kernel.contiguous(memory_format=torch.channels_last)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The convolution."""
+        return F.conv2d(images, self._kernel, padding=1)
+
+    def synchronize(self) -> None:
+        """Wait for the card."""
+        if self.images.is_cuda:
+            torch.cuda.synchronize(self.images.device)
 
 
 def _with_own_counts(row: Row, run: Run) -> Row:
@@ -142,7 +172,7 @@ def costs_of(candidate: Candidate) -> Costs:
 def make_rows(
     candidates: Sequence[Candidate],
     times: Mapping[Key, list[float]],
-    peak: float,
+    peaks: Mapping[str, float],
     costs: Mapping[str, Costs] | None = None,
 ) -> list[Row]:
     """The table's rows.
@@ -150,7 +180,7 @@ def make_rows(
     Args:
         candidates: the networks.
         times: milliseconds in each round.
-        peak: operations a second that the machine reaches.
+        peaks: operations a second that each device reaches.
         costs: of each network; None to work them out.
     """
     costs = costs or {candidate.name: costs_of(candidate) for candidate in candidates}
@@ -160,7 +190,7 @@ def make_rows(
         ms, low, high = spread(values)
         network = costs[key.network]
         first = medians.get(key._replace(network=candidates[0].name), math.nan)
-        upstream = medians.get(Key(key.network, UPSTREAM, "fp32", key.batch), math.nan)
+        upstream = medians.get(key._replace(engine=UPSTREAM, precision="fp32"), math.nan)
         rows.append(
             Row(
                 *key,
@@ -170,7 +200,7 @@ def make_rows(
                 images_per_s=1000 * key.batch / ms,
                 speedup=first / ms,
                 upstream=upstream / ms,
-                of_peak=network.operations * key.batch / (ms / 1000) / peak,
+                of_peak=network.operations * key.batch / (ms / 1000) / peaks[key.device],
                 parameters=network.parameters,
                 operations=network.operations,
                 file_mb=network.file_mb,

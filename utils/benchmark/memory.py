@@ -4,6 +4,10 @@ Each is opened in a process of its own, so that libraries do not mix. There the 
 and runs a network of two small convolutions, which loads the library and, where the engine has
 them, the tools that convert a network. What is reported is by how much resident memory then grows
 as the network itself is opened and run, once what was freed has gone back to the system.
+
+On a card it is the most memory that torch held there as the network ran, above what it held before
+it was opened. Not what torch's tensors fill: a CUDA graph keeps the memory of the maps inside it,
+which no tensor holds any more.
 """
 
 from __future__ import annotations
@@ -25,9 +29,15 @@ from models.darknet import Darknet
 from models.netdef import parse
 from utils.benchmark.latency import Row
 from utils.benchmark.networks import Candidate, Key, Peer, Run, open_one
+from utils.devices import choose_device
 from utils.processes import end_with_parent
 from utils.progress import track
+from utils.timing import synchronize
 
+CARD_METHOD = (
+    "on a card, the most of its memory that torch took as the network ran, without what the "
+    "driver and the libraries keep for themselves"
+)
 METHOD = (
     "resident memory that grows as the network is opened and run, in a process of its own in which "
     "the library already ran a small one"
@@ -101,22 +111,39 @@ def _added_bytes(parcel: bytes) -> int:
     small = Candidate("small", model, (64, 64), calibration)
     if key.engine in peers:
         importlib.import_module(peers[key.engine].module)
-        _run(model, small, key.batch)
+        _run(model, small, key._replace(device="cpu"))
     else:
         # An exported file in int8 comes without photos to calibrate another network on.
         precision = key.precision if isinstance(candidate.model, Darknet) else "fp32"
         small_key = key._replace(precision=precision)
-        _run(open_one(small, small_key, threads, peers), small, key.batch)
-    before = _resident_bytes()
+        _run(open_one(small, small_key, threads, peers), small, key)
+    device = choose_device(key.device)
+    before = _held_bytes(device)
     run = open_one(candidate, key, threads, peers)
-    _run(run, candidate, key.batch)
-    return _resident_bytes() - before
+    if device.type != "cuda":
+        _run(run, candidate, key)
+        return _held_bytes(device) - before
+    _held_bytes(device)  # what only the opening took is given back
+    _run(run, candidate, key)
+    return torch.cuda.max_memory_reserved(device) - before
 
 
-def _run(run: Run, candidate: Candidate, batch: int) -> None:
-    images = torch.rand(batch, 3, candidate.size[1], candidate.size[0])
+def _run(run: Run, candidate: Candidate, key: Key) -> None:
+    images = torch.rand(key.batch, 3, candidate.size[1], candidate.size[0])
+    images = images.to(choose_device(key.device))
     for _ in range(RUNS):
         run(images)
+    synchronize(run)
+
+
+def _held_bytes(device: torch.device) -> int:
+    """Memory on a device that is in use, or of this process, once what was freed is given back."""
+    if device.type != "cuda":
+        return _resident_bytes()
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_reserved(device)
 
 
 def _resident_bytes() -> int:

@@ -16,12 +16,14 @@ from import_param import Benchmark, DataSet, TrainedNetwork
 from models import netdef as cfg_files
 from models.costs import count_parameters
 from models.darknet import Darknet
-from utils.backends import EngineOptions, open_engine
+from utils.backends import EngineOptions, engine_device, open_engine
 from utils.backends.exported import ExportedFile, input_size, is_exported, open_file
 from utils.checkpoint import check_for_photos, check_size, load_network
 from utils.data.calibration import sample_images
+from utils.devices import CPU, choose_device, on_device
 from utils.errors import InputError
 from utils.progress import say, track
+from utils.timing import machine
 
 NOISE_IMAGES = 8  # that int8 is calibrated on where only its speed is asked for
 Run = Callable[[Tensor], object]  # an engine, or a peer's network
@@ -48,6 +50,7 @@ class Key(NamedTuple):
     engine: str  # of `utils.backends.ENGINES`, or a peer
     precision: str
     batch: int
+    device: str = "cpu"  # as torch calls it
 
 
 @dataclass(frozen=True)
@@ -64,19 +67,43 @@ class PeerNetwork:
     Unlike an engine of ours it decodes the raw maps to boxes, as its `forward` does in inference.
     """
 
-    def __init__(self, module: nn.Module, size: tuple[int, int]) -> None:
+    def __init__(
+        self, module: nn.Module, size: tuple[int, int], device: torch.device = CPU
+    ) -> None:
         """Count its parameters, and its operations for an image of (width, height)."""
-        self._module = module.eval()
+        self._module, self._device = module.eval().to(device), device
         self.parameters = count_parameters(module)
         counter = FlopCounterMode(display=False)
         with counter:
-            self(torch.rand(1, 3, size[1], size[0]))
+            self(torch.rand(1, 3, size[1], size[0], device=device))
         self.operations: int = counter.get_total_flops()
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> object:
-        """Images [B, 3, H, W] → whatever it gives."""
+        """Images [B, 3, H, W] on its device → whatever it gives."""
         return self._module(images)
+
+    def synchronize(self) -> None:
+        """Wait for the card."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+
+def choose_devices(names: Sequence[str], report: Callable[[str], None] = say) -> list[str]:
+    """The devices to measure on; of those that nobody asked for, a line tells.
+
+    Raises:
+        InputError: torch has no such device here.
+    """
+    for name in names:
+        choose_device(name)
+    chosen = [str(choose_device(name)) if name == "auto" else name for name in names]
+    if chosen:
+        return list(dict.fromkeys(chosen))
+    if not torch.cuda.is_available():
+        return ["cpu"]
+    report(f"on the CPU and on {machine(torch.device('cuda'))}; --device cpu: on the CPU alone")
+    return ["cpu", "cuda"]
 
 
 def open_candidates(
@@ -198,6 +225,7 @@ def open_all(
     settings: Benchmark,
     peers: Mapping[str, Peer],
     report: Callable[[str], None] = say,
+    devices: Sequence[str] = ("cpu",),
 ) -> dict[Key, Run]:
     """Open every combination that can be; the others are told with their reason.
 
@@ -207,6 +235,7 @@ def open_all(
         settings: its `precision`, `batch_size` and `threads` count.
         peers: other projects by name, which compute in fp32 only.
         report: gets a line for each that is left out, but each reason once.
+        devices: where; engines that compute on CPUs alone are opened there only.
 
     Raises:
         InputError: none can.
@@ -215,12 +244,20 @@ def open_all(
     reasons: set[str] = set()
     kinds = [(engine, precision) for engine in engines for precision in settings.precision]
     kinds += [(peer, "fp32") for peer in peers]
-    pairs = [
-        (candidate, *kind) for candidate in candidates for kind in _kinds(candidate, engines, kinds)
+    places = [
+        (candidate, *kind, device)
+        for candidate in candidates
+        for kind in _kinds(candidate, engines, kinds)
+        for device in devices
     ]
-    for candidate, engine, precision in track(pairs, "opening networks"):
+    for candidate, engine, precision, device in track(places, "opening networks"):
+        if not _computes_on(device, engine, candidate, peers):
+            if engine not in reasons:
+                report(f"not on {device}: {engine}, which computes on CPUs alone")
+            reasons.add(engine)
+            continue
         for batch in settings.batch_size:
-            key = Key(candidate.name, engine, precision, batch)
+            key = Key(candidate.name, engine, precision, batch, device)
             try:
                 opened[key] = open_one(candidate, key, settings.threads, peers)
             except InputError as error:
@@ -231,6 +268,14 @@ def open_all(
     if not opened:
         raise InputError("no engine can run what was asked for, see above")
     return opened
+
+
+def _computes_on(device: str, engine: str, candidate: Candidate, peers: Mapping[str, Peer]) -> bool:
+    """Whether an engine or a peer runs a network on a device."""
+    place = torch.device(device)
+    if isinstance(candidate.model, ExportedFile):
+        return place == CPU
+    return engine in peers or engine_device(engine, place) == place
 
 
 def _kinds(
@@ -248,10 +293,12 @@ def open_one(candidate: Candidate, key: Key, threads: int, peers: Mapping[str, P
     """A network on an engine, or as a peer has it."""
     if isinstance(candidate.model, ExportedFile):
         return candidate.model.open(key.engine, key.precision, threads, candidate.size)
+    device = choose_device(key.device)
     if key.engine in peers:
-        return PeerNetwork(peers[key.engine].open(candidate.model, key.network), candidate.size)
+        peer = peers[key.engine].open(candidate.model, key.network)
+        return PeerNetwork(peer, candidate.size, device)
     calibration = None if candidate.calibration is None else [candidate.calibration]
     options = EngineOptions(
         candidate.size, key.precision, key.batch, threads, calibration, candidate.int8_loss
     )
-    return open_engine(key.engine, candidate.model, options)
+    return open_engine(key.engine, on_device(candidate.model, device), options)

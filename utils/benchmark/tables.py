@@ -22,6 +22,7 @@ from utils.visualization.figures import log_ticks_, write_figure
 
 COLUMNS: dict[str, Callable[[Row], str]] = {
     "network": lambda row: row.network,
+    "device": lambda row: row.device,
     "engine": lambda row: row.engine,
     "precision": lambda row: row.precision,
     "batch": lambda row: str(row.batch),
@@ -44,8 +45,13 @@ def _or_blank(value: float, form: str) -> str:
 
 
 def cells(rows: Sequence[Row]) -> list[list[str]]:
-    """A header and a line for each row, as text, without columns of which nothing is known."""
+    """A header and a line for each row, as text, without columns that tell nothing.
+
+    Such is one of which nothing is known, and the device where it is the CPU in all rows.
+    """
     columns = {head: [cell(row) for row in rows] for head, cell in COLUMNS.items()}
+    if set(columns["device"]) == {"cpu"}:
+        del columns["device"]
     shown = {head: column for head, column in columns.items() if any(column)}
     return [list(shown), *map(list, zip(*shown.values(), strict=True))]
 
@@ -54,7 +60,7 @@ def terminal_table(rows: Sequence[Row]) -> str:
     """The rows for a terminal."""
     lines = cells(rows)
     table = AsciiTable(lines)
-    table.justify_columns = dict.fromkeys(range(3, len(lines[0])), "right")
+    table.justify_columns = dict.fromkeys(range(lines[0].index("batch"), len(lines[0])), "right")
     return str(table.table)
 
 
@@ -104,12 +110,12 @@ def unfinished(path: Path) -> Iterator[Callable[[Sequence[Row]], None]]:
 def plot(rows: Sequence[Row], path: Path) -> None:
     """Milliseconds an image, a group of bars a network, as a PNG file."""
     networks = list(dict.fromkeys(row.network for row in rows))
-    kinds = list(dict.fromkeys((row.engine, row.precision, row.batch) for row in rows))
+    kinds = list(dict.fromkeys(_kind(row) for row in rows))
     height = 1.5 + 0.16 * len(networks) * (len(kinds) + 1)
     figure = Figure(figsize=(9, max(3.0, height)), dpi=110, layout="constrained")
     axes = figure.subplots()
     for number, kind in enumerate(kinds):
-        bar_rows = [row for row in rows if (row.engine, row.precision, row.batch) == kind]
+        bar_rows = [row for row in rows if _kind(row) == kind]
         positions = [networks.index(row.network) + number / (len(kinds) + 1) for row in bar_rows]
         widths = [row.ms / row.batch for row in bar_rows]
         ends = [
@@ -137,11 +143,11 @@ def plot_accuracy(rows: Sequence[Row], path: Path) -> None:
     """mAP@.5 against milliseconds an image, as a PNG file. Colours: networks; shapes: engines."""
     measured = [row for row in rows if not math.isnan(row.mean_ap)]
     networks = list(dict.fromkeys(row.network for row in measured))
-    kinds = list(dict.fromkeys((row.engine, row.precision, row.batch) for row in measured))
+    kinds = list(dict.fromkeys(_kind(row) for row in measured))
     figure = Figure(figsize=(9, 5.5), dpi=110, layout="constrained")
     axes = figure.subplots()
     for row in measured:
-        number = kinds.index((row.engine, row.precision, row.batch))
+        number = kinds.index(_kind(row))
         axes.scatter(
             row.ms / row.batch, row.mean_ap, s=45, marker=MARKERS[number % len(MARKERS)],
             color=as_hex(series_colour(networks.index(row.network))),
@@ -160,5 +166,14 @@ def plot_accuracy(rows: Sequence[Row], path: Path) -> None:
     write_figure(figure, path)
 
 
-def _kind_name(engine: str, precision: str, batch: int) -> str:
-    return f"{engine} {precision}" + (f", {batch} at once" if batch > 1 else "")
+Kind = tuple[str, str, int, str]
+
+
+def _kind(row: Row) -> Kind:
+    """What is drawn alike: engine, precision, batch and device."""
+    return row.engine, row.precision, row.batch, row.device
+
+
+def _kind_name(engine: str, precision: str, batch: int, device: str) -> str:
+    where = "" if device == "cpu" else f" on {device}"
+    return f"{engine} {precision}{where}" + (f", {batch} at once" if batch > 1 else "")

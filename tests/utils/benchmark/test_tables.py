@@ -16,7 +16,7 @@ from utils.benchmark.tables import cells, csv_table, markdown_table, plot, plot_
 
 def rows() -> list[Row]:
     candidates = [Candidate(name, trained(), (64, 64)) for name in ("a", "b")]
-    return make_rows(candidates, TIMES, peak=1e9)
+    return make_rows(candidates, TIMES, peaks={"cpu": 1e9})
 
 
 def test_each_row_is_in_the_tables() -> None:
@@ -42,3 +42,12 @@ def test_plots_are_pictures(tmp_path: Path) -> None:
     for name in ("benchmark.png", "mean_ap.png"):
         picture = cv2.imread(str(tmp_path / name))
         assert picture is not None and picture.std() > 5  # something is drawn
+
+
+def test_devices_are_shown_where_there_is_another_than_the_cpu() -> None:
+    assert "device" not in cells(rows())[0]
+    first, *others = rows()
+    header, *body = cells([replace(first, device="cuda"), *others])
+    assert [line[header.index("device")] for line in body] == ["cuda", "cpu", "cpu"]
+    table = list(csv.DictReader(io.StringIO(csv_table(rows()))))
+    assert [row["device"] for row in table] == ["cpu"] * 3
