@@ -41,9 +41,14 @@ TOLERANCE = {torch.float32: 0.01, torch.bfloat16: 0.2, torch.float16: 0.05}
 ROUNDS, SECONDS = 5, 1.0  # of timing the two ways, at most
 
 
+def is_card(device: torch.device) -> bool:
+    """Whether it is a graphics card that CUDA drives."""
+    return device.type == "cuda"
+
+
 def precisions(device: torch.device) -> tuple[str, ...]:
     """What the device computes natively."""
-    if device.type == "cuda":
+    if is_card(device):
         return ("fp32", "fp16", "bf16") if has_fast_bfloat16(device) else ("fp32", "fp16")
     return ("fp32", "bf16") if has_fast_bfloat16(device) else ("fp32",)
 
@@ -64,7 +69,7 @@ class TorchEngine(FixedBatch):
         _keep_types_(model)
         self._run: Run = model
         with torch.inference_mode(), _threads(self._threads), _fixed_shapes(self._device):
-            if self._device.type == "cuda":
+            if is_card(self._device):
                 images = self._prepared(options.random_images())
                 self._run = faster_on_card(model, images, self.synchronize)
             elif self._device.type == "cpu" and torch.backends.mkldnn.is_available():
@@ -77,7 +82,7 @@ class TorchEngine(FixedBatch):
 
     def synchronize(self) -> None:
         """Wait for the card."""
-        if self._device.type == "cuda":
+        if is_card(self._device):
             torch.cuda.synchronize(self._device)
 
     def _prepared(self, images: Tensor) -> Tensor:
@@ -118,7 +123,7 @@ def _threads(count: int) -> Iterator[None]:
 def _fixed_shapes(device: torch.device) -> Iterator[None]:
     """Let cuDNN try its kernels on a card's first images: all that follow have their shape."""
     before = torch.backends.cudnn.benchmark
-    if device.type != "cuda" or before:
+    if not is_card(device) or before:
         yield
         return
     torch.backends.cudnn.benchmark = True

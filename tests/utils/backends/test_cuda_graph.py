@@ -10,7 +10,8 @@ from torch import Tensor
 from models.darknet import Darknet
 from tests.pruning.nets import config
 from tests.utils.backends.fake_cuda import FakeGraph, graphs
-from utils.backends import torch_engine
+from utils.backends import EngineOptions, open_engine, torch_engine
+from utils.backends.base import maps_agree
 from utils.backends.cuda_graph import Run, captured
 from utils.backends.fold import folded
 from utils.backends.torch_engine import faster_on_card
@@ -43,6 +44,25 @@ def test_each_call_gives_the_networks_maps_and_leaves_earlier_ones_alone(
 def test_a_graph_runs_outside_inference_mode_too(graphs: list[FakeGraph]) -> None:
     run = captured(lambda images: [images + 1], torch.zeros(1))
     assert run(torch.ones(1))[0].item() == 2
+
+
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [("fp32", 1e-5), ("fp16", 0.02), ("bf16", 0.1)]
+)
+def test_the_engine_of_a_card_gives_the_networks_maps(
+    graphs: list[FakeGraph], monkeypatch: pytest.MonkeyPatch, precision: str, tolerance: float
+) -> None:
+    """All of it but the card; also a batch that is smaller, and the end of cuDNN's trials."""
+    monkeypatch.setattr(torch_engine, "is_card", lambda device: True)
+    monkeypatch.setattr(torch_engine, "has_fast_bfloat16", lambda device: True)
+    monkeypatch.setattr(torch_engine, "_quicker", lambda graph, layers, images, wait: graph)
+    model, images = network(), torch.rand(3, *SHAPE[1:])
+    engine = open_engine("torch", model, EngineOptions((64, 64), precision, batch=2))
+    replays = graphs[0].replays
+    with torch.inference_mode():
+        assert maps_agree(engine(images), model(images), tolerance)
+    assert graphs[0].replays == replays + 2
+    assert not torch.backends.cudnn.benchmark
 
 
 @pytest.mark.parametrize(("slow", "replays"), [("layers", True), ("graph", False)])

@@ -1,6 +1,7 @@
 """Does the ONNX graph compute what the network computes, whatever it is made of?"""
 
 import random
+import re
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from models.blocks import ACTIVATIONS
 from models.darknet import Darknet
 from models.head import decode
 from models.netdef import NetDef, parse
+from tests.conftest import ROOT
 from tests.pruning.nets import CONFIGS, config, error, photos, random_net, trained
 from tests.utils.backends.layers import HEAD, POOLS, activated, pooled, weighted
 from utils.backends import install_command
@@ -105,3 +107,23 @@ def test_decoding_in_the_graph(options: str) -> None:
             order = expected[photo, number].argsort(descending=True)
             assert torch.allclose(scores[rows], expected[photo, number][order], atol=1e-5)
             torch.testing.assert_close(boxes[rows], predictions.boxes[photo][order])
+
+
+def test_what_trtexec_is_told_of_the_graph_is_so() -> None:
+    """docs/deploy.md: no card is here to run it on."""
+    page = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    model = trained(config("yolov3-tiny", thinner=8), 0)
+    fixed, varying = (onnx.load_from_string(to_onnx(model, size)) for size in ((64, 96), None))
+    (opset,) = {graph.opset_import[0].version for graph in (fixed, varying)}
+    assert f"opset {opset};" in page
+    shapes = re.findall(r"--(?:min|opt|max)Shapes=(\w+):(\d+)x(\d+)x(\d+)x(\d+)", page)
+    assert len(shapes) == 3
+    images = varying.graph.input[0]
+    free = [not dim.dim_value for dim in images.type.tensor_type.shape.dim]
+    assert free == [True, False, True, True]  # so ranges may be given of all but the colours
+    for name, _, channels, height, width in shapes:
+        assert (name, channels) == (images.name, "3")
+        assert int(height) % 32 == int(width) % 32 == 0
+    assert [output.name for output in fixed.graph.output] == ["map0", "map1"]
+    shape = fixed.graph.input[0].type.tensor_type.shape
+    assert [dim.dim_value for dim in shape.dim] == [1, 3, 96, 64]
