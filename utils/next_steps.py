@@ -243,12 +243,14 @@ def after_benchmark(
         device: on which it is; empty for the one that is taken where none is asked for.
         photos: a folder with photos, where mAP was measured.
     """
+    carried = [name for name in CARRIED if name != "device"]  # a benchmark has several
     if Path(weights).suffix == ".cfg":
-        train = command("train", settings, cfg=weights, data=settings.data.data or DataSet().data)
+        data = settings.data.data or DataSet().data
+        train = command("train", settings, carried, cfg=weights, data=data)
         tell_next("train the fastest", [train])
         return
     if not photos:
-        export = command("export", settings, weights=weights)
+        export = command("export", settings, carried, weights=weights)
         tell_next("write the fastest for other programs", [export])
         return
     values: dict[str, Any] = {"weights": weights, "engine": engine, "precision": precision}
@@ -256,7 +258,7 @@ def after_benchmark(
         values["device"] = device
     if precision == "int8":
         values["calibration"] = settings.benchmark.calibration or settings.data.data
-    detect = command("detect_img", settings, **values, source=str(photos))
+    detect = command("detect_img", settings, carried, **values, source=str(photos))
     tell_next("detect with the fastest", [detect])
 
 

@@ -116,11 +116,12 @@ def test_others_lead_on(capsys: pytest.CaptureFixture[str]) -> None:
     next_steps.after_export(ExportSettings(), files, str(ODD), Path("my photos"))
     next_steps.after_detection(DetectSettings(), "net.xml")
     next_steps.after_check(CheckDataSettings(), "my export")
-    int8 = BenchmarkSettings(data=DataSet(data=DATA.data))
+    devices = Benchmark(device=("cpu", "cuda:1"))  # which go on as one, or not at all
+    int8 = BenchmarkSettings(devices, DataSet(data=DATA.data))
     next_steps.after_benchmark(int8, str(ODD), "torch", "int8", "cuda:1", Path("my photos"))
-    next_steps.after_benchmark(BenchmarkSettings(), str(ODD), "openvino", "fp32", "", None)
+    next_steps.after_benchmark(BenchmarkSettings(devices), str(ODD), "openvino", "fp32", "", None)
     cfg = Benchmark().weights[0]
-    next_steps.after_benchmark(BenchmarkSettings(), cfg, "torch", "fp32", "", None)
+    next_steps.after_benchmark(BenchmarkSettings(devices), cfg, "torch", "fp32", "", None)
     commands = told(capsys)
     scripts = [script for script, _ in commands]
     assert scripts == ["export", "detect_img", "train", "detect_img", "export", "train"]
