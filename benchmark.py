@@ -63,6 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     opened = open_all(candidates, engines, benchmark, peers, devices=devices)
     with unfinished(folder / "unfinished.csv") as keep:
         rows = measure(candidates, opened, benchmark, keep)
+        machines = machines_text(devices)  # now, since an idle card lowers its clock
         if photos:
             rows = with_mean_ap(
                 candidates, rows, opened, photos, settings.evaluation, settings.nms, keep
@@ -70,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
         if benchmark.memory:
             opened.clear()
             rows = with_memory(candidates, rows, benchmark.threads, peers, keep)
-        method = method_text(settings, engines, list(peers), devices)
+        method = method_text(settings, engines, list(peers), devices, machines)
         say(f"{terminal_table(rows)}\n{method}")
         save(settings, folder / "settings.json")
         write_text(folder / "benchmark.md", markdown_table(rows, method))
@@ -108,15 +109,27 @@ def choose_engines(settings: Benchmark) -> list[str]:
     return installed
 
 
+def machines_text(devices: list[str]) -> str:
+    """What computed, in words, and how fast its clock is."""
+    from utils.devices import choose_device
+    from utils.timing import clocks, machine
+
+    places = [choose_device(device) for device in devices]
+    return "; ".join(", ".join(filter(None, (machine(p), clocks(p)))) for p in places)
+
+
 def method_text(
-    settings: BenchmarkSettings, engines: list[str], peers: list[str], devices: list[str]
+    settings: BenchmarkSettings,
+    engines: list[str],
+    peers: list[str],
+    devices: list[str],
+    machines: str,
 ) -> str:
     """How it was measured, in words."""
     from utils.backends import ENGINES
     from utils.benchmark.latency import UPSTREAM
     from utils.benchmark.memory import CARD_METHOD, METHOD
-    from utils.devices import choose_device
-    from utils.timing import clocks, machine, version
+    from utils.timing import version
 
     benchmark, data = settings.benchmark, settings.data.data
     packages = [ENGINES[name].packages[0] for name in ("torch", *engines)]
@@ -125,9 +138,7 @@ def method_text(
     side = benchmark.img_size
     size = f"{side}x{side} px" if side else "each network's own size"
     on_noise = "int8" in benchmark.precision and not (benchmark.calibration or data)
-    places = [choose_device(device) for device in devices]
-    machines = "; ".join(", ".join(filter(None, (machine(p), clocks(p)))) for p in places)
-    on_card = any(place.type == "cuda" for place in places)
+    on_card = devices != ["cpu"]
     return (
         f"{machines}; {versions}. {size}; from images in memory to raw maps, median and quartiles "
         f"of up to {benchmark.rounds} rounds in which all took turns; speed-up against the first "
