@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from import_param import (
     BelowOne,
@@ -61,7 +62,10 @@ class Reproduce:
     only: tuple[str, ...] = ()  # rows whose label has one of these words, and "dense"; none = all
     eval_every: Count = 4  # epochs between evaluations
     seed: tuple[Whole, ...] = (0, 1, 2)  # of the main rows; the others take the first alone
-    jobs: Count = 2  # runs at once, each with its share of the cores
+    # what runs them: this machine, or the jobs of a Slurm cluster
+    launcher: Literal["local", "slurm"] = "local"
+    jobs: Count = 2  # runs at once on this machine, each with its share of the cores
+    dry_run: bool = False  # print the commands and what each waits for; nothing is started
 
     def check(self) -> None:
         """Raises ValueError where nothing is asked for, or the same twice."""
@@ -385,6 +389,7 @@ def run_steps(steps: Sequence[Step], scripts: Path, logs: Path, jobs: int) -> No
     finished = {step.name for step in steps} - {step.name for step in waiting}
     running: dict[str, subprocess.Popen[bytes]] = {}
     awaited: set[str] = set()
+    threads = max(1, (os.cpu_count() or 1) // jobs)
     logs.mkdir(parents=True, exist_ok=True)
     with Wait("runs", len(steps)) as wait:
         wait.advance(len(finished))
@@ -393,7 +398,11 @@ def run_steps(steps: Sequence[Step], scripts: Path, logs: Path, jobs: int) -> No
                 for name in [
                     name for name, process in running.items() if process.poll() is not None
                 ]:
-                    _check(running.pop(name).returncode, logs / f"{name}.log")
+                    if code := running.pop(name).returncode:
+                        log = logs / f"{name}.log"
+                        raise InputError(
+                            f"{log}: the run ended with exit code {code}: {last_line(log)}"
+                        )
                     finished.add(name)
                     wait.advance()
                 ready = [s for s in waiting if finished.issuperset(a.name for a in s.after)]
@@ -408,7 +417,7 @@ def run_steps(steps: Sequence[Step], scripts: Path, logs: Path, jobs: int) -> No
                         finished.add(step.name)
                         wait.advance()
                         continue
-                    running[step.name] = _start(step, scripts, logs, jobs)
+                    running[step.name] = start_step(step, scripts, logs, threads)
                     wait.advance(0, ", ".join(running))
                 time.sleep(POLL_SECONDS)
         finally:
@@ -418,20 +427,56 @@ def run_steps(steps: Sequence[Step], scripts: Path, logs: Path, jobs: int) -> No
                 process.wait()
 
 
-def _start(step: Step, scripts: Path, logs: Path, jobs: int) -> subprocess.Popen[bytes]:
+def start_step(
+    step: Step, scripts: Path, logs: Path, threads: int, before: Callable[[], None] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a step's command; what it prints is added to its log.
+
+    Args:
+        step: what to run.
+        scripts: the folder of train.py and prune.py.
+        logs: the folder of logs, which is there.
+        threads: unless the environment's OMP_NUM_THREADS says otherwise.
+        before: called in the new process, where there is something to do.
+    """
     script, *flags = step.command()
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    with (logs / f"{step.name}.log").open("ab") as log:
+    with log_of(step, logs).open("ab") as log:
         return subprocess.Popen(
             [sys.executable, str(scripts / script), *flags],
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={"OMP_NUM_THREADS": threads, **os.environ, "TQDM_DISABLE": "1"},
+            env={"OMP_NUM_THREADS": str(threads), **os.environ, "TQDM_DISABLE": "1"},
+            preexec_fn=before,
         )
 
 
-def _check(code: int, log: Path) -> None:
-    if code:
-        text = log.read_text(encoding="utf-8", errors="replace").strip()
-        last = text.rpartition("\n")[2] or "nothing printed"
-        raise InputError(f"{log}: the run ended with exit code {code}: {last}")
+def log_of(step: Step, logs: Path) -> Path:
+    """The file that takes what a step prints."""
+    return logs / f"{step.name}.log"
+
+
+def last_line(log: Path) -> str:
+    """The end of what a step printed."""
+    text = log.read_text(encoding="utf-8", errors="replace").strip() if log.exists() else ""
+    return text.rpartition("\n")[2] or "nothing printed"
+
+
+def planned(
+    steps: Sequence[Step], scripts: Path, also: Callable[[Step, Sequence[str]], str] | None = None
+) -> str:
+    """What would be run, and what each step waits for.
+
+    also: what is to be said beside a step's command, of the step and those it waits for by name.
+    """
+    lines = []
+    left = {step.name for step in steps if not step.done}
+    for step in steps:
+        if step.name not in left:
+            lines.append(f"{step.name}: done")
+            continue
+        after = [earlier.name for earlier in step.after if earlier.name in left]
+        lines.append(step.name + (f", after {', '.join(after)}" if after else ""))
+        script, *flags = step.command()
+        lines.append("    " + shlex.join(["python", str(scripts / script), *flags]))
+        lines += [f"    {also(step, after)}"] if also else []
+    return "\n".join([*lines, f"{len(left)} of {len(steps)} runs are left to do"])

@@ -13,7 +13,8 @@ the dense and the sparse network, for all seeds. `--weights ""` starts from rand
 
 Each training is a run of train.py, each cut one of prune.py, in runs/ and weights/ of the folder
 that this is started in. What is done is not done again, so it can be stopped at any time and goes
-on where it was. It ends with table.md, table.csv and sizes.png in runs/<name>.
+on where it was. `--launcher slurm` queues them all as jobs of a cluster that depend on each other;
+`--dry_run` only prints them. It ends with table.md, table.csv and sizes.png in runs/<name>.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from import_param import TORCH, DataSet, TrainedNetwork
-from tools.experiment import Reproduce, Row, Step, in_order, plan_rows, run_steps
+from tools.experiment import Reproduce, Row, Step, in_order, plan_rows, planned, run_steps
+from tools.slurm import Slurm, run_on_slurm
 from utils import errors
 from utils.errors import InputError
 from utils.progress import say
@@ -66,11 +68,13 @@ class ReproduceSettings:
     """Rerun the reference experiment of pruning; see README.md."""
 
     reproduce: Reproduce = Reproduce()
+    slurm: Slurm = Slurm()
 
 
 def main(argv: list[str] | None = None) -> None:
     """Read the flags, plan the rows, run their steps, measure what they left, and write tables."""
-    settings = load(ReproduceSettings, argv, about=__doc__).reproduce
+    both = load(ReproduceSettings, argv, about=__doc__)
+    settings, slurm = both.reproduce, both.slurm
     # Imported after the flags are read, so that --help and a mistyped flag need no torch.
     from models import netdef as cfg_files
     from pruning.plots import plot_sizes
@@ -80,10 +84,18 @@ def main(argv: list[str] | None = None) -> None:
     rows = select_rows(plan_rows(settings, cfg_files.load(settings.cfg)), settings.only)
     if settings.weights:
         require_file(settings.weights)
+    steps, scripts = in_order(rows), Path(__file__).parents[1]
+    on_slurm = settings.launcher == "slurm"
+    if settings.dry_run:
+        say(planned(steps, scripts, slurm.sbatch_line if on_slurm else None))
+        return
     # A demo set is made now, not by two runs at once.
     open_definition(DataSet(settings.data), ("train", "valid"))
     folder = Path("runs") / settings.run_name
-    run_steps(in_order(rows), Path(__file__).parents[1], folder / "logs", settings.jobs)
+    if on_slurm:
+        run_on_slurm(steps, scripts, folder / "slurm", folder / "logs", slurm)
+    else:
+        run_steps(steps, scripts, folder / "logs", settings.jobs)
 
     results, method = measure(rows)
     write_text(folder / "table.md", f"{markdown(results)}\n\n{method}\n")
