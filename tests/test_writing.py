@@ -128,6 +128,7 @@ ALLOWED = {
     ("tools/experiment.py", "mkdir"): "logs of child processes",
     ("tools/experiment.py", "open"): "logs of child processes",
     ("tools/experiment.py", "rmtree"): "a run that is begun anew",
+    ("tools/slurm.py", "mkdir"): "logs of jobs",
     ("tools/gpu/runner.py", "open"): "logs of child processes",
     ("tools/gpu/runner.py", "TemporaryDirectory"): "what the steps train and cut",
     ("utils/monitoring/server.py", ""): "its log, and what goes wrong is told where it is started",

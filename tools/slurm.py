@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
 
 POLL_SECONDS = 10.0  # between looks at the queue
+STEP_POLL_SECONDS = 0.2  # between looks at a step's process
 PATIENCE = (
     3  # looks at which a job is gone before it has failed: files may come late over a network
 )
@@ -115,7 +116,9 @@ class StepJob:
         self._process = start_step(
             self.step, self.scripts, self.logs, self.threads, _ignore_slurms_signals
         )
-        if code := self._process.wait():
+        while self._process.poll() is None:  # `wait` would not let `checkpoint` wait as well
+            time.sleep(STEP_POLL_SECONDS)
+        if code := self._process.returncode:
             log = log_of(self.step, self.logs)
             raise InputError(f"{log}: the run ended with exit code {code}: {last_line(log)}")
 
