@@ -56,8 +56,12 @@ class DataSet:
 @dataclass(frozen=True)
 class Data(DataSet):
     """The photos and their labels, and how they are loaded."""
-    batch_size: Count = 8  # photos a step of training, or at once
+    batch_size: Whole = 0  # photos a step of training, or at once; 0 = 8, and to train on a card up to 64, as its memory and the number of photos allow
     workers: Annotated[int, Interval(ge=-1, le=256)] = -1  # processes that load photos; 0 = none; -1 = none on two cores, else some
+
+    @property
+    def photos_at_once(self) -> int:
+        return self.batch_size or 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +154,9 @@ class Training:
     weight_decay: NotNegative = 5e-4  # on the convolutions' kernels only
     clip: NotNegative = 10.0  # largest norm of the gradient; 0 = any
     ema_decay: BelowOne = 0.998  # of the running mean of the weights that is evaluated and saved
-    amp: bool = True  # bfloat16 where the machine is fast with it
+    amp: bool = True  # 16-bit arithmetic where the machine is fast with it
+    amp_dtype: Literal["auto", "bf16", "fp16"] = "auto"  # of amp; auto = bf16 where the machine is fast with it, else fp16 on a card; for fp16 the loss is scaled
+    deterministic: bool = True  # on a card: the same weights each time, by algorithms that may be slower
     sync_bn: bool = True  # with torchrun: batch normalisation by the photos of all processes, not by each one's own
     multi_scale: Annotated[float, Interval(ge=0, le=0.5)] = 0.0  # each batch's size is changed by up to this share
     close_mosaic: Whole = 5  # last epochs, without mosaics

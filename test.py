@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
         settings.evaluation,
         nms,
         letterbox=network.letterbox,
-        run=open_runtime(network, data.batch_size, settings.runtime, data),
+        run=open_runtime(network, data.photos_at_once, settings.runtime, data),
     )
     table = format_metrics(metrics, photos.names)
     say(table)

@@ -33,19 +33,22 @@ def main(argv: list[str] | None = None) -> None:
 
     from pruning.iterative.while_training import pruning_while_training
     from utils.data.splits import open_splits
-    from utils.devices import choose_device
+    from utils.devices import choose_algorithms, choose_device
     from utils.evaluation.metrics import format_metrics
     from utils.next_steps import after_training
     from utils.training import report
+    from utils.training.batch_size import with_batch_size
     from utils.training.batches import TrainingBatches, ValidationBatches, photo_views
     from utils.training.build import build_network, describe, load_teacher, read_netdef
     from utils.training.epoch_lines import EpochLines
     from utils.training.loop import TrainerFactory, train_one_epoch
+    from utils.training.precision import training_dtype
     from utils.training.resume import RunRecord, begin, history_of, restore_, save, stoppable
     from utils.training.runs import open_run
 
     settings, checkpoint = distributed.from_main(lambda: begin(settings, given(argv)))
     device = choose_device(settings.model.device)
+    choose_algorithms(settings.training.deterministic)
     report.check_monitor(settings.monitoring)
     torch.manual_seed(settings.training.seed)
 
@@ -57,6 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     model = distributed.from_main(
         lambda: build_network(settings, netdef, training_photos, checkpoint)
     )
+    settings = with_batch_size(settings, device, model.netdef, len(training_photos))
     teacher = distributed.from_main(lambda: load_teacher(settings, model.netdef, names))
     if teacher:
         teacher.to(device)
@@ -65,7 +69,8 @@ def main(argv: list[str] | None = None) -> None:
     validation = ValidationBatches(settings, validation_photos, model.netdef)
 
     with open_run(settings, checkpoint) as run, stoppable(run, settings):
-        say(f"{run.name}: {describe(model)}, on {device}; see {run.folder}, {run.weights}")
+        computing = f"on {device} in {training_dtype(settings.training, device)}"
+        say(f"{run.name}: {describe(model)}, {computing}; see {run.folder}, {run.weights}")
         make_trainer = TrainerFactory(settings, training.optimizer_steps, run.folder, teacher)
         trainer = pruning.start(model.to(device), make_trainer)
         record = RunRecord.of(run, settings, training, validation, checkpoint)

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import complete_box_iou_loss
 
 from import_param import Distillation
+from models.box_loss import complete_iou_loss
 from models.darknet import Darknet, shapes
 from models.head import Head
 from models.loss import (
     DetectionLoss,
+    Objects,
     Positives,
     Share,
     decode_positives,
@@ -22,6 +23,7 @@ from models.loss import (
 )
 from models.netdef import NetDef
 from utils import distributed
+from utils.devices import constant
 from utils.errors import InputError
 from utils.structures import Batch
 
@@ -67,14 +69,16 @@ class DistillationLoss:
         maps, features = student
         positives = self.loss.assign(maps, batch)
         parts_of = shares(batch, positives)
-        heads = zip(self.loss.heads, maps, teacher[0], positives, parts_of, strict=True)
-        parts = torch.stack([_head_loss(*head, batch) for head in heads]).sum(0)  # [3]
+        objects = Objects.of(batch, maps[0].device)
+        on_device = [head.to(maps[0].device) for head in positives]
+        heads = zip(self.loss.heads, maps, teacher[0], on_device, parts_of, strict=True)
+        parts = torch.stack([_head_loss(*head, objects) for head in heads]).sum(0)  # [3]
         gains = (
             self.settings.teacher_objectness,
             self.settings.teacher_classes,
             self.settings.teacher_boxes,
         )
-        total = (parts * parts.new_tensor(gains)).sum()
+        total = (parts * constant(gains, parts)).sum()
         if self.settings.teacher_features:
             pairs = zip(features, teacher[1], strict=True)
             attention = sum(attention_loss(*pair) for pair in pairs)
@@ -88,28 +92,26 @@ def _head_loss(
     teacher_raw: Tensor,
     positives: Positives,
     share: Share,
-    batch: Batch,
+    objects: Objects,
 ) -> Tensor:
     """[3]: how far objectness, classes and boxes of one head are from the teacher's."""
     student = head.split(raw)  # [B, A, h, w, 5+C]
     teacher = head.split(teacher_raw.detach())  # [B, A, h, w, 5+C]
-    size = (batch.images.shape[-1], batch.images.shape[-2])
+    size = objects.input_size
     cells = (raw.shape[-1], raw.shape[-2])
 
     objectness = divergence(student[..., 4], teacher[..., 4]).mean()
     weight = teacher[..., 4].sigmoid()  # [B, A, h, w]
     classes = weight * divergence(student[..., 5:], teacher[..., 5:]).sum(-1)
 
-    objects = batch.boxes[positives.target]  # [P, 4]
+    truth = objects.boxes[positives.target]  # [P, 4]
     boxes, teacher_boxes = (
         decode_positives(head, positives.select(logits), positives, size, cells)
         for logits in (student, teacher)
     )
     with torch.no_grad():
-        nearer = complete_box_iou_loss(teacher_boxes, objects) < complete_box_iou_loss(
-            boxes, objects
-        )
-    box_loss = torch.where(nearer, complete_box_iou_loss(boxes, teacher_boxes), 0.0)
+        nearer = complete_iou_loss(teacher_boxes, truth) < complete_iou_loss(boxes, truth)
+    box_loss = torch.where(nearer, complete_iou_loss(boxes, teacher_boxes), 0.0)
     return torch.stack(
         [
             objectness_balance(size, cells) * objectness * share.images,

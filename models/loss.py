@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import complete_box_iou_loss
 
 from import_param import Loss
+from models.box_loss import complete_iou_loss
 from models.head import Head
 from utils import distributed
 from utils.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from utils.devices import constant, to_device
 from utils.structures import Batch
 
 # By stride in pixels. Finer maps have more cells, nearly all empty: in their mean, the loss of the
@@ -38,6 +39,11 @@ class Positives:
     row: Tensor
     column: Tensor
     target: Tensor
+
+    def to(self, device: torch.device) -> Positives:
+        """The same on a device; in one copy."""
+        columns = [getattr(self, field.name) for field in fields(self)]
+        return Positives(*to_device(torch.stack(columns), device).unbind())
 
     def select(self, logits: Tensor) -> Tensor:
         """The positives among logits [B, A, h, w, 5+C]: [P, 5+C]."""
@@ -67,6 +73,27 @@ def shares(batch: Batch, assigned: Sequence[Positives]) -> list[Share]:
     own = len(batch.images)
     images, *positives = distributed.totals([own, *(len(head.target) for head in assigned)])
     return [Share(own / images, max(1, count)) for count in positives]
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The M objects of a batch, on the device of a network's maps.
+
+    Attributes:
+        boxes: float32 [M, 4], xyxy in pixels of the input.
+        labels: int64 [M].
+        input_size: (width, height) of the input in pixels.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    input_size: tuple[int, int]
+
+    @staticmethod
+    def of(batch: Batch, device: torch.device) -> Objects:
+        """Those of a batch."""
+        size = (batch.images.shape[-1], batch.images.shape[-2])
+        return Objects(to_device(batch.boxes, device), to_device(batch.labels, device), size)
 
 
 @dataclass(frozen=True)
@@ -121,12 +148,16 @@ class DetectionLoss:
     def __call__(self, maps: Sequence[Tensor], batch: Batch) -> Losses:
         """The loss of raw maps [B, A·(5+C), h, w] on a batch: a mean over images and positives.
 
+        The batch's boxes may be on the CPU while the maps are on a card, which then computes on
+        while it is found out here which of its predictions are responsible.
+
         Where processes train together, these are the images and positives of all of them; the
         gradient is that of this process's part of the sum.
         """
         assigned = self.assign(maps, batch)
+        objects = Objects.of(batch, maps[0].device)
         by_head = [
-            self._head_loss(head, raw, positives, batch, share)
+            self._head_loss(head, raw, positives.to(raw.device), objects, share)
             for head, raw, positives, share in zip(
                 self.heads, maps, assigned, shares(batch, assigned), strict=True
             )
@@ -160,7 +191,7 @@ class DetectionLoss:
         Args:
             extents: width and height of the objects in pixels of the input, [M, 2].
         """
-        anchors = extents.new_tensor([pair for head in self.heads for pair in head.anchors])
+        anchors = constant(tuple(pair for head in self.heads for pair in head.anchors), extents)
         ratio = extents[None] / anchors[:, None]  # [all A, M, 2]
         worst = torch.maximum(ratio, 1 / ratio).amax(-1)  # [all A, M]
         fit = worst < self.settings.anchor_ratio
@@ -169,7 +200,7 @@ class DetectionLoss:
         return list(fit.split([len(head.anchors) for head in self.heads]))
 
     def _head_loss(
-        self, head: Head, raw: Tensor, positives: Positives, batch: Batch, share: Share
+        self, head: Head, raw: Tensor, positives: Positives, objects: Objects, share: Share
     ) -> Tensor:
         """The loss of boxes, objectness and classes, and what precision and recall are made of.
 
@@ -179,11 +210,10 @@ class DetectionLoss:
         """
         logits = head.split(raw)  # [B, A, h, w, 5+C]
         h, w = logits.shape[2:4]
-        size = (batch.images.shape[-1], batch.images.shape[-2])
+        size = objects.input_size
         selected = positives.select(logits)  # [P, 5+C]
-        box_loss = complete_box_iou_loss(  # [P]
-            decode_positives(head, selected, positives, size, (w, h)), batch.boxes[positives.target]
-        )
+        boxes = decode_positives(head, selected, positives, size, (w, h))  # [P, 4]
+        box_loss = complete_iou_loss(boxes, objects.boxes[positives.target])  # [P]
         ciou = (1 - box_loss.detach()).clamp(min=0)
 
         targets = _objectness_targets(logits.shape[:4], positives, ciou)
@@ -191,8 +221,9 @@ class DetectionLoss:
             logits[..., 4], targets
         )
 
-        true_labels = batch.labels[positives.target]
-        one_hot = F.one_hot(true_labels, head.classes).float()
+        true_labels = objects.labels[positives.target]
+        # F.one_hot may look for labels that are too large, and so wait for a card.
+        one_hot = (true_labels[:, None] == torch.arange(head.classes, device=raw.device)).float()
         class_loss = F.binary_cross_entropy_with_logits(selected[:, 5:], one_hot, reduction="none")
 
         claimed = (logits[..., 4].detach() > 0).sum()
@@ -208,7 +239,7 @@ class DetectionLoss:
                 class_loss.sum() / share.positives,
                 right.sum().float(),
                 claimed.float(),
-                box_loss.new_tensor(len(positives.target)),
+                box_loss.new_full((), len(positives.target)),
             ]
         )
 
@@ -238,7 +269,7 @@ def objectness_balance(size: tuple[int, int], cells: tuple[int, int]) -> float:
 
 def cell_size(size: tuple[int, int], cells: tuple[int, int], like: Tensor) -> Tensor:
     """[2]: the width and height of a cell, in pixels of the input."""
-    return like.new_tensor([size[0] / cells[0], size[1] / cells[1]])
+    return constant((size[0] / cells[0], size[1] / cells[1]), like)
 
 
 def decode_positives(
@@ -259,7 +290,7 @@ def decode_positives(
     """
     corner = torch.stack([positives.column, positives.row], -1)
     centre = (head.centre_offset(logits[:, :2]) + corner) * cell_size(size, cells, logits)
-    extent = head.anchor_scale(logits[:, 2:4]) * logits.new_tensor(head.anchors)[positives.anchor]
+    extent = head.anchor_scale(logits[:, 2:4]) * constant(head.anchors, logits)[positives.anchor]
     return cxcywh_to_xyxy(torch.cat([centre, extent], -1))
 
 
@@ -277,10 +308,10 @@ def assign_cells(
     """
     own = centres.floor()
     reach = (head.scale_xy - 1) / 2  # beyond its own borders, in cells
-    steps = centres.new_tensor([[0, 0], [-1, 0], [1, 0], [0, -1], [0, 1]])
+    steps = constant(((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)), centres)
     corners = own + steps[:, None]  # [5, M, 2]
     offset = centres - corners
-    limit = centres.new_tensor(cells)
+    limit = constant(cells, centres)
     inside = (corners >= 0) & (corners < limit)
     usable = ((offset >= -reach) & (offset <= 1 + reach) & inside).all(-1)  # [5, M]
     usable[0] = True  # the own cell, even of a centre on the right or lower border

@@ -223,7 +223,7 @@ def _photos(network: Network, settings: Data, definition: DataDefinition) -> Pho
         train_photos, network.size, network.letterbox, NO_AUGMENTATION, Training()
     )
     sampler = EpochSampler(len(training), seed=0)
-    long_enough = replace(settings, batch_size=max(SHORTEST, settings.batch_size))
+    long_enough = replace(settings, batch_size=max(SHORTEST, settings.photos_at_once))
     valid = ValidationDataset(valid_photos, network.size, network.letterbox)
     return Photos(
         training_loader(training, sampler, long_enough),

@@ -50,6 +50,14 @@ class PenaltyGroup:
         """How many units it has."""
         return len(self.penalized[0][1])
 
+    def to(self, device: torch.device) -> PenaltyGroup:
+        """The same with its positions on the device of the scales, which they are to index."""
+        penalized, followers = (
+            tuple((layer, positions.to(device)) for layer, positions in places)
+            for places in (self.penalized, self.followers)
+        )
+        return replace(self, penalized=penalized, followers=followers)
+
 
 def penalty_groups(
     netdef: NetDef, strategy: str, measure: Measure = "channels"
@@ -175,7 +183,9 @@ class SparsityPenalty:
         )
         if not groups:
             raise InputError(f"freeze: no layer that pruned_id={strategy!r} may cut is trained")
-        return SparsityPenalty(model, groups, settings, steps)
+        device = next(model.parameters()).device
+        on_device = tuple(group.to(device) for group in groups)
+        return SparsityPenalty(model, on_device, settings, steps)
 
     @property
     def _proximal(self) -> bool:
@@ -192,20 +202,28 @@ class SparsityPenalty:
             _add_gradient_(self.model, group.penalized, penalty)
 
     @torch.no_grad()
-    def shrink_(self, step: int, optimizer: Optimizer) -> None:
+    def shrink_(self, step: int, optimizer: Optimizer, taken: Tensor | None = None) -> None:
         """Where the way is proximal: the soft threshold, after the optimizer's step.
 
         In either case, a dead unit takes its shift along (see `_shrink_shifts_`).
+
+        Args:
+            step: of the optimizer, counted from 0.
+            optimizer: with the scales as its group `SCALES`.
+            taken: a bool [], whether its step was taken: one whose gradients overflowed is not,
+                and then nothing shrinks. None for yes.
         """
         lr = optimizer.param_groups[SCALES]["lr"]
         for group, strength in zip(self.groups, self._strengths(step), strict=True):
             scales = read(self.model, group.penalized)
             if self._proximal:
                 threshold = lr * self._paced(group, strength, optimizer)
+                if taken is not None:
+                    threshold = threshold * taken
                 left = (1 - threshold / size(scales).clamp(min=1e-12)).clamp(min=0)
                 scales = scales * left[:, None]
                 write_(self.model, group.penalized, scales)
-            self._shrink_shifts_(group, size(scales), lr)
+            self._shrink_shifts_(group, size(scales), lr, taken)
 
     def _paced(self, group: PenaltyGroup, strength: Tensor, optimizer: Optimizer) -> Tensor:
         """How far the optimizer goes for a gradient of `strength`, [n], as a multiple of lr."""
@@ -219,7 +237,9 @@ class SparsityPenalty:
         momentum: float = optimizer.param_groups[SCALES]["momentum"]
         return strength / (1 - momentum)
 
-    def _shrink_shifts_(self, group: PenaltyGroup, sizes: Tensor, lr: float) -> None:
+    def _shrink_shifts_(
+        self, group: PenaltyGroup, sizes: Tensor, lr: float, taken: Tensor | None
+    ) -> None:
         """Shrink the shifts of dead units to zero, and whatever follows those at exactly zero.
 
         A dead channel still emits a constant, the activation of its shift, which no cut can carry
@@ -227,6 +247,8 @@ class SparsityPenalty:
         as a step of AdamW, so that a shift stays at zero once it is there.
         """
         dead = (sizes < DEAD)[:, None]
+        if taken is not None:
+            dead = dead & taken
         shifts = read(self.model, group.penalized, "bias")
         threshold = min(lr, torch.finfo(shifts.dtype).max)  # torch refuses a larger one
         shrunk = nn.functional.softshrink(shifts * SHIFT_DECAY, threshold)
@@ -333,7 +355,8 @@ def _mean_square(optimizer: torch.optim.AdamW, weight: Tensor) -> Tensor:
     if "exp_avg_sq" not in state:
         return torch.zeros_like(weight)
     beta = optimizer.param_groups[SCALES]["betas"][1]
-    mean: Tensor = state["exp_avg_sq"] / (1 - beta ** state["step"])
+    # Before the first step that is taken, both are 0.
+    mean: Tensor = state["exp_avg_sq"] / (1 - beta ** state["step"]).clamp(min=ADAM_EPSILON)
     return mean
 
 

@@ -91,14 +91,17 @@ def test_the_pair_is_the_checkpoint_and_opens_elsewhere(project: Path) -> None:
     read_weights(folder / "best.weights", netdef.load(folder / "best.cfg"))
 
 
+@pytest.mark.parametrize(
+    "more", [("--multi_scale", "0.5"), ("--amp_dtype", "fp16")], ids=["sizes", "fp16"]
+)
 def test_a_resumed_run_is_the_uninterrupted_one(
-    project: Path, monkeypatch: pytest.MonkeyPatch
+    project: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
 ) -> None:
-    train.main(flags("--name", "whole", "--multi_scale", "0.5", epochs=3))
+    train.main(flags("--name", "whole", *more, epochs=3))
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         stop_after(patch, 1)
-        train.main(flags("--name", "cut", "--multi_scale", "0.5", epochs=3))
+        train.main(flags("--name", "cut", *more, epochs=3))
     again = resume(name="cut")
     with pytest.raises(InputError, match=r"epochs=9: a run that goes on .* such as epochs=3"):
         train.main([*again, "--epochs", "9"])
@@ -107,6 +110,8 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     whole, cut = (read_checkpoint(f"weights/{name}/last.pt") for name in ("whole", "cut"))
     for name, tensor in whole.model.items():
         assert torch.equal(tensor, cut.model[name]), name
+    assert whole.training.scaler == cut.training.scaler
+    assert (whole.training.scaler is None) == ("fp16" not in more)
     rows = [figures(f"runs/{name}/metrics.csv") for name in ("whole", "cut")]
     timed = "speed/images_per_second"
     for row in (*rows[0], *rows[1]):

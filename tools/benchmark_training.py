@@ -104,7 +104,8 @@ def main(argv: list[str] | None = None) -> None:
             turns |= peer_turns(settings, photos, netdef, Path(folder) / "photos")
         torch.set_num_threads(threads)  # ultralytics changes it
         times = interleaved(turns, speed.rounds, warm_up=1)
-    say(f"{table(times, speed.turn * settings.data.batch_size)}\n{method_text(settings, photos)}")
+    images = speed.turn * settings.data.photos_at_once
+    say(f"{table(times, images)}\n{method_text(settings, photos)}")
     if speed.evaluation:
         say(
             f"evaluation of {PHOTOS} photos x {DETECTIONS} boxes, {CLASSES} classes: "
@@ -148,7 +149,7 @@ def training_turn(
 
     model = Darknet(netdef)
     model.init_heads_(netdef.heads)
-    steps = -(-len(photos) // settings.data.batch_size)
+    steps = -(-len(photos) // settings.data.photos_at_once)
     train_settings = TrainSettings(training=settings.training, loss=settings.loss)
     trainer = TrainerFactory(train_settings, steps, folder)(model)
     batches, count = endless_batches(settings, photos, netdef), settings.speed.turn
@@ -168,7 +169,7 @@ def peer_turns(
     from tools.peers import STEPS, Task, peer_step, write_yolo
 
     turns: dict[str, Turn] = {}
-    network, batch = Path(settings.model.cfg).stem, settings.data.batch_size
+    network, batch = Path(settings.model.cfg).stem, settings.data.photos_at_once
     for name in STEPS:
         photo_list = write_yolo(photos, folder / name)
         task = Task(netdef, network, len(photos.names), photo_list, batch)
@@ -225,7 +226,7 @@ def method_text(settings: TrainingSpeedSettings, photos: PhotoSet) -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in ["torch", *peers])
     bfloat16 = settings.training.amp and has_fast_bfloat16(torch.device("cpu"))
     return (
-        f"{machine()}; {versions}; {settings.model.cfg}, batches of {data.batch_size}, "
+        f"{machine()}; {versions}; {settings.model.cfg}, batches of {data.photos_at_once}, "
         f"{'bfloat16' if bfloat16 else 'float32'}, {len(photos)} photos of which "
         f"{len(photos.cache)} are kept in memory; medians and quartiles of {speed.rounds} rounds "
         f"of {speed.turn} batches in which all took turns"

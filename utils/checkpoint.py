@@ -136,6 +136,7 @@ class TrainingState:
         epoch_steps: steps of the optimizer in an epoch.
         threads: of torch, on whose number the last bits of sums depend.
         processes: that trained together; 0 for before 0.4.0, when there was one.
+        scaler: of the loss in fp16, its state dict; None where it does nothing.
     """
 
     epoch: Step
@@ -154,6 +155,7 @@ class TrainingState:
     epoch_steps: Step = 0
     threads: Step = 0
     processes: Step = 0
+    scaler: dict[str, Any] | None = None
 
     def values(self) -> dict[str, Any]:
         """What a checkpoint holds of it."""

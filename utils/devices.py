@@ -36,6 +36,12 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def choose_algorithms(deterministic: bool) -> None:
+    """On a card, those that come to the same bits each time, or the fastest, which may not."""
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = not deterministic
+
+
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether the device computes in bfloat16 natively, where it is faster than float32."""
     if device.type == "cuda":

@@ -5,12 +5,15 @@ pixel i covers the interval [i, i + 1). Whose pixels, the original photo's or th
 input's, is said beside each field.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from utils.devices import to_device
 
 Image = NDArray[np.uint8]  # [H, W, 3], RGB
 
@@ -72,13 +75,19 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The batch with its tensors on a device."""
-        return Batch(
-            self.images.to(device, non_blocking=True),
-            self.boxes.to(device, non_blocking=True),
-            self.labels.to(device, non_blocking=True),
-            self.image_index.to(device, non_blocking=True),
-            self.paths,
-            self.sizes,
+        return self._with_tensors(lambda tensor: to_device(tensor, torch.device(device)))
+
+    def pin_memory(self) -> "Batch":
+        """The batch in memory from which a card reads while the program goes on."""
+        return self._with_tensors(Tensor.pin_memory)
+
+    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        return replace(
+            self,
+            images=change(self.images),
+            boxes=change(self.boxes),
+            labels=change(self.labels),
+            image_index=change(self.image_index),
         )
 
 

@@ -239,13 +239,17 @@ class PhotoLoader(DataLoader[Batch]):
 
 
 def training_loader(
-    dataset: DetectionDataset, sampler: EpochSampler, settings: Data
+    dataset: DetectionDataset, sampler: EpochSampler, settings: Data, pinned: bool = False
 ) -> PhotoLoader:
-    """Load this process's parts of an epoch's batches; call `sampler.set_epoch(epoch)` before."""
+    """Load this process's parts of an epoch's batches; call `sampler.set_epoch(epoch)` before.
+
+    pinned: put them where a card reads them while the program goes on.
+    """
     return PhotoLoader(
         dataset,  # type: ignore[arg-type]  # torch types samples and batches alike
-        batch_sampler=PartsOfBatches(sampler, settings.batch_size),
+        batch_sampler=PartsOfBatches(sampler, settings.photos_at_once),
         collate_fn=collate,
+        pin_memory=pinned,
         **_worker_options(settings.workers),
     )
 
@@ -254,21 +258,25 @@ def validation_loader(dataset: ValidationDataset, settings: Data) -> PhotoLoader
     """Load each photo once, in the order of `dataset.targets`."""
     return PhotoLoader(
         dataset,  # type: ignore[arg-type]
-        batch_size=settings.batch_size,
+        batch_size=settings.photos_at_once,
         collate_fn=dataset.collate,
         **_worker_options(settings.workers),
     )
 
 
 def shared_validation_loader(
-    dataset: ValidationDataset, settings: Data
+    dataset: ValidationDataset, settings: Data, pinned: bool = False
 ) -> tuple[PhotoLoader, SharedBatches]:
-    """Load this process's share of the photos, and say which are whose."""
-    batches = SharedBatches(len(dataset), settings.batch_size)
+    """Load this process's share of the photos, and say which are whose.
+
+    pinned: see `training_loader`.
+    """
+    batches = SharedBatches(len(dataset), settings.photos_at_once)
     loader = PhotoLoader(
         dataset,  # type: ignore[arg-type]
         batch_sampler=batches,
         collate_fn=dataset.collate,
+        pin_memory=pinned,
         **_worker_options(settings.workers),
     )
     return loader, batches

@@ -22,6 +22,7 @@ from utils.data.datasets import (
 )
 from utils.data.photos import PhotoSet
 from utils.data.views import InputView, TrainingView, View
+from utils.devices import choose_device
 from utils.errors import InputError
 from utils.evaluation.evaluate import detect_all
 from utils.evaluation.metrics import Metrics, compute_metrics
@@ -57,7 +58,9 @@ class TrainingBatches:
             settings.training,
         )
         self.sampler = EpochSampler(len(self.dataset), settings.training.seed)
-        self.loader = training_loader(self.dataset, self.sampler, settings.data)
+        self.loader = training_loader(
+            self.dataset, self.sampler, settings.data, pinned=_on_card(settings)
+        )
         _expect_same_photos(settings, photos)
         if len(photos) < distributed.world():
             raise InputError(
@@ -102,7 +105,9 @@ class ValidationBatches:
     def __init__(self, settings: TrainSettings, photos: PhotoSet, netdef: NetDef) -> None:
         self.settings = settings
         self.dataset = ValidationDataset(photos, netdef.size, netdef.letterbox)
-        self.loader, self.batches = shared_validation_loader(self.dataset, settings.data)
+        self.loader, self.batches = shared_validation_loader(
+            self.dataset, settings.data, pinned=_on_card(settings)
+        )
         _expect_same_photos(settings, photos)
 
     def evaluate(self, model: Darknet) -> tuple[Metrics, list[Detections]]:
@@ -121,6 +126,10 @@ class ValidationBatches:
             )
         )
         return metrics, detections
+
+
+def _on_card(settings: TrainSettings) -> bool:
+    return choose_device(settings.model.device).type == "cuda"
 
 
 def _expect_same_photos(settings: TrainSettings, photos: PhotoSet) -> None:

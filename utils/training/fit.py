@@ -43,12 +43,15 @@ def load_(
     _expect_weights(state.model, trainer.model.state_dict(), f"{training}.model")
     optimizer = _optimizer_state(trainer, state.optimizer, f"{training}.optimizer")
     schedule = _schedule_state(trainer, state.schedule, f"{training}.schedule")
+    scaler = _scaler_state(trainer, state.scaler or {}, f"{training}.scaler")
     trainer.model.load_state_dict(state.model)
     trainer.averaged.load_state_dict(averaged)
     expect_computable(trainer.model, f"{training}.model")
     expect_computable(trainer.averaged, f"{place}: model")
     trainer.mean.n_averaged.fill_(state.averaged)
     trainer.optimizer.load_state_dict(optimizer)
+    if scaler:
+        trainer.scaler.load_state_dict(scaler)
     trainer.schedule.load_state_dict(schedule)
 
 
@@ -117,10 +120,7 @@ def _schedule_state(trainer: Trainer, stored: Mapping[str, Any], place: str) -> 
     """How far the learning rate has come; all else is as the settings say."""
     state = trainer.schedule.state_dict()
     for name in ("last_epoch", "_step_count"):
-        value = _number(stored, name, place)
-        if not value.is_integer() or value > 2**53:
-            raise InputError(f"{place}: {name}={value:g}: expected a number of steps")
-        state[name] = int(value)
+        state[name] = _steps(stored, name, place)
     for name in ("base_lrs", "_last_lr"):
         rates = _entry(stored, name, list, place)
         if len(rates) != len(state[name]):
@@ -130,10 +130,29 @@ def _schedule_state(trainer: Trainer, stored: Mapping[str, Any], place: str) -> 
     return state
 
 
+def _scaler_state(trainer: Trainer, stored: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """The scale of fp16's loss, and how long it has been good; all else is as torch has it."""
+    state = trainer.scaler.state_dict()
+    if not stored or not state:  # fp16 was used before alone, or is from now on
+        return state
+    state["scale"] = _number(stored, "scale", place)
+    if not state["scale"]:
+        raise InputError(f"{place}: scale=0: expected more")
+    state["_growth_tracker"] = _steps(stored, "_growth_tracker", place)
+    return state
+
+
 def _entry(stored: Mapping[str, Any], name: str, kind: type, place: str) -> Any:
     if not isinstance(stored.get(name), kind):
         raise InputError(f"{place}: expected {name!r} to be a {kind.__name__}")
     return stored[name]
+
+
+def _steps(stored: Mapping[str, Any], name: str, place: str) -> int:
+    value = _number(stored, name, place)
+    if not value.is_integer() or value > 2**53:
+        raise InputError(f"{place}: {name}={value:g}: expected a number of steps")
+    return int(value)
 
 
 def _number(stored: Mapping[str, Any], name: str, place: str) -> float:

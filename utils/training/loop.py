@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
+import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel
 
 from import_param import Training, TrainSettings
 from models.darknet import Darknet
@@ -22,21 +22,15 @@ from models.loss import DetectionLoss, Losses
 from models.netdef import NetDef
 from models.shared_batch_norm import share_batch_norm_
 from utils import distributed
-from utils.devices import has_fast_bfloat16
+from utils.devices import to_device
 from utils.errors import InputError
 from utils.files import write_text
 from utils.progress import Wait
 from utils.structures import Batch
-from utils.training.ema import running_mean
+from utils.training.ema import RunningMean
 from utils.training.lr_schedule import warmup_cosine
 from utils.training.optimizer import make_optimizer
-
-
-def autocast(device: torch.device, enabled: bool) -> contextlib.AbstractContextManager[object]:
-    """bfloat16 where it is asked for and the device is fast with it, else float32."""
-    if enabled and has_fast_bfloat16(device):
-        return torch.autocast(device.type, torch.bfloat16)
-    return contextlib.nullcontext()
+from utils.training.precision import autocast, loss_scaler, training_dtype
 
 
 def _train_mode(model: Darknet) -> None:
@@ -55,8 +49,8 @@ class Penalty(Protocol):
         """Before the optimizer's step, after clipping."""
         ...
 
-    def shrink_(self, step: int, optimizer: Optimizer) -> None:
-        """After the optimizer's step."""
+    def shrink_(self, step: int, optimizer: Optimizer, taken: Tensor | None = None) -> None:
+        """After the optimizer's step; taken: a bool [], whether it was one, None for yes."""
         ...
 
     def keep_zeros_(self, averaged: Darknet) -> None:
@@ -94,6 +88,8 @@ class Trainer:
     Attributes:
         forward: the model, whose gradients processes that train together share.
         run_folder: where the photos of a batch whose loss is no number are listed.
+        dtype: what convolutions compute in.
+        scaler: of the loss, where that is fp16.
         penalty: shrinks scales of batch normalisation, which then are the optimizer's group
             `utils.training.optimizer.SCALES`.
         distillation: a teacher to learn from.
@@ -104,9 +100,11 @@ class Trainer:
     loss: DetectionLoss
     optimizer: Optimizer
     schedule: LambdaLR
-    mean: AveragedModel
+    mean: RunningMean
     settings: Training
     run_folder: Path
+    dtype: torch.dtype
+    scaler: GradScaler
     penalty: Penalty | None = None
     distillation: DistillationLoss | None = None
 
@@ -158,21 +156,84 @@ class TrainerFactory:
         if distributed.world() > 1 and settings.sync_bn:
             share_batch_norm_(model)
         optimizer = make_optimizer(model, settings, scale_lr)
+        device = next(model.parameters()).device
+        dtype = training_dtype(settings, device)
         return Trainer(
             model=model,
             forward=distributed.parallel(_Forward(model), has_idle_layers(model.netdef)),
             loss=loss,
             optimizer=optimizer,
             schedule=warmup_cosine(optimizer, self.epoch_steps, settings),
-            mean=running_mean(model, settings.ema_decay),
+            mean=RunningMean(model, settings.ema_decay),
             settings=settings,
             run_folder=self.run_folder,
+            dtype=dtype,
+            scaler=loss_scaler(device, dtype),
             penalty=penalty,
             distillation=distillation,
         )
 
 
 PARTS = tuple(field.name for field in fields(Losses))
+READ_EVERY = {"cpu": 1, "cuda": 20}  # batches
+
+
+class _EpochLosses:
+    """The losses of an epoch, on the device.
+
+    To read them is to wait for a card, so that is done every so many batches.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self._sums = torch.zeros(len(PARTS), device=trainer.device)
+        self._unread: list[tuple[Sequence[str], Tensor]] = []  # the files of a batch, its loss
+        self._every = READ_EVERY[trainer.device.type]
+        self._batches, self._total = 0, 0.0
+
+    def add(self, batch: Batch, losses: Losses) -> str:
+        """Add those of a batch; what there is to say of all so far, where they were read.
+
+        Raises:
+            InputError: a loss of those that were read is no finite number.
+        """
+        self._sums += torch.stack([getattr(losses, part).detach().float() for part in PARTS])
+        self._unread.append((batch.paths, losses.total.detach()))
+        self._batches += 1
+        if self._batches % self._every:
+            return ""
+        self._read()
+        return f"loss {self._total / self._batches:.4g}"
+
+    def means(self) -> dict[str, float]:
+        """By part, the mean.
+
+        Raises:
+            InputError: see `add`.
+        """
+        self._read()
+        sums = self._sums.tolist()
+        return {part: value / self._batches for part, value in zip(PARTS, sums, strict=True)}
+
+    def _read(self) -> None:
+        if not self._unread:
+            return
+        files, losses = zip(*self._unread, strict=True)
+        self._unread = []
+        for paths, loss in zip(files, torch.stack(losses).tolist(), strict=True):
+            if not math.isfinite(loss):
+                raise self._not_finite(paths, loss)
+            self._total += loss
+
+    def _not_finite(self, paths: Sequence[str], loss: float) -> InputError:
+        listed = self._trainer.run_folder / "not_finite.txt"
+        names = [name for everyones in distributed.gather(paths) for name in everyones]
+        distributed.on_main(lambda: write_text(listed, "".join(f"{name}\n" for name in names)))
+        lr = self._trainer.optimizer.param_groups[0]["lr"]
+        return InputError(
+            f"the loss is {loss}: the files of this batch are listed in {listed}; "
+            f"a lower lr than {lr:.2g} may help"
+        )
 
 
 def train_one_epoch(
@@ -190,8 +251,7 @@ def train_one_epoch(
     _train_mode(trainer.model)
     trainer.optimizer.zero_grad(set_to_none=True)
     accumulate = trainer.settings.accumulate
-    device = trainer.device
-    sums = torch.zeros(len(PARTS))
+    sums = _EpochLosses(trainer)
     images = 0
     start = time.perf_counter()
     with Wait(title, steps) as wait:
@@ -199,15 +259,16 @@ def train_one_epoch(
             first = (step - 1) // accumulate * accumulate  # batches before those of this step
             together = min(accumulate, steps - first)  # fewer at the epoch's end
             only_add = step < first + together
-            losses = _losses(trainer, batch.to(device), only_add)
+            losses = _losses(trainer, batch, only_add)
+            note = sums.add(batch, losses)
             # Processes that train together take the mean of their gradients, and want the sum.
-            (losses.total / together * distributed.world()).backward()
+            loss = losses.total / together * distributed.world()
+            trainer.scaler.scale(loss).backward()
             if not only_add:
                 _optimizer_step(trainer)
-            sums += torch.stack([getattr(losses, part).detach().float().cpu() for part in PARTS])
             images += len(batch.paths)
-            wait.advance(note=f"loss {float(sums.sum()) / step:.4g}")
-    means = {part: float(value) / steps for part, value in zip(PARTS, sums, strict=True)}
+            wait.advance(note=note)
+    means = sums.means()
     _check_weights(trainer)
     means["lr"] = trainer.optimizer.param_groups[0]["lr"]
     (images,) = distributed.totals([images])
@@ -216,9 +277,10 @@ def train_one_epoch(
 
 def _losses(trainer: Trainer, batch: Batch, only_add: bool) -> Losses:
     """The losses of a batch. only_add: its gradients are not of the step's last batch."""
-    images = batch.images.contiguous(memory_format=torch.channels_last)
+    images = to_device(batch.images, trainer.device)
+    images = images.contiguous(memory_format=torch.channels_last)
     with (
-        autocast(trainer.device, trainer.settings.amp),
+        autocast(trainer.device, trainer.dtype),
         distributed.without_reducing(trainer.forward, only_add),
     ):
         maps, features = trainer.forward(images)
@@ -227,14 +289,6 @@ def _losses(trainer: Trainer, batch: Batch, only_add: bool) -> Losses:
     if trainer.distillation and teacher:
         distance = trainer.distillation((maps, features), teacher, batch)
         losses = replace(losses, teacher=distance)
-    if not losses.total.isfinite():
-        path = trainer.run_folder / "not_finite.txt"
-        paths = [name for names in distributed.gather(batch.paths) for name in names]
-        distributed.on_main(lambda: write_text(path, "".join(f"{name}\n" for name in paths)))
-        raise InputError(
-            f"the loss is {losses.total.item()}: the files of this batch are listed in {path}; "
-            f"a lower lr than {trainer.optimizer.param_groups[0]['lr']:.2g} may help"
-        )
     return losses
 
 
@@ -250,14 +304,14 @@ def _check_weights(trainer: Trainer) -> None:
 
 def _optimizer_step(trainer: Trainer) -> None:
     step = trainer.schedule.last_epoch
-    if trainer.settings.clip:
-        parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
-        nn.utils.clip_grad_norm_(parameters, trainer.settings.clip)
+    trainer.scaler.unscale_(trainer.optimizer)
+    taken = _clip_(trainer)
     if trainer.penalty:
         trainer.penalty.add_gradient_(step)
-    trainer.optimizer.step()
+    trainer.scaler.step(trainer.optimizer)
+    trainer.scaler.update()
     if trainer.penalty:
-        trainer.penalty.shrink_(step, trainer.optimizer)
+        trainer.penalty.shrink_(step, trainer.optimizer, taken)
     trainer.optimizer.zero_grad(set_to_none=True)
     trainer.schedule.step()
     if not trainer.settings.sync_bn:
@@ -265,6 +319,17 @@ def _optimizer_step(trainer: Trainer) -> None:
     trainer.mean.update_parameters(trainer.model)
     if trainer.penalty:
         trainer.penalty.keep_zeros_(trainer.averaged)
+
+
+def _clip_(trainer: Trainer) -> Tensor | None:
+    """Clip the gradients; where the loss is scaled, whether the step will be taken, a bool []."""
+    parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
+    norm = None
+    if trainer.settings.clip:
+        norm = nn.utils.clip_grad_norm_(parameters, trainer.settings.clip)
+    elif trainer.scaler.is_enabled():
+        norm = nn.utils.get_total_norm(p.grad for p in parameters if p.grad is not None)
+    return norm.isfinite() if norm is not None and trainer.scaler.is_enabled() else None
 
 
 def _average_statistics_(model: Darknet) -> None:

@@ -109,7 +109,7 @@ def write_overview(training: TrainingBatches, validation: ValidationBatches, fol
 
 def _write_augmented_batch(training: TrainingBatches, path: Path) -> None:
     dataset, names = training.dataset, training.photos.names
-    count = min(training.settings.data.batch_size, len(dataset))
+    count = min(training.settings.data.photos_at_once, len(dataset))
     samples = [dataset[0, index] for index in range(count)]
     pictures = [draw_boxes(s.image, s.boxes, s.labels, names) for s in samples]
     write_image(path, grid(pictures, columns=COLUMNS))

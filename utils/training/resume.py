@@ -293,6 +293,7 @@ def save(
         epoch_steps=record.epoch_steps,
         threads=torch.get_num_threads(),
         processes=distributed.world(),
+        scaler=trainer.scaler.state_dict() or None,
     )
     folder, model = record.run.weights, trainer.averaged
     names, settings = record.names, record.settings

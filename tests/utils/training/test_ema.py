@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from utils.training.ema import EMA_RAMP, running_mean
+from utils.training.ema import EMA_RAMP, RunningMean
 
 
 def test_the_running_mean_follows_slowly_and_copies_counts() -> None:
     model = nn.BatchNorm1d(1)
-    mean = running_mean(model, decay=0.9)
+    mean = RunningMean(model, decay=0.9)
     with torch.no_grad():
         model.weight.fill_(5)
         model.running_mean.fill_(5)
@@ -25,7 +25,7 @@ def test_the_running_mean_follows_slowly_and_copies_counts() -> None:
 
 def test_the_running_mean_keeps_the_share_that_it_is_told() -> None:
     model = nn.Linear(1, 1, bias=False)
-    mean = running_mean(model, decay=0.5)
+    mean = RunningMean(model, decay=0.5)
     mean.n_averaged.fill_(100 * EMA_RAMP)
     with torch.no_grad():
         mean.module.weight.fill_(0)

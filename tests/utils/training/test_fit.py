@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from utils.checkpoint import TrainingState
 from utils.errors import InputError
 from utils.training.fit import load_
 from utils.training.loop import Trainer, TrainerFactory
+from utils.training.precision import loss_scaler
 
 Kind = Literal["adamw", "sgd"]
 
@@ -129,6 +131,29 @@ NAN = torch.full((8, 3, 3, 3), torch.nan)
 def test_what_does_not_fit_is_named(change: Callable[[TrainingState], None], message: str) -> None:
     old, new = after_steps(), new_trainer()
     state = state_of(old)
+    change(state)
+    with pytest.raises(InputError, match=rf"^a\.pt: training.*{message}"):
+        put(new, old, state)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (at("scaler/scale", 0.0), "scaler: scale=0: expected more"),
+        (at("scaler/scale", float("inf")), "scaler: scale=inf: expected a finite number"),
+        (at("scaler/_growth_tracker", 0.5), "_growth_tracker=0.5: expected a number of steps"),
+    ],
+)
+def test_the_scale_of_an_fp16_loss_goes_on_or_is_refused(
+    change: Callable[[TrainingState], None], message: str
+) -> None:
+    old, new = after_steps(), new_trainer()
+    for trainer in (old, new):
+        trainer.scaler = loss_scaler(torch.device("cpu"), torch.float16)
+    stored = {**old.scaler.state_dict(), "scale": 4.0, "_growth_tracker": 7}
+    state = replace(state_of(old), scaler={**stored, "growth_factor": 9.0})
+    put(new, old, state)
+    assert new.scaler.state_dict() == stored
     change(state)
     with pytest.raises(InputError, match=rf"^a\.pt: training.*{message}"):
         put(new, old, state)

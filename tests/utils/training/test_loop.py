@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from import_param import Distillation as DistillationSettings
-from import_param import Training, TrainSettings
+from import_param import Sparsity, Training, TrainSettings
 from models.blocks import Convolution
 from models.darknet import Darknet
 from models.netdef import parse
-from tests.pruning.nets import photos
+from pruning.sparsity import SparsityPenalty
 from tests.pruning.test_sparsity import BLOCK, batches
 from utils.errors import InputError
 from utils.structures import Batch
 from utils.training.build import freeze_
 from utils.training.ema import EMA_RAMP
-from utils.training.loop import Trainer, TrainerFactory, autocast, train_one_epoch
-from utils.training.lr_schedule import warmup_cosine_factor
+from utils.training.loop import (
+    READ_EVERY,
+    Trainer,
+    TrainerFactory,
+    _EpochLosses,
+    _losses,
+    _optimizer_step,
+    _train_mode,
+    train_one_epoch,
+)
+from utils.training.lr_schedule import warmup_cosine, warmup_cosine_factor
+from utils.training.optimizer import parameter_groups
 
 EPOCH_STEPS = 10
 PLAIN = Training(
@@ -182,7 +191,7 @@ class Recorder:
         norms = [p.grad.norm() for p in self.model.parameters() if p.grad is not None]
         self.norm = float(torch.stack(norms).norm())
 
-    def shrink_(self, step: int, optimizer: Optimizer) -> None:
+    def shrink_(self, step: int, optimizer: Optimizer, taken: Tensor | None = None) -> None:
         self.calls.append(("shrink", step))
         self.after = weights(self.model)
 
@@ -259,14 +268,64 @@ def test_a_variance_that_is_infinite_ends_the_training(tmp_path: Path) -> None:
         train_one_epoch(train, bright, 1, "")
 
 
-def test_float32_unless_the_device_is_fast_with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    x = photos(parse(BLOCK))[:, 0]
+def test_where_losses_are_read_now_and_then_the_bad_batch_is_still_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(READ_EVERY, "cpu", 4)
+    for count in (3, 9):  # read at the end, and on the way
+        train = trainer(tmp_path)
+        given = batches(train.model.netdef, count)
+        given[1] = replace(given[1], images=given[1].images * float("nan"), paths=("c", "d"))
+        with pytest.raises(InputError, match=r"the loss is nan: .*not_finite\.txt"):
+            train_one_epoch(train, given, count, "")
+        assert (tmp_path / "not_finite.txt").read_text() == "c\nd\n"
 
-    def dtypes() -> Iterator[torch.dtype]:
-        for asked in (True, False):
-            with autocast(torch.device("cpu"), asked):
-                yield (x @ x.transpose(1, 2)).dtype
 
-    for fast, wanted in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda fast=fast: fast)
-        assert list(dtypes()) == [wanted, torch.float32]
+def test_how_often_losses_are_read_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = []
+    for every in (1, 2):
+        monkeypatch.setitem(READ_EVERY, "cpu", every)
+        train = trainer(tmp_path)
+        means = train_one_epoch(train, batches(train.model.netdef, 3), 3, "")
+        del means["images_per_second"]
+        results.append((means, weights(train.model).tolist()))
+    assert results[0] == results[1]
+
+
+def test_the_loss_that_is_shown_is_the_mean_of_what_is_minimised(tmp_path: Path) -> None:
+    train = trainer(tmp_path, lr=1e-12)
+    given = batches(train.model.netdef, 2)
+    losses = _EpochLosses(train)
+    notes = [losses.add(batch, _losses(train, batch, only_add=False)) for batch in given]
+    means = losses.means()
+    total = sum(means[part] for part in ("box", "objectness", "classes", "teacher"))
+    assert notes[-1] == f"loss {total:.4g}"
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse", "taught"])
+def test_a_step_does_not_wait_for_the_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Nobody can read a value on torch's device `meta`: whoever needs one would wait for a card.
+
+    Nor does it take tensors of the CPU.
+    """
+    monkeypatch.setitem(READ_EVERY, "meta", 100)
+    model = network().to("meta")
+    teacher = network(1).eval().to("meta") if kind == "taught" else None
+    settings = TrainSettings(training=replace(PLAIN, clip=10.0, ema_decay=0.9))
+    train = TrainerFactory(settings, EPOCH_STEPS, tmp_path, teacher)(model)
+    groups = parameter_groups(model, weight_decay=0.1, scale_lr=0.01)
+    train.optimizer = torch.optim.AdamW(groups)  # a fused one does not know this device
+    train.schedule = warmup_cosine(train.optimizer, EPOCH_STEPS, settings.training)
+    if kind == "sparse":
+        train.penalty = SparsityPenalty.of(model, Sparsity(is_pruned=True), "slim", 9)
+    _train_mode(model)
+    losses = _EpochLosses(train)
+    for batch in batches(model.netdef, 3):
+        parts = _losses(train, batch, only_add=False)
+        losses.add(batch, parts)
+        train.scaler.scale(parts.total).backward()
+        _optimizer_step(train)
