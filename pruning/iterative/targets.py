@@ -319,6 +319,7 @@ class _StoredTimes:
     def read(state: Mapping[str, Any]) -> _StoredTimes:
         """Of a checkpoint."""
         place = "the checkpoint's latencies"
+        state = {**state, "coefficients": _with_joins(state.get("coefficients"))}
         results = state.get("results")
         if not isinstance(results, list) or not all(isinstance(r, dict) for r in results):
             raise InputError(f"{place}: results={shown(results)}: expected a list of dicts")
@@ -328,6 +329,13 @@ class _StoredTimes:
         stored = structured(_StoredTimes, {**state, "results": read}, place)
         # Versions before 0.5 timed one image at a time and did not say so.
         return replace(stored, conditions={"batch": "1", **stored.conditions})
+
+
+def _with_joins(coefficients: object) -> object:
+    """Coefficients of versions before 0.5, to which a shortcut or route took no time of its own."""
+    if isinstance(coefficients, list | tuple) and len(coefficients) == len(UNFITTED.vector) - 1:
+        return [*coefficients[:-1], 0.0, coefficients[-1]]
+    return coefficients
 
 
 def _times(networks: Sequence[Darknet], meter: LatencyMeter) -> list[float]:

@@ -181,7 +181,8 @@ class LayerMeter:
 
     A layer is over before the time can be taken, and a network's ends cost more than it. So
     several copies of it, each with weights of its own, read one map, and only a pixel of what they
-    write is read; what the network takes without them is subtracted.
+    write is read; what the network takes that reads as many pixels without them is subtracted: to
+    launch what reads a pixel takes a graphics card as long as to launch a layer.
     """
 
     def __init__(self, meter: LatencyMeter, options: SearchOptions = DEFAULTS) -> None:
@@ -220,7 +221,7 @@ def layer_net(
     """A network of copies of one layer that read one map.
 
     Args:
-        spec: the layer; None for what is around the copies only.
+        spec: the layer; None for the map in its place.
         shape: (channels, height, width) of the map.
         outputs: the channels that the layer writes.
         copies: how many.
@@ -229,7 +230,7 @@ def layer_net(
     lines = [f"[net]\nwidth={width}\nheight={height}\nchannels=3"]
     lines.append(f"[convolutional]\nfilters={channels}\nsize=1\nactivation=linear")
     lines.append(_one_pixel(height, width))
-    pixels = [1]
+    layer, end = list[str](), _one_pixel(height, width)
     if spec is not None:
         name, *options = spec.text.split()
         layer = [f"[{name}]", *options]
@@ -239,9 +240,10 @@ def layer_net(
         if name == "convolutional":
             layer.append(f"filters={outputs}")
             layer.append(f"groups={channels // spec.group_inputs if spec.group_inputs else 1}")
-        for _ in range(copies):
-            lines += ["[route]\nlayers=0", *layer, end]
-            pixels.append(pixels[-1] + 3)
+    pixels = [1]
+    for _ in range(copies):
+        lines += ["[route]\nlayers=0", *layer, end]
+        pixels.append(pixels[-1] + (3 if layer else 2))
     lines.append(f"[route]\nlayers={','.join(map(str, pixels))}")
     lines.append("[convolutional]\nfilters=6\nsize=1\nactivation=linear")
     lines.append("[yolo]\nmask=0\nanchors=8,8\nclasses=1\nnum=1")

@@ -4,10 +4,12 @@
               factor[family] · table(layer, channels read, channels written)
               + rate["read"] · million values read
               + rate["shortcut"] or rate["route"] · million values that such a layer writes
+              + rate["joins"] · the number of such layers
 
 The table says what a layer takes alone, where what it reads is in the cache. In a network it is
-not, and the layers around the convolutions have no rows; the rates say what that costs. All of
-them are fitted to random cuts of the network that were measured whole.
+not, and the layers around the convolutions have no rows; the rates say what that costs, on a
+graphics card mostly to launch them. All of them are fitted to random cuts of the network that were
+measured whole.
 
 Example: of a network of one 1x1 convolution with a table's 2 ms that reads 3 million values, at
 factor 1.1, 0.2 ms a million values read and a constant of 0.5 ms: 1.1 · 2 + 0.2 · 3 + 0.5 = 3.3 ms.
@@ -41,7 +43,9 @@ from utils.files import alone
 from utils.progress import say, track
 
 FAMILIES = ("1x1", "kxk", "grouped", "pooling")  # of layers in the table, see `LayerSpec.family`
-TRAFFIC = ("read", "shortcut", "route")  # values that layers in the table read, and others write
+# Million values that layers in the table read and that others write, and how many those others are.
+JOINS = ("shortcut", "route")
+RATED = ("read", *JOINS, "joins")
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Coefficients:
 
     Attributes:
         factors: by family of layers, of the table's milliseconds.
-        rates: by traffic, milliseconds for a million values that move.
+        rates: by `RATED`, milliseconds for a million values that move, and for a join.
         constant: milliseconds of all else.
     """
 
@@ -69,13 +73,13 @@ class Coefficients:
         count = len(FAMILIES)
         return Coefficients(
             dict(zip(FAMILIES, vector[:count], strict=True)),
-            dict(zip(TRAFFIC, vector[count:-1], strict=True)),
+            dict(zip(RATED, vector[count:-1], strict=True)),
             vector[-1],
         )
 
 
 # A network that takes the sum of its layers' times in the table.
-UNFITTED = Coefficients.of([*[1.0] * len(FAMILIES), *[0.0] * len(TRAFFIC), 0.0])
+UNFITTED = Coefficients.of([*[1.0] * len(FAMILIES), *[0.0] * len(RATED), 0.0])
 
 
 class LatencyPredictor:
@@ -105,21 +109,23 @@ class LatencyPredictor:
 
     def features(self, space: SearchSpace, configuration: Configuration) -> Floats:
         """What each coefficient is multiplied by: the sums over the layers, and 1: [features]."""
-        totals = dict.fromkeys((*FAMILIES, *TRAFFIC), 0.0)
+        totals = dict.fromkeys((*FAMILIES, *RATED), 0.0)
         for layer in space.layers(configuration):
             for name, amount in self._amounts(*layer).items():
                 totals[name] += float(amount[0])
         return np.array([*totals.values(), 1.0])
 
     def _amounts(self, layer: int, reads: Floats, writes: Floats) -> dict[str, Floats]:
-        """Of a layer, by family, milliseconds in the table, and by traffic, million values."""
+        """Of a layer, by family, milliseconds in the table, and what rates are multiplied by."""
         spec, (_, height, width) = self.specs[layer], self._maps[layer][0]
         millions = height * width / 1e6  # of values, for a channel
         if spec:
             alone = self.table.query(spec, reads, writes)
             return {spec.family: alone, "read": reads * millions}
         section = self._sections[layer]
-        return {section: writes * millions} if section in TRAFFIC else {}
+        if section in JOINS:
+            return {section: writes * millions, "joins": np.ones_like(writes)}
+        return {}
 
 
 def input_shapes(netdef: NetDef, size: tuple[int, int]) -> list[list[tuple[int, int, int]]]:
@@ -154,11 +160,11 @@ def fit_coefficients(
     rows = np.vstack([relative, np.diag(prior)])
     wanted = np.append(np.ones(len(measured)), prior * UNFITTED.vector)
     whole = float(np.median(measured / (features @ UNFITTED.vector)))
-    families, traffic = len(FAMILIES), len(TRAFFIC)
-    low = [*[options.least_factor * whole] * families, *[0.0] * traffic, 0.0]
+    families, rated = len(FAMILIES), len(RATED)
+    low = [*[options.least_factor * whole] * families, *[0.0] * rated, 0.0]
     high = [
         *[options.most_factor * whole] * families,
-        *[options.slowest_traffic * whole] * traffic,
+        *[options.slowest_traffic * whole] * rated,
         np.inf,
     ]
     return Coefficients.of(lsq_linear(rows, wanted, bounds=(low, high)).x.tolist())

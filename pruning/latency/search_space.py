@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from models.netdef import NetDef
+from models.darknet import shapes
+from models.netdef import NetDef, Section
 from pruning.channels import Bools, ChannelGroups, Group, Ints, channel_groups
 from pruning.importance import Importance
 from pruning.latency.options import DEFAULTS, SearchOptions
@@ -146,10 +147,34 @@ class SearchSpace:
             },
         )
 
+    def alike_blocks(self) -> list[tuple[int, ...]]:
+        """Blocks of one trunk that save the same time, whichever of them go: their shortcuts."""
+        maps = shapes(self.netdef)
+        inside: dict[int, list[LatencyTerm]] = {block: [] for block in self.outer_blocks}
+        for term in self.terms:
+            inside.get(term.block, []).append(term)
+        alike: dict[object, list[int]] = {}
+        for block, terms in sorted(inside.items()):
+            sections = [self.netdef.layers[term.layer] for term in terms]
+            layers = tuple(
+                (section.kind, maps[term.layer], *_without_links(section))
+                for term, section in zip(terms, sections, strict=True)
+            )
+            holds_others = block if block in self.outer_blocks.values() else -1
+            trunk = terms[-1].writes
+            key = (trunk, layers, self.outer_blocks[block], holds_others)
+            alike.setdefault(key, []).append(block)
+        return [tuple(blocks) for blocks in alike.values()]
+
     def configuration(self, plan: Plan) -> Configuration:
         """What a plan makes of the network."""
         counts = tuple(int(plan.keep[group.units].sum()) for group in self.groups)
         return Configuration(counts, plan.blocks)
+
+
+def _without_links(section: Section) -> list[tuple[str, str]]:
+    """What a section says but for where its maps come from."""
+    return sorted(item for item in section.options.items() if item[0] not in ("from", "layers"))
 
 
 def find_search_space(netdef: NetDef) -> SearchSpace:

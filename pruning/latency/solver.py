@@ -7,6 +7,7 @@ variables     keep[b]        1 where residual block b stays, else 0
               pair[l, i, j]  1 where layer l reads width i and writes width j, else 0
 
 constraints   keep[b] <= keep[block around b]
+              keep[b] <= keep[the next more important block that is alike]
               sum over i of width[g, i] = 1, or = keep[b] for a group inside block b
               sum over j of pair[l, i, j] = width[group read, i],
               sum over i of pair[l, i, j] = width[group written, j]
@@ -42,6 +43,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -88,6 +90,7 @@ def solve(
     layer_latency: LayerLatency,
     budget: float,
     options: SearchOptions = DEFAULTS,
+    block_order: Sequence[Sequence[int]] = (),
 ) -> Solution | None:
     """The most importance within `budget` milliseconds; None where nothing takes so little.
 
@@ -99,8 +102,10 @@ def solve(
         layer_latency: milliseconds of a layer by its widths.
         budget: milliseconds that all layers may take together.
         options: when to stop looking for a better solution.
+        block_order: blocks of which each one goes before the next, the first one first.
     """
-    return _Programme(space, widths, importance, layer_latency, options).solve(budget)
+    programme = _Programme(space, widths, importance, layer_latency, options, block_order)
+    return programme.solve(budget)
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,8 +169,10 @@ class _Programme:
         importance: Mapping[int, tuple[int, Floats]],
         layer_latency: LayerLatency,
         options: SearchOptions,
+        block_order: Sequence[Sequence[int]],
     ) -> None:
         self.space, self.widths, self.importance = space, widths, importance
+        self.block_order = block_order
         self.layer_latency, self.options = layer_latency, options
         self.count = 0  # of variables
         self.links: list[_Pairs | _Single | _Sum] = []  # what ties variables of layers to others
@@ -262,6 +269,9 @@ class _Programme:
         for block, outer in self.space.outer_blocks.items():
             if outer >= 0:
                 self.row([self.keep[block], self.keep[outer]], [1, -1], -np.inf, 0)
+        for blocks in self.block_order:
+            for first, second in pairwise(blocks):
+                self.row([self.keep[first], self.keep[second]], [1, -1], -np.inf, 0)
         for group in self.groups:
             self.one_of(group.variables, group.block)
         for link in self.links:

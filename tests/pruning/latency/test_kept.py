@@ -87,7 +87,7 @@ def test_what_was_disturbed_before_a_stop_is_measured_again_after_it(
             raise KeyboardInterrupt
         runs.append(1)
         layers = run.netdef.layers
-        other_work = len(layers) > 6 and layers[0].integer("filters") == 16
+        other_work = len(layers) > 11 and layers[0].integer("filters") == 16
         return counted_latency(run.netdef) * (10 if other_work else 1)
 
     monkeypatch.setattr(meter, "shortest_time", disturbed)

@@ -79,11 +79,11 @@ def test_what_is_measured_is_one_layer(monkeypatch: pytest.MonkeyPatch) -> None:
         table, [WidthRange(PLAIN, (8, 16), (4, 4)), WidthRange(DEPTHWISE, (8, 8), (8, 8))], METER
     )
     assert count == 3
-    head = 2 * 6 / 1e6  # of the head, for a channel more of a copy
+    head = 2 * 6 / 1e6  # of the head, for a channel more of a copy than of the map
     for inputs in (8, 16):
-        wanted = 2 * 9 * inputs * 4 * 64 / 1e6 + 4 * head
+        wanted = 2 * 9 * inputs * 4 * 64 / 1e6 + (4 - inputs) * head
         assert table.points[PLAIN][inputs, 4] == pytest.approx(wanted)
-    assert table.points[DEPTHWISE][8, 8] == pytest.approx(2 * 9 * 8 * 64 / 1e6 + 8 * head)
+    assert table.points[DEPTHWISE][8, 8] == pytest.approx(2 * 9 * 8 * 64 / 1e6)
     assert fill_table_(table, [WidthRange(PLAIN, (8, 16), (4, 4))], METER) == 0
 
 
@@ -93,7 +93,7 @@ def test_a_step_is_found_where_time_moves_in_steps(monkeypatch: pytest.MonkeyPat
         def shortest_time(run: Darknet, image: object, options: object, step: int = step) -> float:
             layers = run.netdef.layers
             width = layers[0].integer("filters")
-            return float((-(-width // step)) ** 2) if len(layers) > 6 else 0.0
+            return float((-(-width // step)) ** 2) if len(layers) > 11 else 0.0
 
         monkeypatch.setattr(meter, "shortest_time", shortest_time)
         assert measure_channel_step(METER) == step
@@ -135,7 +135,7 @@ def test_a_disturbed_layer_is_measured_again(monkeypatch: pytest.MonkeyPatch) ->
         text = run.netdef.text()
         runs[text] = runs.get(text, 0) + 1
         widths = [section.integer("filters", 0) for section in run.netdef.layers]
-        disturbed = widths[0] == 16 and len(widths) > 6 and runs[text] == 1
+        disturbed = widths[0] == 16 and len(widths) > 11 and runs[text] == 1
         return counted_latency(run.netdef) * (10 if disturbed else 1)
 
     monkeypatch.setattr(meter, "shortest_time", shortest_time)
@@ -155,7 +155,7 @@ def test_what_stays_noisy_is_given_up_in_the_end(monkeypatch: pytest.MonkeyPatch
     def shortest_time(run: Darknet, image: object, options: object) -> float:
         layers = run.netdef.layers
         runs.append(len(layers))
-        return 1 + 1 / layers[0].integer("filters") if len(layers) > 6 else 1
+        return 1 + 1 / layers[0].integer("filters") if len(layers) > 11 else 1
 
     monkeypatch.setattr(meter, "shortest_time", shortest_time)
     table = LatencyTable(CONDITIONS)

@@ -12,7 +12,7 @@ from pruning.latency.meter import LatencyMeter, RunImages
 from pruning.latency.options import SearchOptions
 from pruning.latency.predictor import (
     FAMILIES,
-    TRAFFIC,
+    RATED,
     UNFITTED,
     Coefficients,
     LatencyPredictor,
@@ -105,14 +105,15 @@ def test_features_are_sums_over_the_layers_as_they_are_cut(kept: int) -> None:
         "read": (3 * 256 + (kept + kept) * 64 + (kept + 2 * kept) * 16) / 1e6,
         "shortcut": kept * 64 / 1e6,
         "route": 2 * kept * 16 / 1e6,
+        "joins": 2.0,
         "constant": 1.0,
     }
     assert features == pytest.approx(np.array([*expected.values()]))
-    assert [*FAMILIES, *TRAFFIC, "constant"] == [*expected]
+    assert [*FAMILIES, *RATED, "constant"] == [*expected]
 
 
 def test_a_network_takes_what_its_layers_take_and_the_constant() -> None:
-    vector = [1.1, 0.9, 2.0, 1.5, 30.0, 50.0, 70.0, 0.4]
+    vector = [1.1, 0.9, 2.0, 1.5, 30.0, 50.0, 70.0, 0.2, 0.4]
     space, predictor = predictor_of(ONE_OF_EACH, vector)
     whole = predictor.network(space, space.uncut)
     assert whole == pytest.approx(predictor.features(space, space.uncut) @ vector)
@@ -121,33 +122,35 @@ def test_a_network_takes_what_its_layers_take_and_the_constant() -> None:
     ms = predictor.layer(1, np.array([16.0]), np.array([16.0]))
     assert ms == pytest.approx(0.9 * milliseconds(16, 16, False) + 30 * 16 * 64 / 1e6)
     ms = predictor.layer(2, np.array([16.0]), np.array([16.0]))
-    assert ms == pytest.approx(50 * 16 * 64 / 1e6)
+    assert ms == pytest.approx(50 * 16 * 64 / 1e6 + 0.2)
 
 
 def test_what_coefficients_hold_survives_a_vector() -> None:
-    vector = list(range(1, len(FAMILIES) + len(TRAFFIC) + 2))
+    vector = list(range(1, len(FAMILIES) + len(RATED) + 2))
     coefficients = Coefficients.of(vector)
     assert coefficients.vector.tolist() == vector
     assert coefficients.factors["kxk"] == 2 and coefficients.rates["read"] == 5
-    assert coefficients.constant == 8
+    assert coefficients.constant == 9
 
 
 @pytest.mark.parametrize("slower", [1, 100])
 def test_a_fit_finds_the_coefficients_that_networks_obey(slower: int) -> None:
     """On a machine as fast as the table's, and where all is slower."""
     rng = np.random.default_rng(0)
-    truth = Coefficients.of([slower * value for value in (1.3, 0.8, 2.0, 1.0, 0.5, 0.0, 3.0, 4.0)])
-    features = rng.uniform(1, 9, (40, len(FAMILIES) + len(TRAFFIC) + 1))
+    truth = Coefficients.of(
+        [slower * value for value in (1.3, 0.8, 2.0, 1.0, 0.5, 0.0, 3.0, 0.1, 4.0)]
+    )
+    features = rng.uniform(1, 9, (40, len(FAMILIES) + len(RATED) + 1))
     features[:, -1] = 1
     found = fit_coefficients(features, features @ truth.vector)
     assert np.abs(features @ found.vector / (features @ truth.vector) - 1).max() < 0.01
-    alone = fit_coefficients(np.zeros((3, 8)) + UNFITTED.vector, np.full(3, UNFITTED.vector.sum()))
+    alone = fit_coefficients(np.zeros((3, 9)) + UNFITTED.vector, np.full(3, UNFITTED.vector.sum()))
     assert np.allclose(alone.vector, UNFITTED.vector, atol=1e-6)
 
 
 def test_noise_is_not_explained_by_one_part_of_the_network() -> None:
     rng = np.random.default_rng(1)
-    features = rng.uniform(0.5, 1, (20, 8)) * [3, 9, 1, 0.2, 0.3, 0.1, 0.1, 1]
+    features = rng.uniform(0.5, 1, (20, 9)) * [3, 9, 1, 0.2, 0.3, 0.1, 0.1, 0.1, 1]
     features[:, -1] = 1
     noise = rng.uniform(0.3, 3, 20)
     found = fit_coefficients(features, features @ UNFITTED.vector * noise)
@@ -158,15 +161,15 @@ def test_noise_is_not_explained_by_one_part_of_the_network() -> None:
 
 def test_what_networks_say_nothing_about_stays_as_the_table_says() -> None:
     """The pooling family is in none of them, and its factor 1; the others are twice as slow."""
-    features = np.random.default_rng(0).uniform(1, 2, (20, 8)) * [1, 1, 1, 0, 0, 0, 0, 0]
+    features = np.random.default_rng(0).uniform(1, 2, (20, 9)) * [1, 1, 1, *[0] * 6]
     fitted = fit_coefficients(features, 2 * features.sum(1))
     assert list(fitted.factors.values()) == pytest.approx([2, 2, 2, 1], rel=0.01)
-    assert [*fitted.rates.values(), fitted.constant] == pytest.approx([0, 0, 0, 0], abs=1e-6)
+    assert [*fitted.rates.values(), fitted.constant] == pytest.approx([0] * 5, abs=1e-6)
 
 
 def test_each_network_counts_alike_however_long_it_takes() -> None:
     """Two that take 1 and 100 ms, of which one is 20 % slower: the errors are shared by ratio."""
-    features = np.array([[1.0, 0, 0, 0, 0, 0, 0, 0], [100.0, 0, 0, 0, 0, 0, 0, 0]])
+    features = np.array([[1.0, *[0] * 8], [100.0, *[0] * 8]])
     slow_first = fit_coefficients(features, np.array([1.2, 100.0]))
     slow_last = fit_coefficients(features, np.array([1.0, 120.0]))
     assert slow_first.factors["1x1"] == pytest.approx(slow_last.factors["1x1"], rel=1e-3)

@@ -433,6 +433,20 @@ def test_blocks_that_were_cut_before_stay_cut() -> None:
     assert plan.blocks == (first, second)
 
 
+def test_of_blocks_that_are_alike_the_least_important_goes_first() -> None:
+    netdef = config("yolov3", thinner=16)
+    predictor = LatencyPredictor(netdef, (32, 32), LatencyTable(CONDITIONS, 4))
+    importance = {
+        n: np.full(section.integer("filters"), float(-n % 7 + 1))
+        for n, section in enumerate(netdef.layers)
+        if section.kind == "convolutional" and section.flag("batch_normalize")
+    }
+    problem = PruningProblem.of(netdef, importance, predictor, Pruning())
+    for blocks in problem.block_order():
+        sums = [importance[b - 1].sum() + importance[b - 2].sum() for b in blocks]
+        assert sums == sorted(sums)
+
+
 def test_dead_units_are_those_without_a_channel_above_the_threshold() -> None:
     predictor = LatencyPredictor(parse(TWO_LAYERS), (8, 8), LatencyTable(CONDITIONS, 4))
     importance = {0: np.array([0.1] * 5 + [0.0] * 11)}

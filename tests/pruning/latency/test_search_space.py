@@ -1,5 +1,7 @@
 """Does the search space hold the cuts that there are, and are the important units kept?"""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -103,3 +105,16 @@ def test_units_are_kept_by_the_importance_of_all_their_channels() -> None:
     keep = ranking.keep(space.channels, counts)
     assert keep[space.groups[number].units].tolist() == [False, False, True, False]
     assert keep.sum() == len(keep) - 3
+
+
+def test_blocks_of_one_trunk_and_equal_layers_are_alike() -> None:
+    """Of the five stages of darknet-53; a block that is wider inside is another one."""
+    netdef = config("yolov3", thinner=16)
+    alike = find_search_space(netdef).alike_blocks()
+    assert sorted(map(len, alike)) == [1, 2, 4, 8, 8]
+    assert len({block for blocks in alike for block in blocks}) == 23
+    layers = list(netdef.layers)
+    wider = alike[1][0] - 2
+    layers[wider] = layers[wider].with_options(filters=6)
+    other = find_search_space(replace(netdef, layers=tuple(layers))).alike_blocks()
+    assert sorted(map(len, other)) == [1, 1, 1, 4, 8, 8]

@@ -182,6 +182,19 @@ def test_a_block_is_removed_where_its_milliseconds_do_more_elsewhere() -> None:
     assert solve(space, options, values, latency, 0.9 * whole).configuration.removed_blocks == (3,)
 
 
+def test_alike_blocks_go_in_the_order_that_is_given() -> None:
+    add = "[shortcut]\nfrom=-2\n"
+    netdef = net(conv(4), conv(4), add, conv(4), add, conv(4), add)
+    space, latency = find_search_space(netdef), counted_layer_latency(netdef)
+    (alike,) = space.alike_blocks()
+    options = [[len(group)] for group in space.groups]
+    values = importance_of(netdef, space, options, 0)
+    whole = space.latency(latency, space.uncut)
+    for order in (alike, alike[::-1]):
+        found = solve(space, options, values, latency, 0.8 * whole, block_order=[order])
+        assert found is not None and found.configuration.removed_blocks == order[:1]
+
+
 def test_a_block_of_fixed_widths_stays_where_there_is_time_for_it() -> None:
     netdef = net(conv(4), conv(4), "[shortcut]\nfrom=0\n", "[reorg]\nstride=2\n")
     space, latency = find_search_space(netdef), counted_layer_latency(netdef)
