@@ -239,18 +239,19 @@ class PhotoLoader(DataLoader[Batch]):
 
 
 def training_loader(
-    dataset: DetectionDataset, sampler: EpochSampler, settings: Data, pinned: bool = False
+    dataset: DetectionDataset, sampler: EpochSampler, settings: Data, on_card: bool = False
 ) -> PhotoLoader:
     """Load this process's parts of an epoch's batches; call `sampler.set_epoch(epoch)` before.
 
-    pinned: put them where a card reads them while the program goes on.
+    on_card: a card trains on them: they are put where it reads them while the program goes on, and
+    more worker processes load them.
     """
     return PhotoLoader(
         dataset,  # type: ignore[arg-type]  # torch types samples and batches alike
         batch_sampler=PartsOfBatches(sampler, settings.photos_at_once),
         collate_fn=collate,
-        pin_memory=pinned,
-        **_worker_options(settings.workers),
+        pin_memory=on_card,
+        **_worker_options(settings.workers, on_card),
     )
 
 
@@ -265,39 +266,42 @@ def validation_loader(dataset: ValidationDataset, settings: Data) -> PhotoLoader
 
 
 def shared_validation_loader(
-    dataset: ValidationDataset, settings: Data, pinned: bool = False
+    dataset: ValidationDataset, settings: Data, on_card: bool = False
 ) -> tuple[PhotoLoader, SharedBatches]:
     """Load this process's share of the photos, and say which are whose.
 
-    pinned: see `training_loader`.
+    on_card: they are put where a card reads them while the program goes on.
     """
     batches = SharedBatches(len(dataset), settings.photos_at_once)
     loader = PhotoLoader(
         dataset,  # type: ignore[arg-type]
         batch_sampler=batches,
         collate_fn=dataset.collate,
-        pin_memory=pinned,
+        pin_memory=on_card,
         **_worker_options(settings.workers),
     )
     return loader, batches
 
 
-def choose_workers(setting: int, cores: int, forked: bool = True) -> int:
+def choose_workers(setting: int, cores: int, forked: bool = True, on_card: bool = False) -> int:
     """How many worker processes to use: `setting` itself, or for -1 what suits so many cores.
 
+    Where a card trains, they have all cores, and it wants many photos. Where the CPU trains, half.
     Two at most where they are not forked, as on Windows and macOS: each then has a copy of the
     photos in memory. On two cores the network's own threads need both: without workers yolov3-lite
     trains at 180 images a second, with one at 144, with two at 153 (224 px, batches of 8).
     """
     if setting >= 0:
         return setting
+    if on_card:
+        return min(16 if forked else 2, cores)
     return 0 if cores <= 2 else min(8 if forked else 2, cores // 2)
 
 
-def _worker_options(setting: int) -> dict[str, Any]:
+def _worker_options(setting: int, on_card: bool = False) -> dict[str, Any]:
     forked = multiprocessing.get_start_method() == "fork"
     cores = (os.cpu_count() or 1) // distributed.local_world()
-    workers = choose_workers(setting, cores, forked)
+    workers = choose_workers(setting, cores, forked, on_card)
     return {
         "num_workers": workers,
         "persistent_workers": workers > 0,

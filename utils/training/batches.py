@@ -59,7 +59,7 @@ class TrainingBatches:
         )
         self.sampler = EpochSampler(len(self.dataset), settings.training.seed)
         self.loader = training_loader(
-            self.dataset, self.sampler, settings.data, pinned=_on_card(settings)
+            self.dataset, self.sampler, settings.data, on_card=_on_card(settings)
         )
         _expect_same_photos(settings, photos)
         if len(photos) < distributed.world():
@@ -106,7 +106,7 @@ class ValidationBatches:
         self.settings = settings
         self.dataset = ValidationDataset(photos, netdef.size, netdef.letterbox)
         self.loader, self.batches = shared_validation_loader(
-            self.dataset, settings.data, pinned=_on_card(settings)
+            self.dataset, settings.data, on_card=_on_card(settings)
         )
         _expect_same_photos(settings, photos)
 

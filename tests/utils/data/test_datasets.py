@@ -26,7 +26,7 @@ from utils.data.labels.record import Record
 from utils.data.photos import PhotoSet
 from utils.data.validation import check
 from utils.errors import InputError, run
-from utils.structures import Batch
+from utils.structures import Batch, Sample
 
 NAMES = ("cat", "dog")
 NET = (64, 96)
@@ -196,6 +196,24 @@ def test_small_machines_load_photos_without_workers(asked: int, cores: int, work
     assert choose_workers(asked, cores, forked=False) == (
         workers if asked >= 0 else min(workers, 2)
     )
+
+
+def test_where_a_card_trains_all_cores_load_photos() -> None:
+    chosen = [choose_workers(-1, cores, on_card=True) for cores in (1, 2, 16, 64)]
+    assert chosen == [1, 2, 16, 16]
+    assert choose_workers(-1, 16, forked=False, on_card=True) == 2
+    assert choose_workers(3, 16, on_card=True) == 3
+
+
+def test_a_batch_may_be_pinned_and_stays_what_it_is() -> None:
+    """DataLoader calls this method; without a card nothing can be pinned."""
+    image, boxes = np.zeros((8, 8, 3), np.uint8), np.zeros((1, 4), np.float32)
+    batch = collate([Sample(image, boxes, np.zeros(1, np.int64), "a.jpg")])
+    if torch.cuda.is_available():
+        assert batch.pin_memory().images.is_pinned()
+    moved = batch.to("meta")
+    assert moved.images.device.type == moved.boxes.device.type == "meta"
+    assert moved.paths == ("a.jpg",) and moved.images.shape == batch.images.shape
 
 
 @pytest.mark.parametrize("workers", [0, 2])
