@@ -125,6 +125,7 @@ ALLOWED = {
     ("tools/check_kills.py", ""): "files to be read, among the system's temporary ones",
     ("tools/peers.py", ""): "files for other programs, among the system's temporary ones",
     ("tools/benchmark_training.py", ""): "files for other programs, among the temporary ones",
+    ("tools/benchmark_data.py", "rmtree"): "a set that is made anew",
     ("tools/experiment.py", "mkdir"): "logs of child processes",
     ("tools/experiment.py", "open"): "logs of child processes",
     ("tools/experiment.py", "rmtree"): "a run that is begun anew",
@@ -150,7 +151,7 @@ ALLOWED = {
     ("utils/detection/writer.py", "open"): "into a temporary file of `atomic`",
     ("pruning/latency/table.py", "open"): "into a temporary file of `atomic`",
     ("utils/backends/auto.py", "unlink"): "a damaged cache",
-    ("utils/backends/cache.py", "unlink"): "an old result of the cache",
+    ("utils/cache.py", "unlink"): "an old result of the cache",
 }
 
 

@@ -17,7 +17,7 @@ from typing import Annotated
 from annotated_types import Ge
 
 from utils.backends.base import Engine, EngineOptions
-from utils.backends.cache import fingerprint, note
+from utils.cache import fingerprint, note
 from utils.errors import InputError
 from utils.files import cache_folder, exists, read_text, write_text
 from utils.progress import track

@@ -24,10 +24,10 @@ from torch import Tensor
 
 from models.darknet import Darknet
 from utils.backends.base import EngineOptions
-from utils.backends.cache import cached, note
 from utils.backends.float_layers import OPTIONS as FLOAT_LAYERS
 from utils.backends.float_layers import float_layers
 from utils.backends.int8_loss import int8_loss
+from utils.cache import cached, note
 from utils.errors import InputError
 from utils.evaluation.evaluate import Run
 from utils.files import fill, scratch_folder

@@ -30,21 +30,39 @@ def cached(folder: str, key: object, compute: Callable[[], bytes]) -> bytes:
         key: all that the result depends on; see `fingerprint`.
         compute: makes the result.
     """
-    path = cache_folder() / folder / f"{fingerprint(key)}.bin"
-    if exists(path):
-        try:
-            result = _read(path)
-            os.utime(path)
-            return result
-        except (InputError, OSError) as error:
-            note(f"{path}: damaged, computed anew: {error}")
-    result = compute()
+    result = recall(folder, key)
+    if result is None:
+        result = compute()
+        keep(folder, key, result)
+    return result
+
+
+def recall(folder: str, key: object) -> bytes | None:
+    """What was kept for a key; None where nothing was, or the file is damaged, which is told."""
+    path = _path(folder, key)
+    if not exists(path):
+        return None
+    try:
+        result = _read(path)
+        os.utime(path)
+        return result
+    except (InputError, OSError) as error:
+        note(f"{path}: damaged, computed anew: {error}")
+        return None
+
+
+def keep(folder: str, key: object, result: bytes) -> None:
+    """Keep a result for the next time; where it cannot be written, that is told."""
+    path = _path(folder, key)
     try:
         write_bytes(path, hashlib.sha256(result).digest() + result)
         _remove_longest_unused(path.parent)
     except (InputError, OSError) as error:
         note(f"not kept for the next time: {error}")
-    return result
+
+
+def _path(folder: str, key: object) -> Path:
+    return cache_folder() / folder / f"{fingerprint(key)}.bin"
 
 
 def fingerprint(key: object) -> str:

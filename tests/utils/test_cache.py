@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils.backends.cache import MAX_FILES, cached
+from utils.cache import MAX_FILES, cached
 from utils.files import cache_folder
 
 
