@@ -163,16 +163,19 @@ class SharedBatches(Sampler[list[int]]):
 
 
 class ValidationDataset(Dataset[tuple[int, torch.Tensor]]):
-    """Photos as validation and detection see them, in order.
-
-    Attributes:
-        targets: what is to be found on each, in pixels of the original photo.
-    """
+    """Photos as validation and detection see them, in order."""
 
     def __init__(self, photos: PhotoSet, input_size: tuple[int, int], letterbox: bool) -> None:
         self.photos, self.input_size, self.letterbox = photos, input_size, letterbox
         self.view = InputView(input_size, letterbox)
-        self.targets: list[Targets] = [photo.targets() for photo in photos.photos]
+
+    @property
+    def targets(self) -> list[Targets]:
+        """What is to be found on each photo, in pixels of the original one.
+
+        Made when it is asked for: worker processes would be sent each of these tensors.
+        """
+        return [photo.targets() for photo in self.photos.photos]
 
     def __len__(self) -> int:
         return len(self.photos)

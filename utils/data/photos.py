@@ -1,8 +1,13 @@
 """Photos whose labels have been checked: one of them, and those of one split."""
 
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -47,13 +52,91 @@ class Photo:
         return Targets(*map(torch.from_numpy, (self.boxes, self.labels, self.ignore, self.area)))
 
 
+class Photos(Sequence[Photo]):
+    """Photos in a few arrays; each `Photo` is made when it is asked for.
+
+    Of 100,000 photos the objects themselves would take 200 MB, and as much again in each worker in
+    the course of an epoch: whoever looks at an object counts a reference to it, which copies the
+    memory that forked processes shared.
+    """
+
+    NONE = -(2**63)  # in place of an id; COCO's are smaller in amount
+
+    def __init__(self) -> None:
+        self._paths, self._path_ends = bytearray(), array("q", [0])
+        self._numbers = array("q")  # width, height, image id, bytes of the file, kind; of each
+        self._category_ids: list[tuple[int, ...] | None] = []  # by kind; most sets have just one
+        self._ends = array("q", [0])  # of each photo's labels
+        self._boxes, self._labels = bytearray(), bytearray()
+        self._ignore, self._area = bytearray(), bytearray()
+
+    @staticmethod
+    def of(photos: Sequence[Photo]) -> Photos:
+        """The same photos."""
+        gathered = Photos()
+        for photo in photos:
+            gathered.append(photo)
+        return gathered
+
+    def append(self, photo: Photo) -> None:
+        """Add one at the end, before any is asked for."""
+        self._paths += os.fsencode(photo.path)
+        self._path_ends.append(len(self._paths))
+        if photo.category_ids not in self._category_ids:
+            self._category_ids.append(photo.category_ids)
+        own = (photo.image_id, photo.file_bytes)
+        numbers = (self.NONE if number is None else number for number in own)
+        kind = self._category_ids.index(photo.category_ids)
+        self._numbers.extend((*photo.size, *numbers, kind))
+        self._ends.append(self._ends[-1] + len(photo.labels))
+        self._boxes += photo.boxes.astype(np.float32).tobytes()
+        self._labels += photo.labels.astype(np.int64).tobytes()
+        self._ignore += photo.ignore.astype(np.bool_).tobytes()
+        self._area += photo.area.astype(np.float32).tobytes()
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __iter__(self) -> Iterator[Photo]:
+        return map(self._photo, range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> Photo: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Photo, ...]: ...
+    def __getitem__(self, index: int | slice) -> Photo | tuple[Photo, ...]:
+        chosen = range(len(self))[index]
+        return self._photo(chosen) if isinstance(chosen, int) else tuple(map(self._photo, chosen))
+
+    def _photo(self, index: int) -> Photo:
+        begin, end = self._ends[index : index + 2]
+        count = end - begin
+
+        def part(data: bytearray, kind: type[np.generic], width: int = 1) -> NDArray[Any]:
+            size = width * np.dtype(kind).itemsize
+            return np.frombuffer(data, kind, count * width, begin * size)
+
+        width, height, image_id, file_bytes, kind = self._numbers[5 * index : 5 * index + 5]
+        return Photo(
+            path=Path(os.fsdecode(bytes(self._paths[slice(*self._path_ends[index : index + 2])]))),
+            size=(width, height),
+            boxes=part(self._boxes, np.float32, 4).reshape(-1, 4),
+            labels=part(self._labels, np.int64),
+            ignore=part(self._ignore, np.bool_),
+            area=part(self._area, np.float32),
+            image_id=None if image_id == self.NONE else image_id,
+            category_ids=self._category_ids[kind],
+            file_bytes=None if file_bytes == self.NONE else file_bytes,
+        )
+
+
 @dataclass(frozen=True)
 class PhotoSet:
     """The sound photos of one split, and of those that fitted into memory what is used of them.
 
     Attributes:
         names: the classes in order.
-        photos: the photos in order.
+        photos: the photos in order, such as `Photos`.
         cache: decoded photos, by their index.
         views: what `view` makes of photos, by their index, where that is smaller than the photo.
         report: what the check of the photos says.
@@ -63,7 +146,7 @@ class PhotoSet:
     """
 
     names: tuple[str, ...]
-    photos: tuple[Photo, ...]
+    photos: Sequence[Photo]
     cache: dict[int, Image]
     report: Report
     mirror: bool = True

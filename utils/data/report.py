@@ -1,7 +1,7 @@
 """What does the check of a data set say, and which of it is an error?"""
 
-from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from utils.data.labels.record import Problem
@@ -41,7 +41,24 @@ WARNINGS = {
     "listed again": "photos that count more than once",
 }
 KINDS = ERRORS | WARNINGS
+MOST_KEPT = 1000  # problems of each kind that are told with their places; more are only counted
 LABEL_ERRORS = tuple(kind for kind, result in ERRORS.items() if result == "labels left out")
+
+
+class Problems:
+    """Problems as they are found: of each kind the first MOST_KEPT, and how many there are."""
+
+    def __init__(self) -> None:
+        self.first: list[Problem] = []
+        self.counts: dict[str, int] = {}
+
+    def add(self, problems: Iterable[Problem]) -> None:
+        """Add some, in the order of the photos."""
+        for problem in problems:
+            count = self.counts.get(problem.kind, 0) + 1
+            self.counts[problem.kind] = count
+            if count <= MOST_KEPT:
+                self.first.append(problem)
 
 
 @dataclass(frozen=True)
@@ -57,7 +74,8 @@ class Report:
         ignored: how many labels are VOC's `difficult` or COCO's crowd.
         cached: how many photos are kept in memory.
         cached_bytes: the memory that they take.
-        problems: errors and warnings, photo by photo.
+        problems: errors and warnings, photo by photo; of each kind the first MOST_KEPT.
+        counts: how many problems of each kind there are.
     """
 
     title: str
@@ -69,10 +87,11 @@ class Report:
     cached: int
     cached_bytes: int
     problems: tuple[Problem, ...]
+    counts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def errors(self) -> tuple[Problem, ...]:
-        """The problems for which a photo or label is left out."""
+        """Of the problems, those for which a photo or label is left out."""
         return tuple(problem for problem in self.problems if problem.kind in ERRORS)
 
     def text(self, first: int = 3) -> str:
@@ -84,13 +103,12 @@ class Report:
             + f" ({self.cached_bytes / 2**20:.0f} MiB)",
             "  " + self._classes(),
         ]
-        counts = Counter(problem.kind for problem in self.problems)
-        for kind in (kind for kind in KINDS if counts[kind]):
-            lines.append(f"  {counts[kind]} × {kind}: {KINDS[kind]}")
+        for kind in (kind for kind in KINDS if kind in self.counts):
+            lines.append(f"  {self.counts[kind]} × {kind}: {KINDS[kind]}")
             problems = [problem for problem in self.problems if problem.kind == kind]
             lines += [f"    {problem.where}: {problem.detail}" for problem in problems[:first]]
-            if len(problems) > first:
-                lines.append(f"    … and {len(problems) - first} more")
+            if self.counts[kind] > first:
+                lines.append(f"    … and {self.counts[kind] - first} more")
         # a file's name may hold bytes that are no text, which printing would refuse
         return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
 
@@ -109,15 +127,16 @@ class Report:
         """
         if self.errors and bad_labels == "refuse":
             first = self.errors[0]
-            others = f" (and {len(self.errors) - 1} more)" if len(self.errors) > 1 else ""
+            count = sum(self.counts[kind] for kind in ERRORS if kind in self.counts)
+            others = f" (and {count - 1} more)" if count > 1 else ""
             raise InputError(
                 f"{first.where}: {first.kind}: {first.detail}{others}; bad_labels=drop goes on"
             )
 
     def hint(self) -> str:
         """Name the most frequent kind of problem, for a message; empty where there is none."""
-        if not self.problems:
+        if not self.counts:
             return ""
-        kind, count = Counter(problem.kind for problem in self.problems).most_common(1)[0]
+        kind, count = max(self.counts.items(), key=lambda item: item[1])
         example = next(problem for problem in self.problems if problem.kind == kind)
         return f"; {count} × {kind}, such as {example.where}: {example.detail}"

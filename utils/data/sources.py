@@ -19,10 +19,11 @@ What a folder holds beside photos and their labels is counted and told.
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar, overload
 
 from utils.data.definition import is_windows_path, resolve
 from utils.data.labels import (
@@ -47,15 +48,15 @@ CLASS_LIST_MARK = re.compile(r"(?<!\s)\s+(?:-1|0|1)$")  # of VOC's lists of one 
 class Pair:
     """A photo, the file with its labels, and what is to be told of the two."""
 
-    photo: Path
+    image: Path
     label_file: Path | None
     problems: tuple[Problem, ...] = ()
+    is_photo: ClassVar[bool] = True
 
     @staticmethod
     def of(photo: Path, candidates: Sequence[Path]) -> "Pair":
         """The pair with the first label file that is there."""
-        # A link that leads nowhere is there: its labels are missing, not none.
-        there = [path for path in candidates if os.path.lexists(path)]
+        there = _there(candidates)
         if not there:
             detail = "looked for " + ", ".join(map(str, candidates))
             return Pair(photo, None, (Problem("no label file", str(photo), detail),))
@@ -65,8 +66,46 @@ class Pair:
 
     def read(self, names: Sequence[str]) -> Record:
         """The photo with its labels."""
-        record = read_labels(self.photo, self.label_file, names)
+        record = read_labels(self.image, self.label_file, names)
         return replace(record, problems=(*record.problems, *self.problems))
+
+
+Entry = Pair | Record  # one photo of a source, whose labels may still be to be read
+
+
+class Records(Sequence[Record]):
+    """The records of photos, of which each is read when it is asked for.
+
+    Args:
+        entries: the photos.
+        names: the classes in order.
+        change: what becomes of a record that was read.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        names: Sequence[str],
+        change: Callable[[Record], Record] = lambda record: record,
+    ) -> None:
+        self.entries, self.names, self.change = entries, names, change
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __iter__(self) -> Iterator[Record]:
+        return map(self._read, self.entries)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        chosen = self.entries[index]
+        return self._read(chosen) if isinstance(chosen, Entry) else list(map(self._read, chosen))
+
+    def _read(self, entry: Entry) -> Record:
+        return self.change(entry.read(self.names) if isinstance(entry, Pair) else entry)
 
 
 def read_source(
@@ -76,7 +115,20 @@ def read_source(
     format: str = "auto",
     progress: bool = True,
 ) -> list[Record]:
-    """Read every photo of one source with its labels.
+    """Read every photo of one source with its labels; see `find_photos`."""
+    entries = find_photos(source, names, images, format, progress)
+    records = Records(entries, names)
+    return list(track(records, f"labels of {source.name}") if progress else records)
+
+
+def find_photos(
+    source: Path,
+    names: Sequence[str],
+    images: Sequence[Path] = (),
+    format: str = "auto",
+    progress: bool = True,
+) -> list[Entry]:
+    """Every photo of one source, with its labels or the file that has them.
 
     Args:
         source: see the module.
@@ -88,14 +140,14 @@ def read_source(
     Raises:
         InputError: there is no photo in it, or it is no source.
     """
-    _other_label_folders.cache_clear()  # folders may have come since
+    _label_places.cache_clear()  # folders may have come since
     if reader := DATA_SET_READERS.get(source.suffix.lower()):
-        return reader(source, names, images)
+        return [*reader(source, names, images)]
     told: list[Record] = []
     if source.is_dir():
-        pairs, told = _of_folder(source, images, format)
+        pairs, told = _of_folder(source, images, format, progress)
     elif source.suffix.lower() in (".txt", ".list"):
-        pairs = _of_split(source, images) if _is_voc_split(source) else _of_list(source, format)
+        pairs = _of_file(source, images, format, progress)
     else:
         raise InputError(
             f"{source}: expected a .txt list of photos, a folder, a VOC ImageSets split, or a"
@@ -105,8 +157,7 @@ def read_source(
         problems = [problem for record in told for problem in record.problems]
         others = "".join(f"; {each.kind}: {each.where}: {each.detail}" for each in problems[:5])
         raise InputError(f"{source}: no photos in it (suffixes {', '.join(SUFFIXES)}){others}")
-    shown = track(pairs, f"labels of {source.name}") if progress else pairs
-    return [pair.read(names) for pair in shown] + told
+    return [*pairs, *told]
 
 
 def label_files(sources: Sequence[Path]) -> Iterator[Path]:
@@ -116,7 +167,7 @@ def label_files(sources: Sequence[Path]) -> Iterator[Path]:
         if source.is_dir():
             pairs = _of_folder(source, (), "auto")[0]
         else:
-            pairs = _of_split(source, ()) if _is_voc_split(source) else _of_list(source, "auto")
+            pairs = _of_file(source, (), "auto")
         for pair in pairs:
             if pair.label_file and pair.label_file not in seen:
                 seen.add(pair.label_file)
@@ -128,20 +179,32 @@ def label_file_of(photo: Path, format: str = "auto") -> Path | None:
     return Pair.of(photo, _candidates(photo, format)).label_file
 
 
+def _there(paths: Sequence[Path]) -> list[Path]:
+    """Those that are there, as a link that leads nowhere is: its labels are missing, not none."""
+    return [path for path in paths if os.path.lexists(path)]
+
+
 def _candidates(photo: Path, format: str = "auto") -> list[Path]:
     """Where a photo's labels may lie, the first place first."""
     if not photo.name:  # such as `/`
         return []
-    candidates: list[Path] = []
-    forms = formats(format)
-    for form in forms:
-        candidates += [*_swapped(photo, form.folder, form.suffix), photo.with_suffix(form.suffix)]
-    for folder in _other_label_folders(photo.parent):
-        candidates += [folder / f"{photo.stem}{form.suffix}" for form in forms]
-    return list(dict.fromkeys(candidates))
+    return [
+        folder / f"{photo.stem}{suffix}" for folder, suffix in _label_places(photo.parent, format)
+    ]
 
 
 @lru_cache(maxsize=4096)
+def _label_places(photos: Path, format: str) -> tuple[tuple[Path, str], ...]:
+    """The folders that may hold labels of a folder's photos, each with the suffix they have."""
+    places: list[tuple[Path, str]] = []
+    forms = formats(format)
+    for form in forms:
+        places += [(folder, form.suffix) for folder in (*_swapped(photos, form.folder), photos)]
+    for folder in _other_label_folders(photos):
+        places += [(folder, form.suffix) for form in forms]
+    return tuple(dict.fromkeys(places))
+
+
 def _other_label_folders(photos: Path) -> tuple[Path, ...]:
     """The folders that may hold labels of a folder's photos, of those that are there.
 
@@ -158,9 +221,20 @@ def _other_label_folders(photos: Path) -> tuple[Path, ...]:
     return tuple(folder for folder in folders if folder.is_dir())
 
 
-def _of_list(source: Path, format: str) -> list[Pair]:
+def _of_file(
+    source: Path, images: Sequence[Path], format: str, progress: bool = False
+) -> list[Pair]:
+    """The pairs of a list, or of a VOC split."""
+    lines = _entries(source)
+    shown = track(lines, f"photos of {source.name}") if progress else lines
+    if _is_voc_split(source):
+        return _of_split(source, shown, images)
+    return _of_list(source, shown, format)
+
+
+def _of_list(source: Path, lines: Iterable[str], format: str) -> list[Pair]:
     pairs = []
-    for line in _entries(source):
+    for line in lines:
         photo = resolve(line, source.parent)
         pair = Pair.of(photo, _candidates(photo, format))
         if is_windows_path(line):
@@ -180,12 +254,12 @@ def _is_voc_split(source: Path) -> bool:
     return source.parent.parent.name == "ImageSets" or source.parent.name == "ImageSets"
 
 
-def _of_split(source: Path, images: Sequence[Path]) -> list[Pair]:
+def _of_split(source: Path, lines: Iterable[str], images: Sequence[Path]) -> list[Pair]:
     """A VOC split: lines of `id`, or of `id 1` in the lists of one class."""
     root = next(p for p in source.parents if p.name == "ImageSets").parent
     index = PhotoIndex([*images, root / "JPEGImages", root / "images"])
     pairs = []
-    for line in _entries(source):
+    for line in lines:
         name = line.replace("\\", "/")
         # An id may hold blanks: what looks like a mark belongs to it where there is such a photo.
         ids = [_stem(name), _stem(CLASS_LIST_MARK.sub("", name))]
@@ -196,7 +270,7 @@ def _of_split(source: Path, images: Sequence[Path]) -> list[Pair]:
 
 
 def _of_folder(
-    folder: Path, images: Sequence[Path], format: str
+    folder: Path, images: Sequence[Path], format: str, progress: bool = False
 ) -> tuple[list[Pair], list[Record]]:
     """The pairs of a folder, and what else is in it."""
     if (folder / "Annotations").is_dir():  # the root of a VOC data set
@@ -205,13 +279,17 @@ def _of_folder(
     photos = [path for path in files if is_image(path)]
     if not photos and any(path.suffix == ".xml" and path.parent == folder for path in files):
         return _of_annotations(folder, images)
-    pairs = [Pair.of(photo, _candidates(photo, format)) for photo in photos]
-    labels = {path for photo in photos for path in _candidates(photo, format)}
+    pairs: list[Pair] = []
+    labels: set[Path] = set()
+    for photo in track(photos, f"labels of {folder.name}") if progress else photos:
+        candidates = _candidates(photo, format)
+        labels.update(there := _there(candidates))
+        pairs.append(Pair.of(photo, there or candidates))
     rest = [path for path in files if path not in labels and not is_image(path)]
     lost: list[Path] = []
     for form in formats(format):
-        apart = _swapped(folder / "photo", form.folder, form.suffix)
-        more = walk(apart[0].parent)[0] if apart and apart[0].parent.is_dir() else []
+        apart = _swapped(folder, form.folder)
+        more = walk(apart[0])[0] if apart and apart[0].is_dir() else []
         more = [path for path in more if path not in labels]
         lost += [path for path in dict.fromkeys(rest + more) if _is_label_file(path, form)]
     told = [_without_photo(path) for path in lost]
@@ -228,7 +306,7 @@ def _of_annotations(folder: Path, images: Sequence[Path]) -> tuple[list[Pair], l
         _voc_pair(index.photo(xml.relative_to(folder).with_suffix("").as_posix()), xml)
         for xml in xmls
     ]
-    taken = {pair.photo for pair in pairs}
+    taken = {pair.image for pair in pairs}
     unlabelled = [
         Record.told(Problem("photo without .xml", str(path), f"none in {folder}"))
         for place in own
@@ -268,13 +346,13 @@ def _closed(reasons: Sequence[str]) -> list[Record]:
     return [Record.told(Problem("unreadable folder", *reason.split(": ", 1))) for reason in reasons]
 
 
-def _swapped(photo: Path, folder: str, suffix: str) -> list[Path]:
-    """The path with its last `images` or `JPEGImages` replaced, if it has one."""
-    parts = list(photo.parts)
-    for index in range(len(parts) - 2, -1, -1):
+def _swapped(photos: Path, folder: str) -> list[Path]:
+    """A folder's path with its last `images` or `JPEGImages` replaced, if it has one."""
+    parts = list(photos.parts)
+    for index in range(len(parts) - 1, -1, -1):
         if parts[index] in ("images", "JPEGImages"):
             parts[index] = folder
-            return [Path(*parts).with_suffix(suffix)]
+            return [Path(*parts)]
     return []
 
 

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,8 @@ from utils.data.demo_data import make_if_demo
 from utils.data.labels.record import Problem, Record
 from utils.data.photos import PhotoSet
 from utils.data.recognition import recognise
-from utils.data.sources import read_source
+from utils.data.remembered import RememberedPhotos
+from utils.data.sources import Entry, Records, find_photos
 from utils.data.validation import check, shared_photos
 from utils.data.views import View
 from utils.errors import InputError
@@ -26,6 +28,8 @@ from utils.images import MAX_MEGAPIXELS
 from utils.progress import say
 
 Split = Literal["train", "valid"]
+
+LEAST_REMEMBERED = 500  # photos; fewer are decoded in a second or two
 
 
 def open_definition(settings: DataSet, splits: Sequence[Split] = ()) -> DataDefinition:
@@ -99,11 +103,12 @@ def open_splits(
     are told.
     """
     definition = open_definition(settings, ("train", "valid"))
-    train = open_split(settings, "train", networks, definition=definition, view=views[0])
-    left = replace(
-        settings, cache_mb=max(0, int(settings.cache_mb - train.report.cached_bytes / 2**20))
-    )
-    valid = open_split(left, "valid", expect_objects=True, definition=definition, view=views[1])
+    with distributed.one_a_machine_first():  # the others find there what it has seen
+        train = open_split(settings, "train", networks, definition=definition, view=views[0])
+        left = replace(
+            settings, cache_mb=max(0, int(settings.cache_mb - train.report.cached_bytes / 2**20))
+        )
+        valid = open_split(left, "valid", expect_objects=True, definition=definition, view=views[1])
     if both := shared_photos(train, valid):
         say(f"note: {len(both)} photos to validate on are trained on too, such as {both[0]}")
     return train, valid
@@ -122,20 +127,30 @@ def load_split(
     Raises:
         InputError: no photo is left, or none with an object to train on.
     """
-    records: list[Record] = []
+    entries: list[Entry] = []
     names = definition.label_names or definition.names
     for source in definition.sources(split):
-        records += read_source(source, names, definition.images, definition.format, progress)
+        entries += find_photos(source, names, definition.images, definition.format, progress)
     if definition.valid_share:
-        records = of_share(records, definition.valid_share, split)
+        entries = of_share(entries, definition.valid_share, split)
+    records = Records(entries, names)
     if definition.label_names:
-        records = [of_classes(record, names, definition.names) for record in records]
-    photos = check(records, definition.names, split, cache_mb, progress, max_megapixels, view)
-    listed = [record for record in records if record.is_photo]
+        records.change = partial(of_classes, names=names, chosen=definition.names)
+    listed = [entry.image for entry in entries if entry.is_photo]
+    photos = check(
+        records,
+        definition.names,
+        split,
+        cache_mb,
+        progress,
+        max_megapixels,
+        view,
+        _remembered(definition, split, max_megapixels) if len(listed) >= LEAST_REMEMBERED else None,
+    )
     if split == "train" and not sum(photos.report.objects):
         raise InputError(
             f"{definition.path}: no sound label in the {len(listed)} photos to train on, of which"
-            f" the first is {listed[0].image}" + photos.report.hint()
+            f" the first is {listed[0]}" + photos.report.hint()
         )
     if not len(photos):
         raise InputError(
@@ -145,8 +160,15 @@ def load_split(
     return replace(photos, mirror=definition.mirror)
 
 
-def of_share(records: Sequence[Record], share: float, split: Split) -> list[Record]:
-    """The records of one split, where a share of all photos is for validation.
+def _remembered(
+    definition: DataDefinition, split: Split, max_megapixels: float
+) -> RememberedPhotos:
+    """What was seen of a split's photos before."""
+    return RememberedPhotos.open(str(definition.path.resolve()), split, max_megapixels)
+
+
+def of_share(records: Sequence[Entry], share: float, split: Split) -> list[Entry]:
+    """The photos of one split, where a share of all photos is for validation.
 
     A photo's name decides, by a hash, so that it stays in its split when others come; copies that a
     tool made of one photo (Roboflow's `name.rf.<hash>.jpg`) stay together. What is told of no photo

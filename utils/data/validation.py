@@ -5,27 +5,32 @@ readers in `utils.data.labels`.
 """
 
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from utils.data.labels.record import Problem, Record
-from utils.data.photos import Photo, PhotoSet
-from utils.data.report import LABEL_ERRORS, Report
+from utils.data.photos import Photo, Photos, PhotoSet
+from utils.data.remembered import PhotoFacts, RememberedPhotos, fingerprint_of
+from utils.data.report import LABEL_ERRORS, Problems, Report
 from utils.data.views import View
 from utils.errors import InputError
 from utils.files import exists
-from utils.images import MAX_MEGAPIXELS, SIDEWAYS, DecodedPhoto, read_photo
+from utils.images import MAX_MEGAPIXELS, SIDEWAYS, read_photo
 from utils.progress import track
 from utils.structures import Image
 
+T = TypeVar("T")
+R = TypeVar("R")
 Mask = NDArray[np.bool_]  # [N], of the labels of a photo
 
+AHEAD = 8  # photos a thread that are decoded before the first one's result is taken
 LARGEST_COORDINATE = 1e9  # beyond it no number, of pixels or shares, is a place near any photo
 OVERSHOOT_TOLERANCE = 0.5  # pixels by which rounding may carry a box over the edge unreported
 # Pillow's modes of photos that are worth a warning.
@@ -42,6 +47,7 @@ def check(
     progress: bool = True,
     max_megapixels: float = MAX_MEGAPIXELS,
     view: View | None = None,
+    remembered: RememberedPhotos | None = None,
 ) -> PhotoSet:
     """Decode every photo once, in threads, and judge every label.
 
@@ -57,38 +63,65 @@ def check(
         progress: whether to show a bar.
         max_megapixels: the size above which photos are not decoded, and left out.
         view: what the photos are read for.
+        remembered: what photos held before. Those that did not change are not decoded, except to be
+            kept in memory.
     """
-    photos: list[Photo] = []
+    photos = Photos()
     cache: dict[int, Image] = {}
     views: dict[int, NDArray[Any]] = {}
-    problems: list[Problem] = []
-    free_bytes = cache_mb * 2**20
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(
-            lambda record: _examine(record, len(names), max_megapixels, view if cache_mb else None),
-            records,
-        )
-        if progress:
-            results = track(results, f"checking {title} photos", len(records))
-        for photo, kept, own_problems in results:
-            problems += own_problems
-            if photo is None:
+    problems = Problems()
+    repeated: list[Problem] = []
+    listed: set[str] = set()
+    remembered = remembered or RememberedPhotos()
+    examiner = _Examiner(len(names), max_megapixels, view, remembered, int(cache_mb * 2**20))
+    results = _in_order(examiner.examine, records)
+    complete = False
+    try:
+        for each in (
+            track(results, f"checking {title} photos", len(records)) if progress else results
+        ):
+            problems.add(each.problems)
+            repeated += _listed_again(each.record, listed)
+            if each.file is not None and each.facts:
+                remembered.add(each.file, each.facts)
+            if each.photo is None:
                 continue
-            if kept.pixels.nbytes <= free_bytes:
-                (views if kept.is_view else cache)[len(photos)] = kept.pixels
-                free_bytes -= kept.pixels.nbytes
-            photos.append(photo)
-    problems += _listed_again(records)
+            if each.kept is not None and each.kept.nbytes <= examiner.free_bytes:
+                (views if each.is_view else cache)[len(photos)] = each.kept
+                examiner.free_bytes -= each.kept.nbytes
+            photos.append(each.photo)
+        complete = True
+    finally:
+        results.close()
+        remembered.keep(complete)
+    problems.add(repeated)
     report = _report(title, tuple(names), photos, [*cache.values(), *views.values()], problems)
     return PhotoSet(
         tuple(names),
-        tuple(photos),
+        photos,
         cache,
         report,
         max_megapixels=max_megapixels,
         view=view,
         views=views,
     )
+
+
+def _in_order(work: Callable[[T], R], items: Iterable[T]) -> Generator[R]:
+    """What becomes of each item, in their order, from threads that are a few items ahead."""
+    threads = os.cpu_count() or 1
+    with ThreadPoolExecutor(threads) as pool:
+        pending: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(work, item))
+                if len(pending) > AHEAD * threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
 
 
 def judge_labels(
@@ -119,44 +152,98 @@ def judge_labels(
 
 def shared_photos(train: PhotoSet, valid: PhotoSet) -> list[Path]:
     """List the photos that are in both splits, which make the validation's figures too good."""
-    trained = {photo.path.resolve() for photo in train.photos}
-    return [photo.path for photo in valid.photos if photo.path.resolve() in trained]
+    folders: dict[Path, str] = {}
+
+    def real(path: Path) -> str:
+        if path.parent not in folders:
+            folders[path.parent] = os.path.realpath(path.parent)
+        whole = os.path.join(folders[path.parent], path.name)  # noqa: PTH118
+        return os.path.realpath(whole) if os.path.islink(whole) else whole  # noqa: PTH114
+
+    trained = {real(photo.path) for photo in train.photos}
+    return [photo.path for photo in valid.photos if real(photo.path) in trained]
 
 
-class _Kept(NamedTuple):
-    """What a cache is to hold of a photo: its pixels, or the view of it."""
+@dataclass(frozen=True)
+class _Examined:
+    """What is known of a photo now.
 
-    pixels: NDArray[Any]
+    Attributes:
+        record: with its labels as read.
+        photo: None where it cannot be used.
+        problems: of the photo and its labels.
+        kept: the pixels that a cache is to hold, or a view of them.
+        is_view: whether it is a view.
+        file: which file it is, see `utils.data.remembered.fingerprint_of`.
+        facts: what it holds.
+    """
+
+    record: Record
+    photo: Photo | None
+    problems: Sequence[Problem]
+    kept: NDArray[Any] | None = None
     is_view: bool = False
+    file: int | None = None
+    facts: PhotoFacts | None = None
 
 
-def _smaller(image: Image, view: View | None) -> _Kept:
-    viewed = view(image) if view else image
-    return _Kept(viewed, is_view=True) if viewed.nbytes < image.nbytes else _Kept(image)
+@dataclass
+class _Examiner:
+    """Looks at photos, in several threads.
 
+    Attributes:
+        classes: how many there are.
+        max_megapixels: the size above which photos are not decoded.
+        view: what the photos are read for.
+        remembered: what photos held before.
+        free_bytes: that caches may still take; of what needs more no pixels are returned.
+    """
 
-def _examine(
-    record: Record, classes: int, max_megapixels: float, view: View | None
-) -> tuple[Photo | None, _Kept, list[Problem]]:
-    nothing = _Kept(np.zeros((0, 0, 3), np.uint8))
-    if record.broken:
-        return None, nothing, list(record.problems)
-    if not exists(record.image):
-        by = f" (named by {record.label_file})" if record.label_file else ""
-        return None, nothing, [Problem("missing photo", str(record.image), f"no such file{by}")]
-    try:
-        decoded = read_photo(record.image, max_megapixels)
-    except InputError as error:
-        reason = str(error).removeprefix(f"{record.image}: ")
-        return None, nothing, [Problem("unreadable photo", str(record.image), reason)]
-    size = (decoded.image.shape[1], decoded.image.shape[0])
-    boxes = _pixels(record, size, decoded.orientation)
-    photo, label_problems = _sound(record, boxes, size, classes)
-    problems = [*record.problems, *_warnings(record, decoded, size), *label_problems]
-    if wrong := _all_wrong(record, photo):
-        return None, nothing, [*problems, Problem("no sound label", str(record.image), wrong)]
-    kept = _smaller(decoded.image, view)
-    return replace(photo, file_bytes=decoded.file_bytes), kept, problems
+    classes: int
+    max_megapixels: float
+    view: View | None
+    remembered: RememberedPhotos
+    free_bytes: int
+
+    def examine(self, record: Record) -> _Examined:
+        """Decode a photo where it must be, and judge its labels."""
+        if record.broken:
+            return _Examined(record, None, record.problems)
+        where = str(record.image)
+        if not exists(record.image):
+            by = f" (named by {record.label_file})" if record.label_file else ""
+            problem = Problem("missing photo", where, f"no such file{by}")
+            return _Examined(record, None, [problem])
+        file = fingerprint_of(record.image)
+        facts = None if file is None else self.remembered.find(file)
+        image = None
+        if facts is None or self._may_be_kept(facts.size):
+            try:
+                decoded = read_photo(record.image, self.max_megapixels)
+            except InputError as error:
+                reason = str(error).removeprefix(f"{record.image}: ")
+                return _Examined(record, None, [Problem("unreadable photo", where, reason)])
+            facts, image = PhotoFacts.of(decoded), decoded.image
+        photo, label_problems = _sound(record, facts, self.classes)
+        problems = [*record.problems, *_warnings(record, facts), *label_problems]
+        if wrong := _all_wrong(record, photo):
+            problems.append(Problem("no sound label", where, wrong))
+            return _Examined(record, None, problems, file=file, facts=facts)
+        kept, is_view = image, False
+        if image is not None:
+            kept = self._kept(image) if self._may_be_kept(facts.size) else None
+            is_view = kept is not image
+        return _Examined(record, photo, problems, kept, is_view, file, facts)
+
+    def _may_be_kept(self, size: tuple[int, int]) -> bool:
+        """Whether there is still room for a photo; when its turn comes, there may be none."""
+        whole = 3 * size[0] * size[1]
+        return min(whole, self.view.bytes_of(size) if self.view else whole) <= self.free_bytes
+
+    def _kept(self, image: Image) -> NDArray[Any]:
+        """The photo or the view of it, whichever is smaller."""
+        viewed = self.view(image) if self.view else image
+        return viewed if viewed.nbytes < image.nbytes else image
 
 
 def _all_wrong(record: Record, photo: Photo) -> str:
@@ -169,10 +256,10 @@ def _all_wrong(record: Record, photo: Photo) -> str:
     return f"{count} labels, each of them wrong" if count and not len(photo.labels) else ""
 
 
-def _warnings(record: Record, decoded: DecodedPhoto, size: tuple[int, int]) -> list[Problem]:
+def _warnings(record: Record, facts: PhotoFacts) -> list[Problem]:
     """What a person should know of a photo that is used."""
-    mode, orientation = decoded.mode, decoded.orientation
-    warnings = [("odd file", note) for note in decoded.notes[:1]]
+    size, mode, orientation = facts.size, facts.mode, facts.orientation
+    warnings = [("odd file", facts.note)] if facts.note else []
     if mode in GREY_MODES:
         warnings.append(("grey or palette", f"mode {mode}"))
     if mode in TRANSPARENT_MODES:
@@ -225,10 +312,10 @@ def _turn(
     return np.stack(turned[orientation], axis=1)
 
 
-def _sound(
-    record: Record, boxes: NDArray[np.float64], size: tuple[int, int], classes: int
-) -> tuple[Photo, list[Problem]]:
+def _sound(record: Record, facts: PhotoFacts, classes: int) -> tuple[Photo, list[Problem]]:
     """The photo with its sound labels, cut to it, and what is wrong with the others."""
+    size = facts.size
+    boxes = _pixels(record, size, facts.orientation)
     sound = np.ones(len(boxes), bool)
     problems = []
     for kind, bad in judge_labels(record, boxes, size, classes).items():
@@ -249,6 +336,7 @@ def _sound(
         area=area[sound].astype(np.float32),
         image_id=record.image_id,
         category_ids=record.category_ids,
+        file_bytes=facts.file_bytes,
     )
     return photo, problems
 
@@ -283,15 +371,15 @@ def _repeated(boxes: NDArray[np.float64], labels: NDArray[np.int64]) -> Mask:
     return ~np.isin(np.arange(len(rows)), first)
 
 
-def _listed_again(records: Sequence[Record]) -> list[Problem]:
-    seen: set[Path] = set()
-    problems = []
-    for record in records:
-        path = record.image.resolve() if os.path.islink(record.image) else record.image  # noqa: PTH114
-        if path in seen and record.is_photo:
-            problems.append(Problem("listed again", str(record.image), "stands in the list before"))
-        seen.add(path)
-    return problems
+def _listed_again(record: Record, listed: set[str]) -> list[Problem]:
+    """Whether a photo was `listed` before; then it is."""
+    image = record.image
+    path = os.fspath(image.resolve() if os.path.islink(image) else image)  # noqa: PTH114
+    is_new = path not in listed
+    listed.add(path)
+    if is_new or not record.is_photo:
+        return []
+    return [Problem("listed again", str(image), "stands in the list before")]
 
 
 def _report(
@@ -299,19 +387,23 @@ def _report(
     names: tuple[str, ...],
     photos: Sequence[Photo],
     cache: Sequence[NDArray[Any]],
-    problems: Sequence[Problem],
+    problems: Problems,
 ) -> Report:
     counts = np.zeros(len(names), np.int64)
+    empty = ignored = 0
     for photo in photos:
         counts += np.bincount(photo.labels[~photo.ignore], minlength=len(names))
+        empty += not len(photo.labels)
+        ignored += int(photo.ignore.sum())
     return Report(
         title=title,
         names=names,
         photos=len(photos),
-        empty=sum(not len(photo.labels) for photo in photos),
+        empty=empty,
         objects=tuple(counts.tolist()),
-        ignored=sum(int(photo.ignore.sum()) for photo in photos),
+        ignored=ignored,
         cached=len(cache),
         cached_bytes=sum(pixels.nbytes for pixels in cache),
-        problems=tuple(problems),
+        problems=tuple(problems.first),
+        counts=problems.counts,
     )

@@ -30,6 +30,10 @@ class View(Protocol):
         """Uint8 [H, W, 3], RGB → what is used of it; the photo itself where that is as good."""
         ...
 
+    def bytes_of(self, size: tuple[int, int]) -> int:
+        """How many bytes that takes of a photo of (width, height) `size`."""
+        ...
+
 
 @dataclass(frozen=True)
 class InputView:
@@ -46,6 +50,10 @@ class InputView:
     def __call__(self, image: Image) -> NDArray[np.float32]:
         """See `utils.boxes.network_input`."""
         return np.asarray(network_input(image, self.input_size, self.letterbox))
+
+    def bytes_of(self, size: tuple[int, int]) -> int:
+        """The same for all photos."""
+        return 3 * self.input_size[0] * self.input_size[1] * np.dtype(np.float32).itemsize
 
 
 @dataclass(frozen=True)
@@ -77,9 +85,8 @@ class TrainingView:
     def __call__(self, image: Image) -> Image:
         """The photo, or a smaller one: the size at which it is seen, times `enlarged`."""
         height, width = image.shape[:2]
-        placed = InputTransform.of((width, height), self.input_size, self.letterbox)
-        w, h = round(placed.width * self.enlarged), round(placed.height * self.enlarged)
-        if w * WORTHWHILE > width or h * WORTHWHILE > height:
+        w, h = self._shown((width, height))
+        if (w, h) == (width, height):
             return image
         # As `utils.data.augment` resamples.
         matrix = np.diag([(width - 1) / max(w - 1, 1), (height - 1) / max(h - 1, 1), 1])[:2]
@@ -88,3 +95,14 @@ class TrainingView:
             image, matrix, (w, h), flags=flags, borderMode=cv2.BORDER_REPLICATE
         )
         return np.asarray(smaller, np.uint8)
+
+    def bytes_of(self, size: tuple[int, int]) -> int:
+        """See `View`."""
+        width, height = self._shown(size)
+        return 3 * width * height
+
+    def _shown(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The (width, height) in which a photo of `size` is kept."""
+        placed = InputTransform.of(size, self.input_size, self.letterbox)
+        w, h = round(placed.width * self.enlarged), round(placed.height * self.enlarged)
+        return size if w * WORTHWHILE > size[0] or h * WORTHWHILE > size[1] else (w, h)

@@ -99,3 +99,11 @@ def test_a_view_for_another_network_is_made_of_the_photo(tmp_path: Path) -> None
     other = ValidationDataset(photos, (32, 32), False)
     assert torch.equal(other[0][1], network_input(noise(1600, 1200), (32, 32), False))
     assert replace(photos, view=None).viewed(0, InputView(INPUT, True)).shape == (3, 96, 64)
+
+
+@pytest.mark.parametrize("letterbox", [True, False])
+@pytest.mark.parametrize("size", [(1600, 1200), (400, 90), (1, 500), (40, 30)])
+def test_a_view_knows_its_bytes_beforehand(size: tuple[int, int], letterbox: bool) -> None:
+    image = noise(*size)
+    for view in (TrainingView.of(INPUT, letterbox, NO_AUGMENTATION), InputView(INPUT, letterbox)):
+        assert view.bytes_of(size) == view(image).nbytes

@@ -17,7 +17,7 @@ NAMES = ("cat", "dog")
 
 def photos(*sources: Path) -> tuple[Photo, ...]:
     records = [record for source in sources for record in read_coco(source, NAMES)]
-    return check(records, NAMES, progress=False).photos
+    return tuple(check(records, NAMES, progress=False).photos)
 
 
 def write(

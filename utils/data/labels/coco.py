@@ -160,15 +160,23 @@ def _bbox_of_polygons(annotation: dict[str, Any]) -> list[float]:
 
 
 def load_json(path: Path) -> Any:
-    """The JSON of a data set's file.
+    """The JSON of a data set's file, without outlines of objects that have a box.
+
+    Of COCO's 118,000 photos they would take most of the memory.
 
     Raises:
         InputError: it cannot be read.
     """
     try:
-        return json.loads(read_text(path, LARGEST_FILE))
+        return json.loads(read_text(path, LARGEST_FILE), object_hook=_without_outline)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: no readable JSON ({error})") from error
+
+
+def _without_outline(entry: dict[str, Any]) -> dict[str, Any]:
+    if entry.get("bbox") is not None:
+        entry.pop("segmentation", None)
+    return entry
 
 
 def class_names(path: Path, content: Any) -> tuple[list[str], list[str]]:
