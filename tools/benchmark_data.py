@@ -149,15 +149,14 @@ def _write_lists(folder: Path, entries: int, photos: PhotoSet) -> None:
     names = [f"class{number}" for number in range(len(photos.names))]
     write_text(folder / "set.names", "\n".join(names) + "\n")
     sources = {
-        "list": ("train.txt", "valid.txt"),
-        "folder": ("images/train", "images/valid"),
-        "coco": ("train.json", "valid.json"),
-        "voc": ("images/train", "images/valid"),
+        "list": ("train.txt", "valid.txt", "yolo"),
+        "folder": ("images/train", "images/valid", "yolo"),
+        "coco": ("train.json", "valid.json", "auto"),
+        "voc": ("images/train", "images/valid", "voc"),
     }
-    for form, (train, valid) in sources.items():
-        more = "format = voc\n" if form == "voc" else "images = images/train, images/valid\n"
-        text = f"names = set.names\ntrain = {train}\nvalid = {valid}\n{more}"
-        write_text(folder / f"{form}.data", text)
+    for form, (train, valid, labels) in sources.items():
+        text = f"names = set.names\ntrain = {train}\nvalid = {valid}\nformat = {labels}\n"
+        write_text(folder / f"{form}.data", text + "images = images/train, images/valid\n")
     for split in ("train", "valid"):
         own = [number for number in range(entries) if _split(number) == split]
         files = {n: f"{n:012}{photos.photos[n % len(photos)].path.suffix}" for n in own}
