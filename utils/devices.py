@@ -61,6 +61,12 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
+def wait_for(device: torch.device) -> None:
+    """Wait until a card has computed all that it was given; a CPU has when its calls return."""
+    if device.type not in ("cpu", "meta"):
+        torch.accelerator.synchronize(device)
+
+
 def on_device(module: Module, device: torch.device) -> Module:
     """A module on a device: itself, or where it is elsewhere, a copy."""
     if all(parameter.device == device for parameter in module.parameters()):

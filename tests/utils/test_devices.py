@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from utils.devices import CPU, choose_device, constant, on_device, to_device
+from utils.devices import CPU, choose_device, constant, on_device, to_device, wait_for
 from utils.errors import InputError
 
 
@@ -36,3 +36,11 @@ def test_a_module_that_is_elsewhere_is_copied() -> None:
     assert on_device(module, CPU) is module
     moved = on_device(module, torch.device("meta"))
     assert moved.weight.is_meta and module.weight.device == CPU
+
+
+def test_cards_of_all_makers_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[str] = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda device: waited.append(str(device)))
+    for name in ("cpu", "cuda:1", "mps"):
+        wait_for(torch.device(name))
+    assert waited == ["cuda:1", "mps"]

@@ -21,7 +21,7 @@ from utils.backends.base import EngineOptions, FixedBatch, maps_agree
 from utils.backends.cuda_graph import Run, captured
 from utils.backends.fold import folded
 from utils.backends.onednn_graph import compile_graph
-from utils.devices import has_fast_bfloat16, to_device
+from utils.devices import has_fast_bfloat16, to_device, wait_for
 from utils.progress import say_error
 from utils.timing import interleaved
 
@@ -82,8 +82,7 @@ class TorchEngine(FixedBatch):
 
     def synchronize(self) -> None:
         """Wait for the card."""
-        if is_card(self._device):
-            torch.cuda.synchronize(self._device)
+        wait_for(self._device)
 
     def _prepared(self, images: Tensor) -> Tensor:
         images = to_device(images, self._device)

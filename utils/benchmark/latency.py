@@ -20,7 +20,7 @@ from models.costs import count_operations, count_parameters
 from models.weights import to_bytes
 from utils.backends.exported import ExportedFile
 from utils.benchmark.networks import Candidate, Key, PeerNetwork, Run
-from utils.devices import choose_device
+from utils.devices import choose_device, wait_for
 from utils.timing import interleaved, spread, to_its_end
 
 # What stands for the peak: a 3x3 convolution, as many channels in as out, on a square map.
@@ -130,8 +130,7 @@ class Peak:
 
     def synchronize(self) -> None:
         """Wait for the card."""
-        if self.images.is_cuda:
-            torch.cuda.synchronize(self.images.device)
+        wait_for(self.images.device)
 
 
 def _with_own_counts(row: Row, run: Run) -> Row:

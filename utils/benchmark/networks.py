@@ -20,7 +20,7 @@ from utils.backends import EngineOptions, engine_device, open_engine
 from utils.backends.exported import ExportedFile, input_size, is_exported, open_file
 from utils.checkpoint import check_for_photos, check_size, load_network
 from utils.data.calibration import sample_images
-from utils.devices import CPU, choose_device, on_device
+from utils.devices import CPU, choose_device, on_device, wait_for
 from utils.errors import InputError
 from utils.progress import say, track
 from utils.timing import machine
@@ -85,8 +85,7 @@ class PeerNetwork:
 
     def synchronize(self) -> None:
         """Wait for the card."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        wait_for(self._device)
 
 
 def choose_devices(names: Sequence[str], report: Callable[[str], None] = say) -> list[str]:

@@ -81,7 +81,6 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[FakeGraph]:
         "stream": lambda stream: nullcontext(),
         "current_stream": FakeStream,
         "device": lambda device: nullcontext(),
-        "synchronize": lambda device=None: None,
     }
     for name, fake in names.items():
         monkeypatch.setattr(torch.cuda, name, fake)
