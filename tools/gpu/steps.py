@@ -5,15 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tools.gpu.card import card
+from tools.gpu.detection import detection
 from tools.gpu.parity import parity
+from tools.gpu.pruning import pruning
 from tools.gpu.runner import Step
+from tools.gpu.steady import memory, speed, waits
+from tools.gpu.table import table
 from tools.gpu.timing import timing
+from tools.gpu.training import demo_training, fp16, own_training, resume
 from utils.errors import InputError
 
 STEPS = (
     Step("card", "which card it is", 60, card),
-    Step("parity", "the card computes what the CPU computes", 120, parity),
+    Step("parity", "networks and NMS compute what they compute on the CPU", 120, parity),
     Step("timing", "a time is over when the card is done", 60, timing),
+    Step("table", "milliseconds of networks, precisions and ways to run them", 180, table),
+    Step("training", "a short training of the demo set", 120, demo_training),
+    Step("own_data", "a training of --data, as on a CPU", 180, own_training),
+    Step("fp16", "training in fp16, with the loss scaled", 60, fp16),
+    Step("waits", "a step of training does not wait for the card", 60, waits),
+    Step("speed", "how fast training is, and how idle the card", 90, speed),
+    Step("resume", "a training goes on to the same bits", 90, resume),
+    Step("detection", "detect_img.py finds what it finds on the CPU", 60, detection),
+    Step("memory", "epochs leave nothing in memory", 60, memory),
+    Step("pruning", "cuts to a time are met", 300, pruning),  # last: it may take all that is left
 )
 
 
