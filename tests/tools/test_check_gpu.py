@@ -57,11 +57,11 @@ def test_a_step_that_goes_wrong_hides_no_other(tmp_path: Path) -> None:
         Step("not_possible", "", 60, not_possible),
         Step("fail", "", 60, fail),
         Step("pass", "", 60, pass_),
-        Step("hang", "", 12, hang),
+        Step("hang", "", 6, hang),
         Step("late", "", 60, pass_),
     ]
     log = tmp_path / "log"
-    first, *_, results = [list(each) for each in run_all(steps, TASK, 60, log)]
+    first, *_, results = [list(each) for each in run_all(steps, TASK, 600, log)]
     assert {result.outcome for result in first} == {"not started"}
     crashed, impossible, failed, passed, hung, late = results
     assert (crashed.outcome, crashed.error) == ("failed", "its process ended with exit code 7")
@@ -115,3 +115,21 @@ def test_without_a_card_one_line_says_so(tmp_path: Path) -> None:
 def test_a_step_that_is_not_known_is_one_line() -> None:
     with pytest.raises(InputError, match="steps='x': expected some of card"):
         check_gpu.main(["--steps", "x", "--device", "cpu"])
+
+
+@pytest.mark.slow
+def test_in_small_each_step_passes_or_says_why_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check_gpu.main(["--device", "cpu", "--output", str(tmp_path), "--minutes", "30"])
+    steps = {
+        step["name"]: step
+        for step in json.loads((tmp_path / "check_gpu.json").read_text())["steps"]
+    }
+    impossible = {name for name, step in steps.items() if step["outcome"] != "passed"}
+    assert impossible == {"own_data", "waits"}
+    assert all(steps[name]["outcome"] == "not possible here" for name in impossible)
+    page = (tmp_path / "check_gpu.md").read_text()
+    assert all(f"| {name} |" in page for name in steps)
+    assert "Traceback" not in (tmp_path / "check_gpu.log").read_text()
+    assert "parity: passed" in capsys.readouterr().out

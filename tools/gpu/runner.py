@@ -26,6 +26,7 @@ Work = Callable[[Task, Findings], None]
 PASSED, FAILED, TIMEOUT = "passed", "failed", "ran out of time"
 NOT_POSSIBLE, NOT_STARTED = "not possible here", "not started"
 STACK_BEFORE = 1.0  # seconds before a step's limit in which it writes down where it is
+BUSY = 4  # times as long as a card that is one's own a CPU may take that others use
 LONGEST_END = 10.0  # seconds that a killed process may take; one that a driver holds never ends
 
 
@@ -103,7 +104,7 @@ def run_step(step: Step, task: Task, seconds: float, folder: Path, log: Path) ->
         folder: that steps share; what they find lies there as well.
         log: a file that gets all that it prints.
     """
-    limit = min(step.seconds, seconds)
+    limit = min(step.seconds * task.of(1, BUSY), seconds)
     file, stack = folder / f"{step.name}.json", folder / f"{step.name}.stack"
     context = multiprocessing.get_context("spawn")  # a card cannot be used after a fork
     process = context.Process(

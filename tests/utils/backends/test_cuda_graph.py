@@ -55,7 +55,7 @@ def test_the_engine_of_a_card_gives_the_networks_maps(
     """All of it but the card; also a batch that is smaller, and the end of cuDNN's trials."""
     monkeypatch.setattr(torch_engine, "is_card", lambda device: True)
     monkeypatch.setattr(torch_engine, "has_fast_bfloat16", lambda device: True)
-    monkeypatch.setattr(torch_engine, "_quicker", lambda graph, layers, images, wait: graph)
+    monkeypatch.setattr(torch_engine, "_quicker", lambda graph, *_, **__: graph)
     model, images = network(), torch.rand(3, *SHAPE[1:])
     engine = open_engine("torch", model, EngineOptions((64, 64), precision, batch=2))
     replays = graphs[0].replays
