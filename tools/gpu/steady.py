@@ -117,7 +117,7 @@ def covered(spans: Iterable[tuple[float, float]]) -> float:
     """How much of a line spans cover together.
 
     >>> covered([(0, 2), (1, 3), (5, 6)])
-    4
+    4.0
     """
     total, end = 0.0, float("-inf")
     for start, stop in sorted(spans):
