@@ -21,6 +21,7 @@ from models.netdef import parse
 from utils.checkpoint import write_pair
 from utils.next_steps import SCRIPTS
 from utils.settings import load
+from utils.timing import interleaved
 
 # A machine that others use can be slow at any moment.
 settings.register_profile("no deadline", deadline=None)
@@ -85,10 +86,21 @@ def shared() -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What is measured in a test neither comes from the user's cache nor goes there."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_call_a_turn() -> Iterator[None]:
+    """Time networks without the calls that let a turn settle: no test is about a true speed."""
+    with pytest.MonkeyPatch.context() as patch:
+        defaults = {**(interleaved.__kwdefaults__ or {}), "settle": 0.0}
+        patch.setattr(interleaved, "__kwdefaults__", defaults)
+        yield
 
 
 @pytest.fixture
@@ -106,14 +118,26 @@ def colour_weights(tmp_path: Path) -> str:
     return str(tmp_path / "net" / "colours.weights")
 
 
-@pytest.fixture
-def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write figures without drawing them, which takes most of the time of a short training.
+@contextmanager
+def short_cuts() -> Iterator[pytest.MonkeyPatch]:
+    """Leave out what takes most of the time of a short training or a cut, and is tested elsewhere.
 
-    What they show is tested in tests/utils/visualization.
+    Figures are written without being drawn: tests/utils/visualization. PyTorch's engine runs a
+    network as it is, without trying which way is the fastest: tests/utils/backends.
     """
 
     def write_blank(figure: Figure, path: Path, **options: object) -> None:
         Image.new("RGB", (1, 1)).save(path, format="png")
 
-    monkeypatch.setattr(Figure, "savefig", write_blank)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", write_blank)
+        patch.setattr("utils.visualization.figures.use_fonts_", lambda _: None)
+        patch.setattr("utils.backends.torch_engine._faster_run", lambda model, _: model)
+        yield patch
+
+
+@pytest.fixture(name="short_cuts")
+def take_short_cuts() -> Iterator[None]:
+    """See `short_cuts`."""
+    with short_cuts():
+        yield

@@ -34,7 +34,7 @@ from utils.errors import InputError, run
 from utils.settings import load
 from utils.training.runs import Run
 
-pytestmark = pytest.mark.usefixtures("blank_figures")
+pytestmark = pytest.mark.usefixtures("short_cuts")
 
 NAMES = tuple("0123456789")
 

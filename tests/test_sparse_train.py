@@ -31,7 +31,7 @@ from utils.training import lr_schedule as schedule
 from utils.training.build import load_teacher
 from utils.training.loop import Trainer, train_one_epoch
 
-pytestmark = pytest.mark.usefixtures("blank_figures")
+pytestmark = pytest.mark.usefixtures("short_cuts")
 
 NET = BLOCK.replace("filters=7", "filters=15").replace("classes=2", "classes=10")
 SPARSE = ["--is_pruned", "--lr", "0.01"]

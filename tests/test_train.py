@@ -18,7 +18,7 @@ from import_param import TrainedNetwork
 from models import netdef
 from models.netdef import head_anchors
 from models.weights import read_weights
-from tests.conftest import next_commands
+from tests.conftest import next_commands, short_cuts
 from tests.models.test_darknet import RESIDUAL
 from utils.checkpoint import Checkpoint, Origin, load_network, read_checkpoint
 from utils.data.demo_data import DemoSettings, make_demo
@@ -28,7 +28,7 @@ from utils.structures import Batch
 from utils.training.loop import Trainer, train_one_epoch
 from utils.training.runs import Run
 
-pytestmark = pytest.mark.usefixtures("blank_figures")
+pytestmark = pytest.mark.usefixtures("short_cuts")
 
 NET = RESIDUAL.replace("filters=7", "filters=15").replace("classes=2", "classes=10")
 
@@ -37,15 +37,43 @@ NET = RESIDUAL.replace("filters=7", "filters=15").replace("classes=2", "classes=
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in, with a tiny data set and a tiny network."""
     monkeypatch.chdir(tmp_path)
-    make_demo(tmp_path / "demo", DemoSettings(train=6, valid=4, side=64))
+    fill(tmp_path)
+    return tmp_path
+
+
+def fill(folder: Path) -> None:
+    make_demo(folder / "demo", DemoSettings(train=6, valid=4, side=64))
     names = "".join(f"{digit}\n" for digit in range(10))
-    (tmp_path / "demo.names").write_text(names)
-    (tmp_path / "demo.data").write_text(
+    (folder / "demo.names").write_text(names)
+    (folder / "demo.data").write_text(
         "names = demo.names\ntrain = demo/train.txt\nvalid = demo/valid.txt\n"
     )
     strided = NET.replace("size=3\npad=1", "size=3\nstride=4\npad=1", 1)
-    (tmp_path / "tiny.cfg").write_text(strided)
-    return tmp_path
+    (folder / "tiny.cfg").write_text(strided)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs that many tests begin with, each in a folder of its own."""
+    folder = tmp_path_factory.mktemp("made")
+    fill(folder)
+    with short_cuts() as patch:
+        patch.chdir(folder)
+        train.main(flags("--name", "whole"))
+        move_run(folder, folder / "whole")
+        train.main(flags("--name", "first", epochs=1))
+        move_run(folder, folder / "finished")
+        stop_after(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            train.main(flags("--name", "first", epochs=3))
+        move_run(folder, folder / "interrupted")
+    return folder
+
+
+def move_run(source: Path, target: Path) -> None:
+    target.mkdir()
+    for kind in ("runs", "weights"):
+        shutil.move(source / kind, target)
 
 
 def flags(*more: str, epochs: int = 2) -> list[str]:
@@ -77,9 +105,8 @@ def test_a_run_leaves_what_it_promises(project: Path, capsys: pytest.CaptureFixt
     assert settings["training"]["epochs"] == 2
 
 
-def test_the_pair_is_the_checkpoint_and_opens_elsewhere(project: Path) -> None:
-    train.main(flags("--name", "first", epochs=1))
-    folder = project / "weights/first"
+def test_the_pair_is_the_checkpoint_and_opens_elsewhere(finished: Path) -> None:
+    folder = finished / "weights/first"
     ours = load_network(TrainedNetwork(weights=str(folder / "best.pt"), device="cpu"))
     pair = load_network(TrainedNetwork(weights=str(folder / "best.weights"), device="cpu"))
     assert ours.names == pair.names == tuple("0123456789")
@@ -137,13 +164,21 @@ def last(name: str) -> Checkpoint:
 
 
 @pytest.fixture
-def interrupted(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run of three epochs, stopped after the first."""
-    with monkeypatch.context() as patch:
-        stop_after(patch, 1)
-        with pytest.raises(KeyboardInterrupt):
-            train.main(flags("--name", "first", epochs=3))
-    return project
+def interrupted(project: Path, made: Path) -> Path:
+    """The project with a run of three epochs, `first`, that was stopped after one."""
+    return shutil.copytree(made / "interrupted", project, dirs_exist_ok=True)
+
+
+@pytest.fixture
+def finished(project: Path, made: Path) -> Path:
+    """The project with a run of one epoch, `first`."""
+    return shutil.copytree(made / "finished", project, dirs_exist_ok=True)
+
+
+@pytest.fixture
+def whole(project: Path, made: Path) -> Path:
+    """The project with a run of two epochs, `whole`."""
+    return shutil.copytree(made / "whole", project, dirs_exist_ok=True)
 
 
 def stop_after(patch: pytest.MonkeyPatch, epochs: int) -> None:
@@ -210,9 +245,8 @@ def test_the_learning_rate_comes_to_its_end_on_a_data_set_that_has_grown(
 
 
 def test_a_finished_run_says_so_and_makes_what_its_end_left_unmade(
-    project: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train.main(flags("--name", "first", epochs=1))
     Path("runs/first/confusion.png").unlink()
     before = Path("weights/first/last.pt").read_bytes()
     capsys.readouterr()
@@ -245,12 +279,12 @@ def test_last_alone_is_enough_to_go_on(
     assert left == {"last.pt", "best.pt", "best.cfg", "best.weights", "best.names"}
 
 
-def test_another_run_of_the_same_name_is_not_written_over(interrupted: Path) -> None:
+def test_another_run_of_the_same_name_is_not_written_over(interrupted: Path, made: Path) -> None:
     (interrupted / "elsewhere").mkdir()
     shutil.copy("weights/first/last.pt", "elsewhere/last.pt")
     for folder in ("runs", "weights"):
         shutil.rmtree(folder)
-    train.main(flags("--name", "first", epochs=1))
+    shutil.copytree(made / "finished", interrupted, dirs_exist_ok=True)
     with pytest.raises(InputError, match=r"last\.pt is of another run of the name .first."):
         train.main(["--resume", "elsewhere/last.pt", "--workers", "0", "--no-visdom"])
     assert last("first").training.epoch == 1
@@ -267,10 +301,10 @@ def elsewhere(name: str) -> list[str]:
 
 @pytest.mark.parametrize("left", ["best.pt", "best.weights", "pruned.pt"])
 def test_what_another_run_of_the_same_name_left_is_not_written_over(
-    interrupted: Path, left: str
+    interrupted: Path, made: Path, left: str
 ) -> None:
     again = elsewhere("first")
-    train.main(flags("--name", "first", epochs=1))
+    shutil.copytree(made / "finished", interrupted, dirs_exist_ok=True)
     shutil.rmtree("runs")
     folder = Path("weights/first")
     (folder / "best.pt").rename(folder / "keep")
@@ -285,9 +319,9 @@ def test_what_another_run_of_the_same_name_left_is_not_written_over(
     assert [path.name for path in folder.iterdir()] == [left]
 
 
-def test_last_of_another_run_beside_ones_own_best_is_refused(interrupted: Path) -> None:
+def test_last_of_another_run_beside_ones_own_best_is_refused(interrupted: Path, made: Path) -> None:
     again = elsewhere("first")
-    train.main(flags("--name", "first", epochs=1))
+    shutil.copytree(made / "finished", interrupted, dirs_exist_ok=True)
     shutil.copy(again[1], "weights/first/last.pt")
     best = Path("weights/first/best.pt").read_bytes()
     with pytest.raises(InputError, match=r"best\.pt is of another run of the name 'first'"):
@@ -312,8 +346,7 @@ def test_a_damaged_best_network_is_told_at_once_and_made_anew(
     expect_one_network(best.parent)
 
 
-def test_a_missing_part_of_the_pair_is_made_of_the_best_network(project: Path) -> None:
-    train.main(flags("--name", "first", epochs=1))
+def test_a_missing_part_of_the_pair_is_made_of_the_best_network(finished: Path) -> None:
     pair = [Path(f"weights/first/best.{suffix}") for suffix in ("cfg", "names", "weights")]
     content = [path.read_bytes() for path in pair]
     for path in pair[1:]:
@@ -384,10 +417,9 @@ def test_curves_that_cannot_be_drawn_cost_no_epoch(
 
 @pytest.mark.parametrize("kill", range(0, 26, 3))
 def test_killed_at_any_renaming_a_run_goes_on_to_the_same_files(
-    project: Path, monkeypatch: pytest.MonkeyPatch, kill: int
+    whole: Path, monkeypatch: pytest.MonkeyPatch, kill: int
 ) -> None:
     """Each file that is put in its place is a moment; the kill comes before one of them."""
-    train.main(flags("--name", "whole"))
     replace = Path.replace
     moments = itertools.count()
 
@@ -399,10 +431,10 @@ def test_killed_at_any_renaming_a_run_goes_on_to_the_same_files(
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Path, "replace", killed)
         train.main(flags("--name", "first"))
-    expect_one_network(project / "weights/first")
+    expect_one_network(whole / "weights/first")
     started = Path("weights/first/last.pt").exists()
     train.main(resume() if started else flags("--name", "first"))
-    expect_one_network(project / "weights/first")
+    expect_one_network(whole / "weights/first")
     for name in ("last", "best"):
         files = [read_checkpoint(f"weights/{run}/{name}.pt") for run in ("whole", "first")]
         for key, tensor in files[0].model.items():
@@ -453,9 +485,8 @@ def test_pretrained_starts_from_any_of_our_files(
     assert "filled 2 of 3 layers" in said and "anchors:" in said and "class out of range" in said
 
 
-def test_weights_of_another_network_are_refused(project: Path) -> None:
-    train.main(flags("--name", "first", epochs=1))
-    (project / "other.cfg").write_text(NET.replace("filters=8", "filters=4"))
+def test_weights_of_another_network_are_refused(finished: Path) -> None:
+    (finished / "other.cfg").write_text(NET.replace("filters=8", "filters=4"))
     start = ["--pretrained", "--weights", "weights/first/best.pt", "--cfg", "other.cfg"]
     with pytest.raises(InputError, match=r"best\.pt: expected weights of other\.cfg: filled 0"):
         train.main(flags("--name", "second", *start))
@@ -569,9 +600,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 
 
 def test_measuring_gives_tables_curves_and_coco_files(
-    project: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train.main(flags("--name", "first", epochs=1))
     capsys.readouterr()
     for rule in ("coco", "voc10", "voc07", "darknet"):
         argv = ["--data", "demo.data", "--workers", "0", "--rule", rule]
@@ -580,13 +610,13 @@ def test_measuring_gives_tables_curves_and_coco_files(
         assert "AP@.5" in said
         assert ", the newest: run first, epoch 1 of 1, best mAP@.5 " in said
         assert [script for script, _ in next_commands(said)] == ["detect_img"]
-        left = {path.name for path in (project / "out" / rule).iterdir()}
+        left = {path.name for path in (finished / "out" / rule).iterdir()}
         assert left == {
             *("settings.json", "table.txt", "metrics.json", "precision_recall.png"),
             *("confusion.png", "detections.json", "ground_truth.json"),
         }
-    truth = json.loads((project / "out/coco/ground_truth.json").read_text())
-    found = json.loads((project / "out/coco/detections.json").read_text())
+    truth = json.loads((finished / "out/coco/ground_truth.json").read_text())
+    found = json.loads((finished / "out/coco/detections.json").read_text())
     assert len(truth["images"]) == 4 and {c["name"] for c in truth["categories"]} >= {"0", "9"}
     assert {entry["image_id"] for entry in found} <= {image["id"] for image in truth["images"]}
 

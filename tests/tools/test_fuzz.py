@@ -16,8 +16,8 @@ from tools.fuzz_targets import TARGETS, Target
 from tools.mutations import mutate, mutate_value
 from utils.errors import InputError
 
-QUICK = Fuzz(inputs=300)
-SLOW_FORMATS = {"flags": 40, "photos": 100, "checkpoint": 100, "checkpoint_values": 100}
+QUICK = Fuzz(inputs=100)
+SLOW_FORMATS = {"flags": 20, "photos": 50, "checkpoint": 50, "checkpoint_values": 50}
 
 
 @pytest.mark.parametrize("format", TARGETS)

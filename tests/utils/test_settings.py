@@ -69,7 +69,7 @@ def test_a_message_is_the_same_whatever_the_script_is_called(
 ) -> None:
     """tyro wraps the last line of its message by that name."""
     told = set()
-    for length in range(0, 60, 3):
+    for length in range(0, 60, 12):
         monkeypatch.setattr(sys, "argv", [f"/{'a' * length}/train.py"])
         with pytest.raises(InputError) as error:
             load(TrainSettings, ["stray"])
