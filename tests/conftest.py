@@ -132,7 +132,7 @@ def short_cuts() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "savefig", write_blank)
         patch.setattr("utils.visualization.figures.use_fonts_", lambda _: None)
-        patch.setattr("utils.backends.torch_engine._faster_run", lambda model, _: model)
+        patch.setattr("utils.backends.torch_engine._faster_on_cpu", lambda model, _: model)
         yield patch
 
 
