@@ -71,6 +71,7 @@ class Part:
 
     name: str
     seconds: float
+    processor_seconds: float
     highest: int
     left: int
 
@@ -248,7 +249,7 @@ def second_start(settings: DataSizeSettings, folder: Path, form: Form) -> list[P
             for _ in track(training.epoch(epoch), f"epoch {epoch + 1}", len(training)):
                 pass
         own = max(_own_bytes(), default=0)
-        parts.append(Part(f"after it, a worker's own, of {settings.size.workers}", 0.0, own, own))
+        parts.append(Part("after it, a worker's own", 0.0, 0.0, own, own))
     return parts
 
 
@@ -289,15 +290,15 @@ def _measured(name: str, parts: list[Part]) -> Iterator[None]:
 
     looker = threading.Thread(target=look, daemon=True)
     looker.start()
-    began = time.perf_counter()
+    began, cpu_began = time.perf_counter(), time.process_time()
     try:
         yield
     finally:
-        seconds = time.perf_counter() - began
+        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu_began
         over.set()
         looker.join()
     gc.collect()
-    parts.append(Part(name, seconds, max(highest, resident()), resident()))
+    parts.append(Part(name, seconds, cpu, max(highest, resident()), resident()))
 
 
 def _own_bytes() -> list[int]:
@@ -309,12 +310,16 @@ def _own_bytes() -> list[int]:
 
 def table(title: str, parts: Sequence[Part]) -> str:
     """The parts as a table in Markdown."""
-    lines = [f"| {title} | seconds | highest, MB | after it, MB |", "|---|---|---|---|"]
+    lines = [
+        f"| {title} | seconds | of the processor | highest, MB | after it, MB |",
+        "|---|---|---|---|---|",
+    ]
     for part in parts:
-        seconds = f"{part.seconds:.1f}" if part.seconds else ""
-        lines.append(
-            f"| {part.name} | {seconds} | {part.highest / 1e6:.0f} | {part.left / 1e6:.0f} |"
+        seconds, cpu = (
+            f"{each:.1f}" * bool(each) for each in (part.seconds, part.processor_seconds)
         )
+        memory = f"{part.highest / 1e6:.0f} | {part.left / 1e6:.0f}"
+        lines.append(f"| {part.name} | {seconds} | {cpu} | {memory} |")
     return "\n".join(lines) + "\n"
 
 

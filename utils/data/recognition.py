@@ -25,6 +25,7 @@ from utils.data.yaml_definition import read_yaml
 from utils.errors import InputError
 from utils.files import exists, walk
 from utils.images import is_image
+from utils.progress import track
 
 YAML = (".yaml", ".yml")
 LABELS_OF_ALL = (".json", ".xml")
@@ -206,7 +207,7 @@ def _names_file(path: Path, sources: Sequence[Path]) -> Path | None:
 def _names_of_labels(path: Path, sources: Sequence[Path]) -> tuple[tuple[str, ...], str]:
     texts: set[str] = set()
     numbers: set[int] = set()
-    for label_file in label_files(sources):
+    for label_file in track(label_files(sources), "classes in the labels", unit="files"):
         match label_file.suffix.lower():
             case ".txt":
                 numbers |= yolo.class_numbers(label_file)

@@ -364,11 +364,10 @@ def _label_problems(kind: str, record: Record, mask: Mask, size: tuple[int, int]
 
 def _repeated(boxes: NDArray[np.float64], labels: NDArray[np.int64]) -> Mask:
     """Which labels repeat the class and, to a hundredth of a pixel, the box of an earlier one."""
-    if not len(boxes):
-        return np.zeros(0, bool)
-    rows = np.column_stack([labels, boxes.round(2)])
-    _, first = np.unique(rows, axis=0, return_index=True)
-    return ~np.isin(np.arange(len(rows)), first)
+    numbers = zip(labels.tolist(), boxes.round(2).tolist(), strict=True)
+    rows = [(label, *box) for label, box in numbers]
+    first = {row: index for index, row in reversed(list(enumerate(rows)))}
+    return np.array([first[row] != index for index, row in enumerate(rows)], np.bool_)
 
 
 def _listed_again(record: Record, listed: set[str]) -> list[Problem]:

@@ -136,9 +136,10 @@ def _expect_same_photos(settings: TrainSettings, photos: PhotoSet) -> None:
     """Refuse to train together on what is not the same, as on machines with old copies of it."""
     if distributed.world() == 1:
         return
-    own = [(photo.path.name, photo.labels.tolist()) for photo in photos.photos]
-    digest = hashlib.sha256(repr(own).encode()).hexdigest()
-    everyones = distributed.gather((len(photos), digest))
+    digest = hashlib.sha256()
+    for photo in photos.photos:
+        digest.update(repr((photo.path.name, photo.labels.tolist())).encode())
+    everyones = distributed.gather((len(photos), digest.hexdigest()))
     if len(set(everyones)) > 1:
         numbers = ", ".join(str(number) for number, _ in everyones)
         raise InputError(

@@ -24,6 +24,7 @@ COLUMNS = 4  # photos beside each other
 MOST_CLASSES = 40  # bars of a histogram; of more classes the rarest are shown
 MARGIN = 1.5  # what is shown around a suspicious box, in its own sides
 LEAST_VIEW = 96  # pixels of the photo that are shown around a small box
+MOST_BOXES = 50_000  # dots that are drawn; of more boxes, so many are drawn at random
 FEW_CLASSES = 14  # of more, the bars stand beside both other panels
 LEAST_ROWS = 5  # so that the bar of one class is no wall
 STRENGTHS = (1.0, 0.4)  # of the colours of the photos to train on, and to validate on
@@ -80,14 +81,19 @@ def _plot_classes(axes: Axes, splits: Sequence[tuple[str, PhotoSet]]) -> None:
 def _plot_sizes(axes: Axes, splits: Sequence[tuple[str, PhotoSet]]) -> None:
     """Widths and heights as shares of the photos, on logarithmic axes; rare classes on top."""
     shares = np.concatenate([_shares(photos) for _, photos in splits])
-    photos = [photo for _, split in splits for photo in split.photos]
-    labels = np.concatenate([np.zeros(0, int), *(photo.labels for photo in photos)]).astype(int)
+    parts = [photo.labels for _, split in splits for photo in split.photos]
+    labels = np.concatenate([np.zeros(0, int), *parts]).astype(int)
+    some = ""
+    if len(labels) > MOST_BOXES:
+        some = f" ({MOST_BOXES:,} of them)"
+        drawn = np.random.default_rng(0).choice(len(labels), MOST_BOXES, replace=False)
+        shares, labels = shares[drawn], labels[drawn]
     order = np.argsort(-np.bincount(labels)[labels], kind="stable") if len(labels) else labels
     sides = (shares[:, 2:] - shares[:, :2]).clip(1e-4)[order]
     colours = [as_hex(colour(int(label))) for label in labels[order]]
     axes.scatter(sides[:, 0], sides[:, 1], s=7, alpha=0.5, c=colours, lw=0)
     ticks = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
-    axes.set(xscale="log", yscale="log", title="sizes of boxes, as shares of the photo")
+    axes.set(xscale="log", yscale="log", title=f"sizes of boxes{some}, as shares of the photo")
     axes.set(xlabel="width", ylabel="height")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(ticks, [f"{tick:.0%}" for tick in ticks], fontsize=8)

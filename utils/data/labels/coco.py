@@ -20,6 +20,7 @@ from utils.data.labels.record import (
 from utils.data.labels.shapes import bounding_box, json_number, locate, polygon_problem
 from utils.errors import InputError
 from utils.files import read_text
+from utils.progress import Wait
 
 # COCO's present spelling → that of Darknet's coco.names, whose order the known weights have
 DARKNET_SPELLING = {
@@ -168,7 +169,8 @@ def load_json(path: Path) -> Any:
         InputError: it cannot be read.
     """
     try:
-        return json.loads(read_text(path, LARGEST_FILE), object_hook=_without_outline)
+        with Wait(f"reading {path.name}"):
+            return json.loads(read_text(path, LARGEST_FILE), object_hook=_without_outline)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: no readable JSON ({error})") from error
 
