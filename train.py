@@ -26,14 +26,13 @@ FIRST_FLAGS = (  # of --help; --help_all has the others
 def main(argv: list[str] | None = None) -> None:
     """Train as the flags say; `runs/<name>` and `weights/<name>` take what the run leaves."""
     settings = load(TrainSettings, argv, about=__doc__, first=FIRST_FLAGS)
-    distributed.join()
 
     # Only now, so that --help and a mistyped flag need not wait for torch.
     import torch
 
     from pruning.iterative.while_training import pruning_while_training
     from utils.data.splits import open_splits
-    from utils.devices import choose_algorithms, choose_device
+    from utils.devices import choose_algorithms, choose_device, join
     from utils.evaluation.metrics import format_metrics
     from utils.next_steps import after_training
     from utils.training import report
@@ -46,6 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     from utils.training.resume import RunRecord, begin, history_of, restore_, save, stoppable
     from utils.training.runs import open_run
 
+    join(settings.model.device)
     settings, checkpoint = distributed.from_main(lambda: begin(settings, given(argv)))
     device = choose_device(settings.model.device)
     choose_algorithms(settings.training.deterministic)

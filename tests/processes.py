@@ -61,6 +61,7 @@ def finish(processes: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str, s
 
 def small_data_set(folder: Path, train: int, valid: int) -> None:
     """Leave demo.data there, of photos of 96 pixels."""
+    folder.mkdir(exist_ok=True)
     make_demo(folder / "demo", DemoSettings(train=train, valid=valid, side=96))
     (folder / "demo.names").write_text("".join(f"{digit}\n" for digit in range(10)))
     (folder / "demo.data").write_text(

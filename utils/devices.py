@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import socket
 from functools import lru_cache
 from typing import TypeAlias, TypeVar
 
@@ -40,6 +42,40 @@ def choose_algorithms(deterministic: bool) -> None:
     """On a card, those that come to the same bits each time, or the fastest, which may not."""
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic
+
+
+def join(name: str) -> None:
+    """Work with the other processes that torchrun has started, each on a device of its own.
+
+    name: of the device, as `choose_device` takes it.
+
+    Raises:
+        InputError: there is no device for each of them. All of them raise it.
+    """
+    if distributed.launched() > 1 and (problem := distributed.join(*_own_card(name))):
+        raise InputError(problem)
+
+
+def _own_card(name: str) -> tuple[int | None, str]:
+    """The number of the card that this process is to have, if any, and what is wrong with that."""
+    number, here = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    kind, _, asked = name.partition(":")
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if kind != "cuda":
+        return None, ""
+    if asked and here > 1:
+        return None, (
+            f"device={name!r}: {here} processes on this machine: expected cuda, of which each "
+            "takes a card of its own, or cpu"
+        )
+    cards = torch.cuda.device_count()
+    if here > cards:
+        return None, (
+            f"torchrun: {here} processes and {cards} graphics cards on {socket.gethostname()}: "
+            f"expected a card for each, so at most --nproc_per_node={cards}, or --device cpu"
+        )
+    return int(asked) if asked.isdecimal() else number, ""
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

@@ -11,11 +11,13 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
+from uuid import uuid4
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,6 +31,7 @@ LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  #
 # since its connections close.
 PATIENCE = timedelta(days=7)
 TELL_TIMEOUT = timedelta(seconds=5)  # for the one who counts who has told an end already
+MEETING_POLL = 0.02  # seconds between looks at who has come
 SEEDS = 2**32  # between the seeds of two processes
 
 
@@ -80,27 +83,77 @@ def local_world() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if _group else 1
 
 
-def join() -> None:
-    """Wait for the other processes that torchrun has started, where it has, and work with them."""
+def join(card: int | None = None, problem: str = "") -> str:
+    """Wait for the other processes that torchrun has started, where it has, and work with them.
+
+    Args:
+        card: the number on this machine of the card that this process computes on; None for a CPU.
+        problem: why this process cannot take part.
+
+    Returns:
+        Why they do not work together, the same in all of them; empty where they do.
+    """
     global _group
     if launched() == 1 or _group:
-        return
-    import torch
-    from torch import distributed
-    from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
+        return ""
+    from torch import cuda, distributed
+    from torch.distributed import rendezvous  # type: ignore[attr-defined]
 
-    cards = torch.cuda.device_count()
-    if cards:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % cards)
+    if card is not None and not problem:
+        cuda.set_device(card)
     launcher, number, count = next(rendezvous("env://"))
-    # Else processes that are started anew would look for those before them.
-    attempt = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)} of {count}"
-    store = PrefixStore(attempt, launcher)
-    backend = "cpu:gloo,cuda:nccl" if cards else "gloo"
+    store = _meet(launcher, number, count)
+    if problem := _common_problem(store, number, count, card, problem):
+        return problem
+    # Numbers stay on the CPU; without NCCL, as on Windows, gloo takes a card's tensors as well.
+    with_cards = card is not None and distributed.is_nccl_available()
+    backend = "cpu:gloo,cuda:nccl" if with_cards else "gloo"
     distributed.init_process_group(backend, store=store, rank=number, world_size=count)
     messages = distributed.new_group(backend="gloo", timeout=PATIENCE)
     assert isinstance(messages, distributed.ProcessGroup)
     _group = _Group(messages, store, launcher)
+    return ""
+
+
+def _meet(launcher: Store, number: int, count: int) -> Store:
+    """The part of torchrun's store that these processes share, and none of those before them.
+
+    When some are started anew, what those before have left is there still. torchrun's count of
+    restarts does not tell them apart: on several machines, each counts its own. So whoever comes
+    leaves a word that nobody else has, and the main process answers it with the meeting's.
+    """
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+
+    own = uuid4().hex
+    if number:
+        launcher.set(f"here {number}", own)
+        launcher.wait([f"welcome {own}"])
+        meeting = launcher.get(f"welcome {own}").decode()
+        launcher.set(f"{meeting} {number}", "")
+        return PrefixStore(meeting, launcher)
+    missing = set(range(1, count))
+    while missing:
+        for other in missing.copy():
+            if launcher.check([f"{own} {other}"]):
+                missing.remove(other)
+            elif launcher.check([f"here {other}"]):
+                launcher.set(f"welcome {launcher.get(f'here {other}').decode()}", own)
+        time.sleep(MEETING_POLL)
+    return PrefixStore(own, launcher)
+
+
+def _common_problem(store: Store, number: int, count: int, card: int | None, problem: str) -> str:
+    """The first problem of any process; none of them goes before all know."""
+    store.set(f"device {number}", problem or ("a CPU" if card is None else "a card"))
+    devices = [store.get(f"device {n}").decode() for n in range(count)]
+    problems = [device for device in devices if device not in ("a CPU", "a card")]
+    if not problems and len(set(devices)) > 1:
+        problems = [f"torchrun: {', '.join(devices)}: expected a card for each process, or "
+                    "--device cpu"]  # fmt: skip
+    if problems:
+        store.set(f"read {number}", "")
+        store.wait([f"read {n}" for n in range(count)])
+    return next(iter(problems), "")
 
 
 def go_on_alone() -> None:
@@ -155,7 +208,10 @@ def is_lost(error: BaseException) -> bool:
         return False
     from torch.distributed import DistError
 
-    return isinstance(error, DistError) or "gloo" in str(error) or "NCCL" in str(error)
+    told = str(error)
+    if "out of memory" in told:  # NCCL, too, takes some of a card's
+        return False
+    return isinstance(error, DistError) or "gloo" in told or "NCCL" in told
 
 
 def from_main(make: Callable[[], T]) -> T:

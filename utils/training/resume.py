@@ -44,7 +44,7 @@ from utils.training.fit import load_
 from utils.training.loop import Trainer
 from utils.training.lr_schedule import set_step_
 from utils.training.progress import Progress
-from utils.training.runs import RUN, Run, expect_free, expect_unused
+from utils.training.runs import RUN, SAVED, Run, expect_free, expect_unused
 
 CHECKPOINTS = ("last.pt", "best.pt")  # of a training, in its weights folder
 
@@ -60,6 +60,11 @@ def begin(settings: TrainSettings, flags: Set[str]) -> tuple[TrainSettings, Chec
     """
     begun = distributed.recall(RUN)
     last = Run(begun).weights / "last.pt"
+    if distributed.recall(SAVED) and not last.exists():
+        raise InputError(
+            f"{last}: not on this machine: expected it where the first of the processes is that "
+            "torchrun starts anew; keep weights/ in a folder that all machines share"
+        )
     if begun and last.exists():
         training = replace(settings.training, resume=str(last))
         settings = replace(settings, training=training)
@@ -93,6 +98,9 @@ def resume(settings: TrainSettings, flags: Set[str]) -> tuple[TrainSettings, Che
         )
     stored = restore_settings(TrainSettings, checkpoint.settings)
     used = _on_this_machine(stored, settings)
+    if "batch_size" in flags and (training.processes or 1) != distributed.world():
+        # So that a step may stay one of as many photos.
+        used = replace(used, data=replace(used.data, batch_size=settings.data.batch_size))
     _expect_used(settings, used, flags)
     _expect_own_function_named(used, flags)
     run = Run(training.run)
@@ -301,6 +309,7 @@ def save(
         origin = _origin(state)
         save_with_pair(folder / "best", netdef, names, model, settings, origin)
     save_checkpoint(folder / "last.pt", netdef, names, model.state_dict(), settings, state)
+    distributed.remember(SAVED, str(state.epoch))
 
 
 def _origin(state: TrainingState) -> Origin:
@@ -324,10 +333,8 @@ def restore_(trainer: Trainer, checkpoint: Checkpoint | None, record: RunRecord)
     load_(trainer, checkpoint.model, training, checkpoint.path)
     processes = training.processes or 1
     if processes != distributed.world():
-        say(
-            f"note: {distributed.world()} processes, {processes} before: a step is of as many more "
-            "or fewer photos"
-        )
+        photos = distributed.world() * record.settings.data.batch_size
+        say(f"note: {_processes(distributed.world())}, {processes} before: {photos} photos a batch")
     if training.epoch_steps not in (0, record.epoch_steps):
         say(
             f"note: {record.photos} photos to train on, {training.photos} before: the learning "
@@ -345,6 +352,10 @@ def restore_(trainer: Trainer, checkpoint: Checkpoint | None, record: RunRecord)
     if progress.best >= 0:
         distributed.on_main(lambda: _complete_best(record, trainer, checkpoint, progress))
     return distributed.from_main(lambda: progress)
+
+
+def _processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
 
 
 def _complete_best(

@@ -22,6 +22,7 @@ from utils.settings import save as save_settings
 
 NETWORKS = ("last.pt", "pruned.pt")  # what is written last of an epoch, and of a cut
 RUN = "run"  # what torchrun remembers a run's name by
+SAVED = "saved"  # and the epoch of its last checkpoint
 LOCK = ".lock"  # in the run's folder; it stays, and tells that a run began there
 
 

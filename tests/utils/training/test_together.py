@@ -34,6 +34,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, list[Res
     """Of one process alone, and of two."""
     folder = tmp_path_factory.mktemp("together")
     small_data_set(folder, train=1, valid=71)
+    small_data_set(folder / "one", train=1, valid=1)
     return trained(1, folder)[0], trained(2, folder)
 
 
@@ -65,6 +66,16 @@ def test_figures_of_71_photos_are_those_of_one_process_to_the_digit(
     assert alone["evaluated"]["photos"] == 71
     torch.testing.assert_close(main["evaluated"], alone["evaluated"], rtol=0, atol=0)
     torch.testing.assert_close(other["evaluated"], alone["evaluated"], rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_a_process_without_any_photo_has_the_figures_of_the_other(
+    results: tuple[Results, list[Results]],
+) -> None:
+    alone, both = results
+    assert alone["one photo"]["photos"] == 1
+    for result in both:
+        torch.testing.assert_close(result["one photo"], alone["one photo"], rtol=0, atol=0)
 
 
 def as_one_of(monkeypatch: pytest.MonkeyPatch, rank: int, world: int) -> None:

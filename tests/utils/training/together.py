@@ -11,13 +11,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from import_param import Data, Distillation, Pruning, Sparsity, Training, TrainSettings
 from models import netdef
 from models.darknet import Darknet
 from pruning.iterative.while_training import pruning_while_training
+from pruning.latency.meter import LatencyMeter
 from tests.conftest import ROOT
+from tests.pruning.fake_latency import METER, count_instead_of_timing
 from utils import distributed
 from utils.data.recognition import recognise
 from utils.data.splits import load_split
@@ -41,6 +44,11 @@ CASES = {
         DENSE,
         sparsity=replace(SPARSE, prune_while_training=True, cut_epochs=(1,)),
         pruning=Pruning(percent=0.4),
+    ),
+    "cut to a time": replace(
+        DENSE,
+        sparsity=replace(SPARSE, prune_while_training=True, cut_epochs=(1,)),
+        pruning=Pruning("latency", target_speedup=1.5, latency_table="times.csv"),
     ),
 }
 
@@ -104,6 +112,17 @@ def train(settings: TrainSettings, folder: Path) -> dict[str, torch.Tensor | flo
     return result
 
 
+def count_on_the_main_process(patch: pytest.MonkeyPatch) -> None:
+    """Let the main process count operations instead of timing, and no other do either."""
+
+    def meter(*_: object) -> LatencyMeter:
+        assert distributed.rank() == 0, "only the main process measures"
+        return METER
+
+    count_instead_of_timing(patch)
+    patch.setattr("pruning.iterative.while_training.open_meter", meter)
+
+
 def evaluated(folder: Path) -> dict[str, torch.Tensor | float]:
     """What is measured on the photos of FOLDER/demo.data."""
     photos = load_split(recognise(folder / "demo.data"), "valid", progress=False)
@@ -128,8 +147,11 @@ def main(folder: Path) -> None:
     """Train as each case says; results go to FOLDER/<rank of so many>.pt."""
     torch.set_num_threads(1)
     distributed.join()
-    results = {name: train(settings, folder) for name, settings in CASES.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        count_on_the_main_process(patch)
+        results = {name: train(settings, folder) for name, settings in CASES.items()}
     results["evaluated"] = evaluated(folder)
+    results["one photo"] = evaluated(folder / "one")
     torch.save(results, folder / f"{distributed.rank()} of {distributed.world()}.pt")
 
 
