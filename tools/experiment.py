@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -60,6 +60,9 @@ class Reproduce:
     # times faster, by latency and by its rivals
     speedups: tuple[Speedup, ...] = (1.5, 2.0, 3.0, 4.0)
     only: tuple[str, ...] = ()  # rows whose label has one of these words, and "dense"; none = all
+    # parts that the training photos are split into, by their names: each row is trained for each
+    # part, to be validated on it; 0 = the data set's own photos to validate on
+    folds: Whole = 0
     eval_every: Count = 4  # epochs between evaluations
     seed: tuple[Whole, ...] = (0, 1, 2)  # of the main rows; the others take the first alone
     # what runs them: this machine, or the jobs of a Slurm cluster
@@ -73,6 +76,8 @@ class Reproduce:
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{name}={values}: expected at least one, and each once")
+        if self.folds == 1:
+            raise ValueError("folds=1: expected 0, or two and more")
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -154,12 +159,36 @@ class Step:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table; its steps are by seed."""
+    """A line of the table; its steps are by fold, if there are folds, and by seed."""
 
     label: str
     trained: tuple[Step, ...]  # the trainings whose last epochs count
     cut: tuple[Step, ...] = ()  # the cuts, if it has any
     taught: tuple[Step, ...] = ()  # the trainings with a teacher
+
+
+def plan_folds(settings: Reproduce, netdef: NetDef, data: Sequence[Path]) -> list[Row]:
+    """The rows of the table, each with its steps for every fold.
+
+    data: the folds' `.data` files; none for the data set as it is.
+    """
+    if not data:
+        return plan_rows(settings, netdef)
+    folds = [
+        plan_rows(
+            replace(settings, data=str(file), name=f"{settings.run_name}-fold{number}"), netdef
+        )
+        for number, file in enumerate(data, start=1)
+    ]
+    return [
+        Row(
+            rows[0].label,
+            tuple(step for row in rows for step in row.trained),
+            tuple(step for row in rows for step in row.cut),
+            tuple(step for row in rows for step in row.taught),
+        )
+        for rows in zip(*folds, strict=True)
+    ]
 
 
 def plan_rows(settings: Reproduce, netdef: NetDef) -> list[Row]:

@@ -30,7 +30,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from import_param import TORCH, DataSet, TrainedNetwork
-from tools.experiment import Reproduce, Row, Step, in_order, plan_rows, planned, run_steps
+from tools.experiment import Reproduce, Row, Step, in_order, plan_folds, planned, run_steps
+from tools.folds import fold_files, write_folds
 from tools.slurm import Slurm, run_on_slurm
 from utils import errors
 from utils.errors import InputError
@@ -51,7 +52,7 @@ class Result:
     label: str
     size: Size
     cut: dict[str, float]  # mAP@.5 before fine-tuning by stage, of the first seed
-    trained: tuple[float, ...]  # mAP@.5 of the last epoch, by seed
+    trained: tuple[float, ...]  # mAP@.5 of the last epoch, by fold and seed
     taught: tuple[float, ...]  # the same with a teacher
 
     @property
@@ -81,7 +82,10 @@ def main(argv: list[str] | None = None) -> None:
     from utils.data.splits import open_definition
     from utils.files import require_file, write_text
 
-    rows = select_rows(plan_rows(settings, cfg_files.load(settings.cfg)), settings.only)
+    folder = Path("runs") / settings.run_name
+    folds = fold_files(folder / "folds", settings.folds)
+    netdef = cfg_files.load(settings.cfg)
+    rows = select_rows(plan_folds(settings, netdef, folds), settings.only)
     if settings.weights:
         require_file(settings.weights)
     steps, scripts = in_order(rows), Path(__file__).parents[1]
@@ -90,22 +94,26 @@ def main(argv: list[str] | None = None) -> None:
         say(planned(steps, scripts, slurm.sbatch_line if on_slurm else None))
         return
     # A demo set is made now, not by two runs at once.
-    open_definition(DataSet(settings.data), ("train", "valid"))
-    folder = Path("runs") / settings.run_name
+    definition = open_definition(
+        DataSet(settings.data), ("train",) if folds else ("train", "valid")
+    )
+    if folds:
+        write_folds(definition, folds)
     if on_slurm:
         run_on_slurm(steps, scripts, folder / "slurm", folder / "logs", slurm)
     else:
         run_steps(steps, scripts, folder / "logs", settings.jobs)
 
     results, method = measure(rows)
-    write_text(folder / "table.md", f"{markdown(results)}\n\n{method}\n")
-    write_text(folder / "table.csv", comma_separated(results, settings.seed))
+    table = markdown(results, settings.folds)
+    write_text(folder / "table.md", f"{table}\n\n{method}\n")
+    write_text(folder / "table.csv", comma_separated(results, settings.seed, settings.folds))
     plot_sizes(
         {result.label: result.place for result in results},
         f"{settings.run_name}: mAP@.5 of the last epoch",
         folder / "sizes.png",
     )
-    say(f"{markdown(results)}\n{method}\n{folder}: table.md, table.csv, sizes.png")
+    say(f"{table}\n{method}\n{folder}: table.md, table.csv, sizes.png")
 
 
 def select_rows(rows: Sequence[Row], words: Sequence[str]) -> list[Row]:
@@ -165,8 +173,8 @@ def last_map(step: Step) -> float:
     return history[max(history)]["mAP/mAP@.5"]
 
 
-def markdown(results: Sequence[Result]) -> str:
-    """The table, in Markdown."""
+def markdown(results: Sequence[Result], folds: int = 0) -> str:
+    """The table, in Markdown. folds: into which the photos were split; 0 for none."""
     dense = results[0].size
     lines = [
         "| network | parameters | operations | ms | cut, not tuned: before → cut → BN | mAP@.5 | "
@@ -180,8 +188,8 @@ def markdown(results: Sequence[Result]) -> str:
             f"{r.size.operations / 1e9:.3f} G ({share(r.size.operations, dense.operations)})",
             f"{r.size.latency:.2f} ({dense.latency / r.size.latency:.1f}×)",
             " → ".join(f"{value:.3f}" for value in r.cut.values()),
-            seeds(r.trained),
-            seeds(r.taught),
+            spread(r.trained, folds) if folds else seeds(r.trained),
+            spread(r.taught, folds) if folds else seeds(r.taught),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -201,16 +209,35 @@ def seeds(values: Sequence[float]) -> str:
     return text if len(values) == 1 else f"{text} ({each})"
 
 
-def comma_separated(results: Sequence[Result], seeds: Sequence[int]) -> str:
+def spread(values: Sequence[float], folds: int) -> str:
+    """The mean over folds, how far they spread (the standard deviation), and each one's mean.
+
+    >>> spread([0.5, 0.7, 0.4, 0.6], folds=2)
+    '0.550 ± 0.071 (0.600, 0.500)'
+    """
+    if not values:
+        return ""
+    each = len(values) // folds  # of its seeds
+    means = [statistics.mean(values[start : start + each]) for start in range(0, len(values), each)]
+    text = ", ".join(f"{mean:.3f}" for mean in means)
+    return f"{statistics.mean(means):.3f} ± {statistics.stdev(means):.3f} ({text})"
+
+
+def comma_separated(results: Sequence[Result], seeds: Sequence[int], folds: int = 0) -> str:
     """The same, a line a trained network. seeds: of each result's trainings, in order."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["network", "parameters", "operations", "ms", "teacher", "seed", "mAP@.5"])
+    fold = ["fold"] if folds else []
+    head = ["network", "parameters", "operations", "ms", "teacher", *fold, "seed", "mAP@.5"]
+    writer.writerow(head)
     for r in results:
         size = [r.size.parameters, r.size.operations, f"{r.size.latency:.3f}"]
         for teacher, values in (("no", r.trained), ("yes", r.taught)):
-            for seed, value in zip(seeds, values, strict=False):
-                writer.writerow([r.label, *size, teacher, seed, f"{value:.4f}"])
+            each = len(values) // max(folds, 1)  # of a fold
+            for number, value in enumerate(values):
+                own = [number // each + 1] if folds else []
+                row = [r.label, *size, teacher, *own, seeds[number % each], f"{value:.4f}"]
+                writer.writerow(row)
     return text.getvalue()
 
 

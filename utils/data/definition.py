@@ -35,7 +35,8 @@ class DataDefinition:
         format: of label files beside photos: a key of `utils.data.labels.FORMATS`, or "auto".
         mirror: whether a mirrored object is still the same object; not so for digits and signs.
         lines: the line on which each key stands.
-        valid_share: where no photos are named to validate on, the share of `train` that is for it.
+        valid_part: where no photos are named to validate on, those of `train` that are for it: from
+            where to where, of 0 to 1, in the order of the hashes of their names.
         label_names: the classes as labels name or number them, where `names` are some of these;
             labels of the others are left out.
         notes: what a person should know of how this came about, a line each.
@@ -49,7 +50,7 @@ class DataDefinition:
     format: str
     mirror: bool
     lines: Mapping[str, int]
-    valid_share: float = 0.0
+    valid_part: tuple[float, float] | None = None
     label_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
 
@@ -59,7 +60,7 @@ class DataDefinition:
         Raises:
             InputError: there are none, or one of them does not exist.
         """
-        if self.valid_share:
+        if self.valid_part:
             split = "train"
         sources = {"train": self.train, "valid": self.valid}[split]
         if not sources:
@@ -83,7 +84,8 @@ def read_data(path: str | Path) -> DataDefinition:
     of a list file are found in the same way from the list's folder. `mirror = no` says that
     mirrored objects are other objects, so that training must not flip; the default is `yes`.
     `valid = 20%` takes that share of the training photos away for validation, by a hash of their
-    names. `classes` is the number of names, or some of the names: labels of others are left out.
+    names; `valid = 2/5` takes the second of five such parts, to validate on each in turn.
+    `classes` is the number of names, or some of the names: labels of others are left out.
     Darknet's keys that mean nothing here (`backup`, `eval`, …) are accepted and ignored. Whether
     the photos are there is asked when they are wanted: detection needs no more than the names.
 
@@ -100,9 +102,9 @@ def read_data(path: str | Path) -> DataDefinition:
         raise _absent(path, names_line, "names", names_path)
     names = read_names(names_file)
     chosen = _chosen_classes(path, lines, names)
-    share = _share(path, lines)
+    part = _part(path, lines)
     paths = {key: _paths(path, lines, key) for key in ("train", "valid", "images")}
-    if share:
+    if part:
         paths["valid"] = ()
     return DataDefinition(
         path=path,
@@ -110,7 +112,7 @@ def read_data(path: str | Path) -> DataDefinition:
         train=paths["train"],
         valid=paths["valid"],
         images=paths["images"],
-        valid_share=share,
+        valid_part=part,
         label_names=names if chosen != names else None,
         format=_one_of(path, lines, "format", ("auto", *FORMATS), "auto"),
         mirror=YES_NO[_one_of(path, lines, "mirror", tuple(YES_NO), "yes")],
@@ -221,27 +223,38 @@ def _chosen_classes(
     return chosen
 
 
-def _share(path: Path, lines: dict[str, tuple[int, str]]) -> float:
-    """The share of the training photos that `valid = 20%` asks for; 0 where it names photos."""
+def _part(path: Path, lines: dict[str, tuple[int, str]]) -> tuple[float, float] | None:
+    """What `valid = 20%` or `valid = 2/5` takes of the training photos, if it says so."""
     line, value = lines.get("valid", (0, ""))
+    if fold := re.fullmatch(r"(\d{1,4})/(\d{1,4})", value):
+        number, folds = int(fold[1]), int(fold[2])
+        if exists(resolve(value, path.parent, least=1)):
+            return None  # a path that looks so
+        if not 1 <= number <= folds or folds < 2:
+            raise InputError(f"{path}:{line}: valid={value}: expected a part of two or more")
+        return (number - 1) / folds, number / folds
     if not value.endswith("%"):
-        return 0.0
+        return None
     try:
         share = to_float(value[:-1]) / 100
     except ValueError:
-        return 0.0  # a path that ends so
+        return None  # a path that ends so
     if not 0 < share < 1:
         raise InputError(f"{path}:{line}: valid={value}: expected more than 0% and less than 100%")
-    return share
+    return 0.0, share
 
 
 def _paths(path: Path, lines: dict[str, tuple[int, str]], key: str) -> tuple[Path, ...]:
     _, value = lines.get(key, (0, ""))
-    whole = resolve(value, path.parent, least=1)
-    if value and exists(whole):
-        return (whole,)
-    texts = (text.strip() for text in value.split(","))
-    return tuple(resolve(text, path.parent, least=1) for text in texts if text)
+    if not value:
+        return ()
+    texts = [text.strip() for text in value.split(",")]
+    several = tuple(resolve(text, path.parent, least=1) for text in texts if text)
+    if any(exists(folder / expand(value)) for folder in (path.parent, Path())):
+        return (resolve(value, path.parent),)
+    # By its end, a list of paths may look like its last one.
+    whole = several if all(map(exists, several)) else (resolve(value, path.parent, least=1),)
+    return whole if all(map(exists, whole)) else several
 
 
 def _one_of(

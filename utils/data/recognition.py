@@ -66,11 +66,13 @@ def recognise(path: Path) -> DataDefinition:
     if (
         definition.train
         and not definition.valid
-        and not definition.valid_share
+        and not definition.valid_part
         and not definition.lines
     ):
         share = f"no photos to validate on: {VALID_SHARE:.0%} of these are taken, by their names"
-        definition = replace(definition, valid_share=VALID_SHARE, notes=(*definition.notes, share))
+        definition = replace(
+            definition, valid_part=(0.0, VALID_SHARE), notes=(*definition.notes, share)
+        )
     return definition
 
 

@@ -131,8 +131,8 @@ def load_split(
     names = definition.label_names or definition.names
     for source in definition.sources(split):
         entries += find_photos(source, names, definition.images, definition.format, progress)
-    if definition.valid_share:
-        entries = of_share(entries, definition.valid_share, split)
+    if definition.valid_part:
+        entries = of_part(entries, definition.valid_part, split)
     records = Records(entries, names)
     if definition.label_names:
         records.change = partial(of_classes, names=names, chosen=definition.names)
@@ -167,16 +167,17 @@ def _remembered(
     return RememberedPhotos.open(str(definition.path.resolve()), split, max_megapixels)
 
 
-def of_share(records: Sequence[Entry], share: float, split: Split) -> list[Entry]:
-    """The photos of one split, where a share of all photos is for validation.
+def of_part(records: Sequence[Entry], part: tuple[float, float], split: Split) -> list[Entry]:
+    """The photos of one split, where a part of all photos is for validation.
 
     A photo's name decides, by a hash, so that it stays in its split when others come; copies that a
     tool made of one photo (Roboflow's `name.rf.<hash>.jpg`) stay together. What is told of no photo
     stays with the training photos.
     """
     places = {record.image: _place(record.image) for record in records if record.is_photo}
-    valid = {path for path, place in places.items() if place < share}
-    if not valid and len(places) > 1:
+    start, end = part
+    valid = {path for path, place in places.items() if start <= place < end}
+    if not valid and not start and len(places) > 1:
         valid = {min(places, key=places.__getitem__)}
     return [record for record in records if (record.image in valid) == (split == "valid")]
 

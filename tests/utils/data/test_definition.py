@@ -153,3 +153,13 @@ def test_huge_lines_are_told_shortly(tmp_path: Path, text: str) -> None:
     with pytest.raises(InputError) as caught:
         read_data(tmp_path / "a.data")
     assert len(str(caught.value)) < 300
+
+
+def test_several_paths_are_not_taken_for_the_last_one(tmp_path: Path) -> None:
+    """Though that is what the end of their line is called."""
+    (tmp_path / "photos" / "more").mkdir(parents=True)
+    (tmp_path / "a.names").write_text("cat\n")
+    both = (tmp_path / "photos", tmp_path / "photos" / "more")
+    data = tmp_path / "a.data"
+    data.write_text(f"names = a.names\ntrain = {both[0]}, {both[1]}\n")
+    assert read_data(data).train == both
