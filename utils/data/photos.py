@@ -109,21 +109,17 @@ class Photos(Sequence[Photo]):
         return self._photo(chosen) if isinstance(chosen, int) else tuple(map(self._photo, chosen))
 
     def _photo(self, index: int) -> Photo:
+        path_begin, path_end = self._path_ends[index : index + 2]
         begin, end = self._ends[index : index + 2]
         count = end - begin
-
-        def part(data: bytearray, kind: type[np.generic], width: int = 1) -> NDArray[Any]:
-            size = width * np.dtype(kind).itemsize
-            return np.frombuffer(data, kind, count * width, begin * size)
-
         width, height, image_id, file_bytes, kind = self._numbers[5 * index : 5 * index + 5]
         return Photo(
-            path=Path(os.fsdecode(bytes(self._paths[slice(*self._path_ends[index : index + 2])]))),
+            path=Path(os.fsdecode(bytes(self._paths[path_begin:path_end]))),
             size=(width, height),
-            boxes=part(self._boxes, np.float32, 4).reshape(-1, 4),
-            labels=part(self._labels, np.int64),
-            ignore=part(self._ignore, np.bool_),
-            area=part(self._area, np.float32),
+            boxes=np.frombuffer(self._boxes, np.float32, 4 * count, 16 * begin).reshape(-1, 4),
+            labels=np.frombuffer(self._labels, np.int64, count, 8 * begin),
+            ignore=np.frombuffer(self._ignore, np.bool_, count, begin),
+            area=np.frombuffer(self._area, np.float32, count, 4 * begin),
             image_id=None if image_id == self.NONE else image_id,
             category_ids=self._category_ids[kind],
             file_bytes=None if file_bytes == self.NONE else file_bytes,

@@ -79,14 +79,14 @@ class Records(Sequence[Record]):
     Args:
         entries: the photos.
         names: the classes in order.
-        change: what becomes of a record that was read.
+        change: what becomes of a record that was read; None for itself.
     """
 
     def __init__(
         self,
         entries: Sequence[Entry],
         names: Sequence[str],
-        change: Callable[[Record], Record] = lambda record: record,
+        change: Callable[[Record], Record] | None = None,
     ) -> None:
         self.entries, self.names, self.change = entries, names, change
 
@@ -105,7 +105,8 @@ class Records(Sequence[Record]):
         return self._read(chosen) if isinstance(chosen, Entry) else list(map(self._read, chosen))
 
     def _read(self, entry: Entry) -> Record:
-        return self.change(entry.read(self.names) if isinstance(entry, Pair) else entry)
+        record = entry.read(self.names) if isinstance(entry, Pair) else entry
+        return self.change(record) if self.change else record
 
 
 def read_source(

@@ -133,9 +133,8 @@ def load_split(
         entries += find_photos(source, names, definition.images, definition.format, progress)
     if definition.valid_part:
         entries = of_part(entries, definition.valid_part, split)
-    records = Records(entries, names)
-    if definition.label_names:
-        records.change = partial(of_classes, names=names, chosen=definition.names)
+    chosen = partial(of_classes, names=names, chosen=definition.names)
+    records = Records(entries, names, chosen if definition.label_names else None)
     listed = [entry.image for entry in entries if entry.is_photo]
     photos = check(
         records,
