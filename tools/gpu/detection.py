@@ -12,7 +12,7 @@ from tools.gpu.task import ROOT, Task
 from tools.gpu.training import demo_data, trained
 from utils.files import read_text
 
-LEAST_SCORE, SMALL_LEAST_SCORE = 0.1, 0.002  # of objects that are looked at
+LEAST_SCORE, SMALL_LEAST_SCORE = 0.1, 0.0002  # of objects that are looked at
 PIXELS, SCORE = 1.0, 0.02  # by which a box and its score may differ
 Boxes = dict[str, list[dict[str, Any]]]  # by photo
 

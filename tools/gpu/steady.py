@@ -19,10 +19,10 @@ from torch.profiler import ProfilerActivity, profile
 from import_param import TrainSettings
 from models.darknet import Darknet
 from tools.gpu.findings import Findings, NotPossible, Value
-from tools.gpu.networks import wait_for
 from tools.gpu.task import ROOT, Task
 from tools.gpu.training import demo_flags
 from utils.data.splits import open_splits
+from utils.devices import wait_for
 from utils.settings import load
 from utils.structures import Batch
 from utils.training.batches import TrainingBatches, ValidationBatches, photo_views

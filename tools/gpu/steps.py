@@ -20,7 +20,7 @@ STEPS = (
     Step("parity", "networks and NMS compute what they compute on the CPU", 120, parity),
     Step("timing", "a time is over when the card is done", 60, timing),
     Step("table", "milliseconds of networks, precisions and ways to run them", 180, table),
-    Step("training", "a short training of the demo set", 120, demo_training),
+    Step("training", "a short training of the demo set", 150, demo_training),
     Step("own_data", "a training of --data, as on a CPU", 180, own_training),
     Step("fp16", "training in fp16, with the loss scaled", 60, fp16),
     Step("waits", "a step of training does not wait for the card", 60, waits),

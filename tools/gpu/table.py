@@ -16,12 +16,13 @@ from torch import Tensor
 
 from models.darknet import Darknet
 from tools.gpu.findings import Findings, Value
-from tools.gpu.networks import config, noise, settled, wait_for
+from tools.gpu.networks import config, noise, settled
 from tools.gpu.task import Task
 from utils.backends.base import maps_agree
 from utils.backends.cuda_graph import captured
 from utils.backends.fold import folded
 from utils.backends.torch_engine import DTYPES, TOLERANCE, precisions
+from utils.devices import wait_for
 from utils.timing import interleaved, spread
 
 # Milliseconds of a GTX 1660 in the project that this one is after: 320x320, one image.

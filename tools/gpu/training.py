@@ -24,8 +24,8 @@ from utils.training.runs import Run
 
 SMALL_DEMO = DemoSettings(train=16, valid=8, side=64)
 DEMO_RUN, OWN_RUN, BRIEF_RUN, FP16_RUN = "demo", "own-data", "brief", "fp16"
-EPOCHS, MEAN_AP = 15, 0.85  # of the demo set, and mAP@.5 that a CPU comes to with the same flags
-MEAN_AP_TOLERANCE = 0.01
+EPOCHS, MEAN_AP = 40, 0.96  # of the demo set, and the mAP@.5 that a CPU came to (README.md)
+DEMO_TOLERANCE, OWN_TOLERANCE = 0.02, 0.01  # by which mAP may be less
 OWN_SECONDS = 60.0  # that BCCD's 25 epochs may take
 RESUMED_EPOCHS = 4
 POLL_SECONDS = 0.02
@@ -76,12 +76,12 @@ def losses(history: History) -> list[float]:
 
 
 def demo_training(task: Task, found: Findings) -> None:
-    """The demo set's own training, shorter."""
+    """The training that train.py begins with."""
     epochs = task.of(EPOCHS, 3)
-    flags = demo_flags(task, DEMO_RUN, epochs, "--batch_size", "8", "--eval_every", "5")
+    flags = demo_flags(task, DEMO_RUN, epochs, "--batch_size", "8", "--eval_every", "10")
     train_and_tell(flags, DEMO_RUN, found)
     if not task.small:
-        expect_mean_ap(DEMO_RUN, MEAN_AP, found)
+        expect_mean_ap(DEMO_RUN, MEAN_AP, DEMO_TOLERANCE, found)
 
 
 def own_training(task: Task, found: Findings) -> None:
@@ -96,7 +96,7 @@ def own_training(task: Task, found: Findings) -> None:
         *("--name", OWN_RUN),
     ]
     seconds = train_and_tell(flags, OWN_RUN, found)
-    expect_mean_ap(OWN_RUN, check.mean_ap, found)
+    expect_mean_ap(OWN_RUN, check.mean_ap, OWN_TOLERANCE, found)
     found.expect(
         task.small or seconds < OWN_SECONDS, f"{seconds:.0f} s: expected below {OWN_SECONDS:.0f}"
     )
@@ -120,13 +120,13 @@ def train_and_tell(flags: Sequence[str], name: str, found: Findings) -> float:
     return seconds
 
 
-def expect_mean_ap(name: str, expected: float, found: Findings) -> None:
+def expect_mean_ap(name: str, expected: float, tolerance: float, found: Findings) -> None:
     """What a CPU came to."""
     history = history_of(name)
     mean_ap = history[max(history)]["mAP/mAP@.5"]
     found.figure("mAP@.5 on a CPU", expected)
     found.expect(
-        mean_ap >= expected - MEAN_AP_TOLERANCE,
+        mean_ap >= expected - tolerance,
         f"mAP@.5 {mean_ap:.4f}: expected {expected:.4f}, which a CPU came to",
     )
 
@@ -135,10 +135,10 @@ def fp16(task: Task, found: Findings) -> None:
     """A training in fp16, whose loss is scaled, whatever the card is fast with."""
     flags = demo_flags(task, FP16_RUN, task.of(4, 3), "--amp_dtype", "fp16", "--batch_size", "8")
     train_and_tell(flags, FP16_RUN, found)
-    values = [value for row in history_of(FP16_RUN).values() for value in row.values()]
-    found.expect(all(map(math.isfinite, values)), "a figure of the training is no number")
+    told = losses(history_of(FP16_RUN))
+    found.expect(all(map(math.isfinite, told)), f"a loss is no number: {told}")
     state = read_checkpoint(Run(FP16_RUN).weights / "last.pt").training
-    scaler = state.values().get("scaler") if state else None
+    scaler = state.scaler if state else None
     found.expect(bool(scaler), "last.pt does not hold by what the loss is scaled")
     if scaler:
         found.figure("the loss is scaled by", float(scaler["scale"]))
