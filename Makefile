@@ -12,8 +12,11 @@ lint:
 types:
 	mypy .
 
+# Two tests at a time, each on one thread, where pytest-xdist is installed.
+TWO_AT_A_TIME = $(shell python3 -c "import xdist" 2>/dev/null && printf %s "-n 2")
+
 test:
-	pytest -q
+	OMP_NUM_THREADS=1 pytest -q $(TWO_AT_A_TIME)
 
 # The tests that take longer, among them Visdom's page in a browser and every engine that is installed.
 slow:
