@@ -34,6 +34,7 @@ ALLOWED = {
     ("utils/timing.py", "/proc/cpuinfo"): "where there is one",
     ("utils/benchmark/memory.py", "malloc_trim"): "on Linux, where the library has it",
     ("tools/fuzz.py", ""): "says that it is for Linux",
+    ("tools/experiment.py", "preexec_fn"): "of jobs of a Slurm cluster, which is Linux; else None",
     ("tools/check_kills.py", ""): "says that it is for Linux",
     ("tools/fuzz_targets.py", "/tmp/x"): "a text to be mutated",
     ("tools/peers.py", "symlink_to"): "for other projects' loaders, among the temporary files",

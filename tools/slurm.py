@@ -54,9 +54,7 @@ class Slurm:
     """With launcher=slurm: what a job asks the cluster for."""
 
     partition: str = ""  # where jobs queue; empty = the cluster's own choice
-    hours: Positive = (
-        12.0  # a job's time limit; a training that reaches it queues again and goes on
-    )
+    hours: Positive = 12.0  # a job's time limit; a training that reaches it queues again, goes on
     memory_gb: Positive = 16.0  # memory of a job, GB
     gpus: Whole = 1  # graphics cards of a job; 0 = trains on the CPU
     cpus: Count = 4  # cores of a job
@@ -330,7 +328,7 @@ def _slurm(*command: str, check: bool = True) -> str:
         InputError: it fails, and `check` is asked for; else that is as if it printed nothing.
     """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
         failed, told = done.returncode, done.stderr
     except OSError as error:
         failed, told = 1, str(error)

@@ -156,7 +156,11 @@ def _ask_card(device: torch.device, *questions: str) -> list[str]:
     ]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=NVIDIA_SMI_SECONDS, check=True
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=NVIDIA_SMI_SECONDS,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return []
