@@ -16,13 +16,14 @@ from models.darknet import Darknet, shapes
 from models.netdef import NetDef
 from pruning.latency.meter import LatencyMeter
 from pruning.latency.search import LatencyResult
+from pruning.latency.search_space import find_search_space
 from pruning.plots import plot_channels
 from pruning.surgeon import Plan, cut_netdef, trim
 from pruning.targets import CutShares, target_measure
 from utils.errors import only_warn
 from utils.files import write_text
 from utils.run_page.pruning import CHANNELS
-from utils.timing import machine
+from utils.timing import machine, ms_in_words
 
 HEADER_BYTES = 20  # of a .weights file
 
@@ -36,12 +37,14 @@ class Size:
         operations: for one image.
         weights_bytes: of its .weights file.
         latency: milliseconds an image, see `measure_latencies`.
+        layers: that take time at any width.
     """
 
     parameters: int
     operations: int
     weights_bytes: int
     latency: float
+    layers: int = 0
 
 
 @dataclass(frozen=True)
@@ -128,11 +131,12 @@ class Report:
         a, b = self.before, self.after
         rows = [
             ["", "before", "after", "after / before"],
+            ["layers", f"{a.layers}", f"{b.layers}", _ratio(a, b, "layers")],
             ["parameters", f"{a.parameters:,}", f"{b.parameters:,}", _ratio(a, b, "parameters")],
             ["operations", _giga(a.operations), _giga(b.operations), _ratio(a, b, "operations")],
             [".weights", _mega(a.weights_bytes), _mega(b.weights_bytes),
              _ratio(a, b, "weights_bytes")],
-            ["latency", f"{a.latency:.2f} ms", f"{b.latency:.2f} ms", _ratio(a, b, "latency")],
+            ["latency", ms_in_words(a.latency), ms_in_words(b.latency), _ratio(a, b, "latency")],
         ]  # fmt: skip
         quality = [["", "mAP@.5", "mAP@.5:.95"]] + [
             [stage, f"{q.mean_ap:.4f}", f"{q.mean_ap_50_95:.4f}"]
@@ -243,6 +247,7 @@ def size_of(model: Darknet, size: tuple[int, int], latency: float) -> Size:
         count_operations(model.netdef, size),
         HEADER_BYTES + 4 * floats,
         latency,
+        len(find_search_space(model.netdef).terms),
     )
 
 

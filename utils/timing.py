@@ -41,12 +41,17 @@ def synchronize(run: object) -> None:
 
 def to_its_end(run: Callable[[Tensor], object], images: Tensor) -> partial[None]:
     """The call to time: a network on images, which is over when its maps are computed."""
-    return partial(_call_and_wait, run, images)
+    # Asked here: to ask takes some microseconds, in which a card computes a layer.
+    wait = run.synchronize if isinstance(run, Queued) else None
+    return partial(_call_and_wait, run, images, wait)
 
 
-def _call_and_wait(run: Callable[[Tensor], object], images: Tensor) -> None:
+def _call_and_wait(
+    run: Callable[[Tensor], object], images: Tensor, wait: Callable[[], None] | None
+) -> None:
     run(images)
-    synchronize(run)
+    if wait is not None:
+        wait()
 
 
 def interleaved(
@@ -104,6 +109,15 @@ def spread(times: list[float]) -> tuple[float, float, float]:
         return times[0], times[0], times[0]
     low, middle, high = statistics.quantiles(times, n=4, method="inclusive")
     return middle, low, high
+
+
+def ms_in_words(milliseconds: float) -> str:
+    """Milliseconds with two digits behind the point; on a card a few often tell nothing.
+
+    >>> ms_in_words(12.3456), ms_in_words(0.0123456)
+    ('12.35 ms', '0.0123 ms')
+    """
+    return f"{milliseconds:.2f} ms" if milliseconds >= 1 else f"{milliseconds:.3g} ms"
 
 
 def cpu_name() -> str:

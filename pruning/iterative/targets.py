@@ -39,6 +39,7 @@ from pruning.surgeon import Plan, cut
 from pruning.targets import Measure, cut_shares, deviation_note, target_measure
 from utils.errors import InputError
 from utils.schema import shown, structured
+from utils.timing import ms_in_words
 
 TIMING = SearchOptions(timing_rounds=20)  # rounds in which it is timed beside the original one
 MAX_SHARE = 0.999  # a share to cut is below 1, even if all channels are dead
@@ -300,11 +301,11 @@ class BudgetTarget:
 
     def _expect_possible(self) -> None:
         problem = self._problem(PruningState.uncut(self.original.netdef), gamma(self.original))
-        narrow = cut(self.original, problem.plan(problem.narrowest))
-        before, least = _times([self.original, narrow], self.meter)
-        asked = self.budget.ms(before)
-        if least > asked:
-            raise too_fast(self.original.netdef, asked, least)
+        plan = problem.plan(problem.narrowest)
+        before, least = _times([self.original, cut(self.original, plan)], self.meter)
+        result = LatencyResult(before, self.budget.ms(before), None, least, 1)
+        if result.slow:
+            raise too_fast(plan, plan.netdef.size, result)
 
 
 @dataclass(frozen=True)
@@ -348,6 +349,7 @@ def _times(networks: Sequence[Darknet], meter: LatencyMeter) -> list[float]:
 def _expect_slower(original: Darknet, budget: LatencyTarget, meter: LatencyMeter) -> None:
     (before,) = _times([original], meter)
     if budget.ms(before) >= before:
+        took = ms_in_words(before)
         raise InputError(
-            f"{budget.name}: expected less time than the {before:.2f} ms that the network takes"
+            f"{budget.name}: expected less time than the {took} that the network takes"
         )

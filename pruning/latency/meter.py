@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -49,7 +50,8 @@ class LatencyMeter:
     def table_path(self) -> Path:
         """Where its latency table is kept if the user names no other file."""
         by = self.conditions
-        where = by.threads if self.device.type == "cpu" else self.device.type
+        card = re.sub(r"[^\w.]+", "-", by.machine.partition(",")[0]).strip("-")
+        where = by.threads if self.device.type == "cpu" else card
         at_once = f"-batch{by.batch}" if by.batch > 1 else ""
         return Path("runs/latency") / f"{by.engine}-{by.precision}-{where}{at_once}.csv"
 
@@ -141,7 +143,7 @@ def _conditions(
         precision=precision,
         versions=" ".join(f"{name}-{version(name)}" for name in packages),
         machine=cpu_name() if device.type == "cpu" else machine(device),
-        threads=threads or torch.get_num_threads(),
+        threads=(threads or torch.get_num_threads()) if device.type == "cpu" else 0,
         batch=batch,
     )
 

@@ -37,7 +37,9 @@ class SearchOptions:
     timing_rounds: int = 20  # rounds in which a cut network and the whole one are timed in turns
     tolerance: float = 0.02  # of the time asked for: a result as near is not improved on
     reported_miss: float = 0.05  # of the time asked for: a result further off is told, or refused
-    max_attempts: int = 5  # to choose, cut and measure
+    max_attempts: int = 5  # to choose, cut and measure, where one comes within `reported_miss`
+    most_attempts: int = 10  # where none does
+    beside_operations: float = 0.25  # of its time: more than operations explain is told of a cut
     budget_step: float = 0.01  # share by which a budget moves that leads to a plan measured before
     max_budget_steps: int = 10  # of this kind, one after another
     halvings: int = 8  # of the interval in which a share of the operations is looked for

@@ -14,6 +14,7 @@ from functools import cache
 import numpy as np
 
 from import_param import Pruning
+from models.costs import count_operations
 from models.darknet import Darknet
 from models.netdef import NetDef
 from pruning.importance import Importance
@@ -26,15 +27,18 @@ from pruning.latency.search_space import (
     RankedUnits,
     SearchSpace,
     expect_search_space,
+    find_search_space,
     rank_units,
     width_options,
 )
 from pruning.latency.solver import Solution, solve
 from pruning.layer_shares import expect_layer_shares, fixed_counts
+from pruning.residual_blocks import residual_blocks
 from pruning.selection import group_step
-from pruning.surgeon import Plan, cut
+from pruning.surgeon import Plan, cut, cut_netdef
 from utils.errors import InputError
 from utils.progress import track
+from utils.timing import ms_in_words
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,46 +256,76 @@ class LatencyResult:
 
     @property
     def _predicted(self) -> str:
-        return "" if self.predicted is None else f"predicted {self.predicted:.2f} ms, "
+        return "" if self.predicted is None else f"predicted {ms_in_words(self.predicted)}, "
 
     def line(self) -> str:
         """For a report of one cut."""
         return (
-            f"asked {self.asked:.2f} ms ({self.before / self.asked:.2f} times faster), "
-            f"{self._predicted}measured {self.measured:.2f} ms "
+            f"asked {ms_in_words(self.asked)} ({self.before / self.asked:.2f} times faster), "
+            f"{self._predicted}measured {ms_in_words(self.measured)} "
             f"({self.before / self.measured:.2f} times faster), attempts: {self.attempts}"
         )
 
     def step(self) -> str:
         """For one of several cuts: only after the last one a factor is told, see `outcome`."""
         return (
-            f"asked {self.asked:.2f} ms of {self.before:.2f}, {self._predicted}"
-            f"measured {self.measured:.2f} ms, attempts: {self.attempts}"
+            f"asked {ms_in_words(self.asked)} of {ms_in_words(self.before)}, {self._predicted}"
+            f"measured {ms_in_words(self.measured)}, attempts: {self.attempts}"
         )
 
     def outcome(self) -> str:
         """For a network that was cut several times: `before` is without any cut."""
         note = self.note()
         return (
-            f"{self.before:.2f} ms before all cuts, asked {self.asked:.2f} ms "
-            f"({self.before / self.asked:.2f} times faster), measured {self.measured:.2f} ms "
+            f"{ms_in_words(self.before)} before all cuts, asked {ms_in_words(self.asked)} "
+            f"({self.before / self.asked:.2f} times faster), measured {ms_in_words(self.measured)} "
             f"({self.before / self.measured:.2f} times faster)" + (f"; {note}" if note else "")
         )
 
     def note(self, options: SearchOptions = DEFAULTS) -> str:
         """By how much the time was missed, where that is worth telling; else empty."""
         if self.asked > (1 + options.reported_miss) * self.before:
-            return f"more time was asked for than the {self.before:.2f} ms that the network took"
+            took = ms_in_words(self.before)
+            return f"more time was asked for than the {took} that the network took"
         if self.missed > options.reported_miss:
             return f"{self.missed:.1%} off the time, the nearest of what was tried"
         return ""
 
 
-def too_fast(netdef: NetDef, asked: float, least: float) -> InputError:
-    """What to say where the narrowest cut was measured, and takes more than is asked."""
+def too_fast(plan: Plan, size: tuple[int, int], result: LatencyResult) -> InputError:
+    """What to say where the fastest cut was measured, and takes more than is asked.
+
+    Args:
+        plan: the cut.
+        size: (width, height) of the network's images in pixels.
+        result: what it came to.
+    """
+    least, asked = ms_in_words(result.measured), ms_in_words(result.asked)
     return InputError(
-        f"{netdef.name}: expected a time of at least {least:.2f} ms, which "
-        f"its narrowest cut takes, but {asked:.2f} ms is asked for (layer_keep may be lowered)"
+        f"{plan.netdef.name}: expected a time of at least {least}, which its fastest cut takes, "
+        f"but {asked} is asked for ({_why_slow(plan, size, result)})"
+    )
+
+
+def _why_slow(plan: Plan, size: tuple[int, int], result: LatencyResult) -> str:
+    """Why a cut takes no less: too many channels are to stay, or layers take time at any width."""
+    small = cut_netdef(plan)
+    operations = count_operations(small, size) / count_operations(plan.netdef, size)
+    time = result.measured / result.before
+    if time <= operations + DEFAULTS.beside_operations:
+        return "layer_keep may be lowered"
+    layers, blocks = len(find_search_space(small).terms), len(residual_blocks(plan.netdef))
+    left = len(residual_blocks(small))
+    if not blocks:
+        rest = "it has no residual block that could go"
+    elif left:
+        rest = f"{left} of {blocks} residual blocks are left, which pruned_id=latency may take"
+    else:
+        rest = f"all {blocks} residual blocks are gone"
+    return (
+        f"{operations:.0%} of the operations take {time:.0%} of the time: {layers} layers take "
+        f"time here at any width, and {rest}; with more images at once, see latency_batch_size, "
+        "they may take less an image"
     )
 
 
@@ -322,6 +356,11 @@ class MeasuredCuts:
     def result_of(self, plan: Plan) -> LatencyResult | None:
         """What a plan came to; None where it was not measured yet."""
         return next((result for other, result in self.results if plan.equals(other)), None)
+
+    @property
+    def is_near(self) -> bool:
+        """Whether a cut came so near to the asked time that nothing is to be told."""
+        return self.nearest()[1].missed <= self._search.options.reported_miss
 
     def nearest(self) -> tuple[Plan, LatencyResult]:
         """The cut that came nearest to the asked time."""
@@ -362,7 +401,7 @@ class LatencySearch:
         plan, result = self.correct_budget(plan_for)
         narrowest = plan.equals(problem.plan(problem.narrowest))
         if narrowest and not nearest:
-            self._expect_near(result)
+            self._expect_near(plan, result)
         return plan, result
 
     def correct_budget(
@@ -376,7 +415,9 @@ class LatencySearch:
         cuts = MeasuredCuts(self)
         budget = cuts.asked
         tried: list[tuple[float, LatencyResult]] = []
-        for _ in track(range(self.options.max_attempts), "cuts to the time, at most"):
+        for attempt in track(range(self.options.most_attempts), "cuts to the time, at most"):
+            if attempt >= self.options.max_attempts and cuts.is_near:
+                break
             planned = new_plan(cuts, plan_for, budget, self.options)
             if planned is None:
                 break
@@ -409,12 +450,12 @@ class LatencySearch:
             share = (low + high) / 2
         plan, result = cuts.nearest()
         if high == 1:
-            self._expect_near(result)
+            self._expect_near(plan, result)
         return plan, result
 
-    def _expect_near(self, result: LatencyResult) -> None:
+    def _expect_near(self, plan: Plan, result: LatencyResult) -> None:
         if result.measured > (1 + self.options.reported_miss) * result.asked:
-            raise too_fast(self.model.netdef, result.asked, result.measured)
+            raise too_fast(plan, self.size, result)
 
 
 def new_plan(

@@ -43,8 +43,8 @@ class Conditions:
     engine: str
     precision: str
     versions: str  # of the engine's packages
-    machine: str
-    threads: int
+    machine: str  # what computes: a CPU, or a graphics card with its driver
+    threads: int  # of a CPU; 0 for a card
     batch: int = 1  # images at once; milliseconds are those of one of them
 
     def as_text(self) -> dict[str, str]:

@@ -14,6 +14,7 @@ from models.darknet import Darknet
 from pruning.latency import meter as meters
 from pruning.latency.meter import LatencyMeter, LayerMeter, noise_images, open_meter, shortest_time
 from pruning.latency.options import SearchOptions
+from pruning.latency.table import LatencyTable, read_table
 from pruning.report import measure_latencies
 from tests.pruning.fake_latency import CONDITIONS
 from tests.pruning.latency.test_table import PLAIN
@@ -24,6 +25,7 @@ from utils.benchmark.networks import Candidate, Key
 from utils.checkpoint import Network
 from utils.detection.background import StageTimer
 from utils.detection.detector import Detector
+from utils.errors import InputError
 from utils.structures import Detections
 from utils.timing import interleaved
 
@@ -108,7 +110,7 @@ def test_all_that_a_meter_opens_is_where_the_network_is(
         return Card()
 
     monkeypatch.setattr(meters, "open_engine", open_engine)
-    monkeypatch.setattr(meters, "machine", lambda device: f"a {device.type} device")
+    monkeypatch.setattr(meters, "machine", lambda device: f"a {device.type} device, driver 1.2")
     on_card = network().to("meta")
     meter = open_meter(on_card, SIZE, Runtime(engine="torch"))
     alone = network()
@@ -116,5 +118,31 @@ def test_all_that_a_meter_opens_is_where_the_network_is(
     meter.open(alone, SIZE)
     assert seen == ["meta", "meta"]
     assert next(alone.parameters()).device.type == "cpu"  # it stays where it was
-    assert meter.conditions.machine == "a meta device"
-    assert meter.table_path.name == "torch-fp32-meta.csv"
+    assert (meter.conditions.machine, meter.conditions.threads) == ("a meta device, driver 1.2", 0)
+    assert meter.table_path.name == "torch-fp32-a-meta-device.csv"
+    assert meter.images(SIZE).device.type == "meta"  # nor is it timed how photos get there
+
+
+def test_a_table_of_a_cpu_and_one_of_a_card_are_not_taken_for_each_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nor those of two cards, of two drivers of a card, or of other batches."""
+    cards = iter(["A 1, driver 1", "A 1, driver 2", "A 2, driver 1", "A 2, driver 1"])
+    monkeypatch.setattr(meters, "machine", lambda device: next(cards))
+    runtime, on_card = Runtime(engine="torch"), network().to("meta")
+    opened = [
+        open_meter(network(), SIZE, runtime),
+        *(open_meter(on_card, SIZE, runtime, batch=batch) for batch in (1, 1, 1, 16)),
+    ]
+    assert len({meter.conditions for meter in opened}) == len(opened)
+    paths = [meter.table_path for meter in opened]
+    assert paths[1] == paths[2] and len(set(paths)) == len(opened) - 1
+    for meter in opened:
+        path = tmp_path / "table.csv"
+        LatencyTable(meter.conditions).write(path)
+        for other in opened:
+            if other is meter:
+                assert read_table(path, other.conditions).conditions == meter.conditions
+            else:
+                with pytest.raises(InputError, match="to which it is to apply"):
+                    read_table(path, other.conditions)

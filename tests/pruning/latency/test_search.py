@@ -392,7 +392,7 @@ def test_a_result_says_what_was_asked_predicted_and_measured() -> None:
         "(1.98 times faster), attempts: 3"
     )
     assert result.step() == (
-        "asked 10.00 ms of 20.00, predicted 9.50 ms, measured 10.10 ms, attempts: 3"
+        "asked 10.00 ms of 20.00 ms, predicted 9.50 ms, measured 10.10 ms, attempts: 3"
     )
     assert result.outcome() == (
         "20.00 ms before all cuts, asked 10.00 ms (2.00 times faster), measured 10.10 ms "
