@@ -199,8 +199,8 @@ def differences(one: str, other: str) -> list[str]:
     for part in ("network", "training", "optimizer"):
         pairs = _tensors(one)[part], _tensors(other)[part]
         names += [f"{part}: {name}" for name in pairs[0] if not _equal(name, *pairs)]
-    figures = [
-        {k: v for row in history_of(run).values() for k, v in row.items() if TIMED not in k}
+    figures = [  # as texts: of those, nan equals itself
+        {k: str(v) for row in history_of(run).values() for k, v in row.items() if TIMED not in k}
         for run in (one, other)
     ]
     return names + [name for name in figures[0] if figures[0][name] != figures[1].get(name)]
