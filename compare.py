@@ -79,14 +79,13 @@ def measured(results: Sequence[Result], settings: CompareSettings) -> list[Resul
         InputError: a run has left no network, or the engine cannot run it.
     """
     from dataclasses import replace
-    from functools import partial
 
     from import_param import TrainedNetwork
-    from pruning.latency.meter import noise_images, open_meter
+    from pruning.latency.meter import open_meter
     from utils.checkpoint import load_network
     from utils.comparison.runs import network_of
     from utils.progress import Wait
-    from utils.timing import interleaved, machine, spread
+    from utils.timing import interleaved, machine, spread, to_its_end
 
     calls, rounds = {}, settings.comparison.rounds
     with Wait("timing the networks"):
@@ -95,7 +94,7 @@ def measured(results: Sequence[Result], settings: CompareSettings) -> list[Resul
             network = load_network(TrainedNetwork(weights=weights, device="cpu"))
             meter = open_meter(network.model, network.size, settings.runtime)
             opened = meter.open(network.model, network.size)
-            calls[str(place)] = partial(opened, noise_images(network.size))
+            calls[str(place)] = to_its_end(opened, meter.images(network.size))
         times = interleaved(calls, rounds)
     how = (
         f"latency: the networks alone, one image of their own size, {meter.name}, {machine()}; "

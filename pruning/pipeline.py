@@ -108,9 +108,8 @@ def prune(settings: PruneSettings) -> Report:
         report = replace(report, timing=timing, batch_norm=batch_norm)
         _save(run, network, small, report, settings)
         with only_warn():
-            record_start(
-                run.folder, False, {"photos for validation": photos.valid.photos.describe()}
-            )
+            data = {"photos for validation": photos.valid.photos.describe()}
+            record_start(run.folder, False, data, network.model.device)
             write_page(run.folder, run.weights)
         _tell(report, run, settings)
     return report

@@ -215,19 +215,18 @@ def table(times: dict[str, list[float]], images: int) -> str:
 
 def method_text(settings: TrainingSpeedSettings, photos: PhotoSet) -> str:
     """How it was measured, in words."""
-    import torch
-
     from tools.peers import STEPS
-    from utils.devices import has_fast_bfloat16
+    from utils.devices import CPU
     from utils.timing import machine, version
+    from utils.training.precision import training_dtype
 
     speed, data = settings.speed, settings.data
     peers = [name for name in STEPS if speed.peers and version(name)]
     versions = ", ".join(f"{name} {version(name)}" for name in ["torch", *peers])
-    bfloat16 = settings.training.amp and has_fast_bfloat16(torch.device("cpu"))
+    dtype = training_dtype(settings.training, CPU)
     return (
         f"{machine()}; {versions}; {settings.model.cfg}, batches of {data.photos_at_once}, "
-        f"{'bfloat16' if bfloat16 else 'float32'}, {len(photos)} photos of which "
+        f"{str(dtype).removeprefix('torch.')}, {len(photos)} photos of which "
         f"{len(photos.cache)} are kept in memory; medians and quartiles of {speed.rounds} rounds "
         f"of {speed.turn} batches in which all took turns"
     )

@@ -14,6 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from import_param import Count, PruneSettings, TrainSettings, Whole
 from models import netdef as cfg_files
 from models.costs import count_operations, layer_parameters
@@ -274,13 +276,16 @@ def flat(settings: Settings) -> dict[str, Any]:
     }
 
 
-def record_start(folder: Path, goes_on: bool, photos: Mapping[str, str]) -> None:
+def record_start(
+    folder: Path, goes_on: bool, photos: Mapping[str, str], device: torch.device
+) -> None:
     """Write how the run is started, beside how it was started before if it goes on.
 
     Args:
         folder: runs/<name>.
         goes_on: whether the starts until now are of the same run.
         photos: what the data set has, by words such as "photos to train on".
+        device: that computes.
 
     Raises:
         InputError: it cannot be written, or what is there is damaged.
@@ -292,7 +297,7 @@ def record_start(folder: Path, goes_on: bool, photos: Mapping[str, str]) -> None
         _command(),
         datetime.now().astimezone().isoformat(timespec="seconds"),
         VERSION,
-        machine(),
+        machine(device),
         platform.platform(),
         {"python": platform.python_version()} | packages,
         str(Path.cwd()),

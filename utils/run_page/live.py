@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
+import torch
+
 from import_param import Evaluation
 from utils.data.datasets import ValidationDataset
 from utils.data.photos import PhotoSet
@@ -33,6 +35,7 @@ class LivePage:
         validation: those that networks are evaluated on.
         evaluation: how their detections are matched.
         goes_on: whether the run goes on from a checkpoint.
+        device: that trains.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class LivePage:
         validation: ValidationDataset,
         evaluation: Evaluation,
         goes_on: bool,
+        device: torch.device,
     ) -> None:
         self.folder, self.weights = folder, weights
         self.validation, self.evaluation = validation, evaluation
@@ -50,7 +54,7 @@ class LivePage:
         photos = {"training": training, "validation": validation.photos}
         data = {f"photos for {name}": photo_set.describe() for name, photo_set in photos.items()}
         with only_warn():
-            record_start(folder, goes_on, data)
+            record_start(folder, goes_on, data, device)
 
     def __enter__(self) -> Self:
         return self

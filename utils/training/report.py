@@ -9,6 +9,7 @@ from import_param import Monitoring, TrainSettings
 from utils import distributed
 from utils.checkpoint import reopen
 from utils.data.datasets import ValidationDataset
+from utils.devices import choose_device
 from utils.errors import only_warn
 from utils.evaluation.metrics import Metrics, format_metrics
 from utils.monitoring.history import History
@@ -70,6 +71,7 @@ def open_page(
         validation.dataset,
         settings.evaluation,
         goes_on=bool(settings.training.resume),
+        device=choose_device(settings.model.device),
     )
 
 

@@ -68,7 +68,13 @@ def live_page(folder: Path, goes_on: bool = False) -> LivePage:
     photos = photo_set()
     validation = ValidationDataset(photos, (64, 64), letterbox=False)
     return LivePage(
-        folder / "runs/first", folder / "weights/first", photos, validation, Evaluation(), goes_on
+        folder / "runs/first",
+        folder / "weights/first",
+        photos,
+        validation,
+        Evaluation(),
+        goes_on,
+        torch.device("cpu"),
     )
 
 
