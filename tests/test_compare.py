@@ -53,8 +53,9 @@ def chain(project: Path, seed: int, best: float) -> None:
 
 
 def test_runs_that_differ_by_their_seed_are_one_row(
-    project: Path, capsys: pytest.CaptureFixture[str]
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "100")  # in fewer, the row would be two
     for seed, best in enumerate((0.6, 0.7, 0.8)):
         trained_run(project, f"dense-s{seed}", seeded(seed), best)
     trained_run(project, "other", seeded(0, lr=0.01), 0.5)

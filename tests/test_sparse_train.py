@@ -27,6 +27,7 @@ from utils.errors import InputError, run
 from utils.next_steps import how_to_resume
 from utils.settings import load
 from utils.structures import Batch
+from utils.timing import ms_in_words
 from utils.training import lr_schedule as schedule
 from utils.training.build import load_teacher
 from utils.training.loop import Trainer, train_one_epoch
@@ -180,7 +181,8 @@ def test_a_run_is_cut_to_a_time_on_the_way_and_resumes_exactly(
     assert [line.partition(":")[0] for line in left] == ["cut 1", "cut 2", "at the end"]
     assert left[-1] in said
     small = read_checkpoint("weights/whole/best.pt").netdef
-    assert f"measured {0.5 + count_operations(small) / 1e6:.2f} ms" in left[-1]
+    measured = ms_in_words(0.5 + count_operations(small) / 1e6)
+    assert f"measured {measured}" in left[-1]
     for epochs in (2, 3):  # between and after the cuts
         name = f"halved{epochs}"
         interrupt_after(monkeypatch, epochs)
