@@ -1,3 +1,3 @@
 """Which version of the project wrote a checkpoint, a settings file or a latency table."""
 
-VERSION = "0.4.0"
+VERSION = "0.5.0"
