@@ -203,4 +203,6 @@ def cut_trainer(trainer: Trainer, plan: Plan, make: Callable[[Darknet], Trainer]
     new.mean.n_averaged.copy_(trainer.mean.n_averaged)
     carry_optimizer_(new.optimizer, new.model, trainer.optimizer, trainer.model, mover)
     new.schedule.load_state_dict(trainer.schedule.state_dict())
+    if trainer.scaler.is_enabled():
+        new.scaler.load_state_dict(trainer.scaler.state_dict())
     return new

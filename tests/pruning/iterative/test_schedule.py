@@ -35,6 +35,7 @@ from tests.pruning.test_sparsity import BLOCK, batches, trainer
 from tests.pruning.test_strategies import nested
 from utils.errors import InputError
 from utils.training.loop import Trainer, train_one_epoch
+from utils.training.precision import loss_scaler
 
 
 def by(strategy: str, target: Pruning, netdef: NetDef, importance: Importance) -> Plan:
@@ -289,16 +290,22 @@ def test_a_missed_target_is_told_once_it_comes_no_nearer() -> None:
 def test_training_goes_on_with_every_state_of_what_is_left(
     tmp_path: Path, kind: Literal["adamw", "sgd"]
 ) -> None:
-    def make(network: Darknet) -> Trainer:
-        return trainer(tmp_path, 1, rate=0.5, kind=kind, model=network)
+    def in_fp16(made: Trainer, scale: float) -> Trainer:
+        made.scaler = loss_scaler(torch.device("cpu"), torch.float16)
+        made.scaler.load_state_dict({**made.scaler.state_dict(), "scale": scale})
+        return made
 
-    old = trainer(tmp_path, 1, rate=0.5, kind=kind)
+    def make(network: Darknet) -> Trainer:
+        return in_fp16(trainer(tmp_path, 1, rate=0.5, kind=kind, model=network), 1024.0)
+
+    old = in_fp16(trainer(tmp_path, 1, rate=0.5, kind=kind), 8.0)
     train_one_epoch(old, batches(old.model.netdef, 3), 3, "")
     state, plan = PruningState.uncut(old.model.netdef).cut_further(
         old.model.netdef, gamma(old.averaged), partial(by, "slim", pruning_target(0.5))
     )
     assert state.share("slim", "channels") > 0.4
     new = cut_trainer(old, plan, make)
+    assert new.scaler.get_scale() == 8.0
     mover = transfer(plan)
     whole = dict(old.model.named_parameters())
     for name, parameter in new.model.named_parameters():
