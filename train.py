@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     from utils.training.build import build_network, describe, load_teacher, read_netdef
     from utils.training.epoch_lines import EpochLines
     from utils.training.loop import TrainerFactory, train_one_epoch
-    from utils.training.precision import training_dtype
+    from utils.training.precision import training_dtype, type_name
     from utils.training.resume import RunRecord, begin, history_of, restore_, save, stoppable
     from utils.training.runs import open_run
 
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     validation = ValidationBatches(settings, validation_photos, model.netdef)
 
     with open_run(settings, checkpoint) as run, stoppable(run, settings):
-        computing = f"on {device} in {training_dtype(settings.training, device)}"
+        computing = f"on {device} in {type_name(training_dtype(settings.training, device))}"
         say(f"{run.name}: {describe(model)}, {computing}; see {run.folder}, {run.weights}")
         make_trainer = TrainerFactory(settings, training.optimizer_steps, run.folder, teacher)
         trainer = pruning.start(model.to(device), make_trainer)

@@ -218,7 +218,7 @@ def method_text(settings: TrainingSpeedSettings, photos: PhotoSet) -> str:
     from tools.peers import STEPS
     from utils.devices import CPU
     from utils.timing import machine, version
-    from utils.training.precision import training_dtype
+    from utils.training.precision import training_dtype, type_name
 
     speed, data = settings.speed, settings.data
     peers = [name for name in STEPS if speed.peers and version(name)]
@@ -226,7 +226,7 @@ def method_text(settings: TrainingSpeedSettings, photos: PhotoSet) -> str:
     dtype = training_dtype(settings.training, CPU)
     return (
         f"{machine()}; {versions}; {settings.model.cfg}, batches of {data.photos_at_once}, "
-        f"{str(dtype).removeprefix('torch.')}, {len(photos)} photos of which "
+        f"{type_name(dtype)}, {len(photos)} photos of which "
         f"{len(photos.cache)} are kept in memory; medians and quartiles of {speed.rounds} rounds "
         f"of {speed.turn} batches in which all took turns"
     )

@@ -35,6 +35,11 @@ def training_dtype(settings: Training, device: torch.device) -> torch.dtype:
     return torch.float16 if device.type == "cuda" else torch.float32
 
 
+def type_name(dtype: torch.dtype) -> str:
+    """What a type is called, such as `bfloat16`."""
+    return str(dtype).removeprefix("torch.")
+
+
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[object]:
     """In the block, convolutions compute in this type."""
     if dtype == torch.float32:
