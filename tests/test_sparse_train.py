@@ -14,11 +14,12 @@ from models.costs import count_operations, count_parameters
 from models.darknet import Darknet
 from models.netdef import parse
 from pruning.iterative.while_training import make_penalty
-from pruning.sparsity import penalty_groups, read, size
+from pruning.sparsity import penalty_groups
 from pruning.targets import Measure
 from tests.conftest import ROOT, next_commands
 from tests.pruning.fake_latency import count_instead_of_timing
 from tests.pruning.nets import config
+from tests.pruning.scales import read, size
 from tests.pruning.test_sparsity import BLOCK
 from tests.test_train import figures, flags
 from utils.checkpoint import load_network, read_checkpoint, write_pair
