@@ -156,7 +156,7 @@ class Training:
     ema_decay: BelowOne = 0.998  # of the running mean of the weights that is evaluated and saved
     amp: bool = True  # 16-bit arithmetic where the machine is fast with it
     amp_dtype: Literal["auto", "bf16", "fp16"] = "auto"  # of amp; auto = bf16 where the machine is fast with it, else fp16 on a card; for fp16 the loss is scaled
-    deterministic: bool = True  # on a card: the same weights each time, by algorithms that may be slower
+    deterministic: bool = True  # on a card: of cuDNN's algorithms only those that repeat to the bit; no = the fastest
     sync_bn: bool = True  # with torchrun: batch normalisation by the photos of all processes, not by each one's own
     multi_scale: Annotated[float, Interval(ge=0, le=0.5)] = 0.0  # each batch's size is changed by up to this share
     close_mosaic: Whole = 5  # last epochs, without mosaics

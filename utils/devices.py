@@ -39,7 +39,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_algorithms(deterministic: bool) -> None:
-    """On a card, those that come to the same bits each time, or the fastest, which may not."""
+    """Of cuDNN's, those that come to the same bits each time, or the fastest, which may not."""
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic
 
