@@ -42,7 +42,7 @@ Form = Literal["list", "folder", "coco", "voc"]
 VALID_EVERY = 20  # one photo of so many is for validation, as in COCO
 POLYGON = 20  # corners of an object's outline in the .json, as in COCO
 LOOK = 0.01  # seconds between two looks at the memory
-CFG = "config/yolov3-tiny.cfg"
+CFG = Path(__file__).parents[1] / "config" / "yolov3-tiny.cfg"
 INPUT = 32  # pixels, of the epochs
 
 
