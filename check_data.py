@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     if target and (target.suffix != ".data" or target.exists()):
         wanted = "a name that ends in .data" if target.suffix != ".data" else "a new file"
         raise InputError(f"write={str(target)!r}: expected {wanted}")
-    train, valid = open_splits(settings.data)
+    train, valid = open_splits(settings.data, decode_all=True)
     folder = output_folder(settings.check.output)
     splits = [("train", train), ("valid", valid)]
     plot_labels(splits, folder / "labels.png")

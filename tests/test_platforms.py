@@ -30,6 +30,7 @@ ALLOWED = {
     ("utils/files.py", "fcntl"): "not on Windows, where an open file cannot be renamed",
     ("utils/files.py", "O_NONBLOCK"): "beside it",
     ("utils/data/datasets.py", "fork"): "compared with how processes start",
+    ("utils/processes.py", "sched_getaffinity"): "where there is one",
     ("utils/errors.py", "SIGHUP"): "where there is one",
     ("utils/timing.py", "/proc/cpuinfo"): "where there is one",
     ("utils/benchmark/memory.py", "malloc_trim"): "on Linux, where the library has it",

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 Form = Literal["list", "folder", "coco", "voc"]
 
+MARKER = "benchmark_data.txt"  # in a folder that was made here
 VALID_EVERY = 20  # one photo of so many is for validation, as in COCO
 POLYGON = 20  # corners of an object's outline in the .json, as in COCO
 LOOK = 0.01  # seconds between two looks at the memory
@@ -97,8 +98,14 @@ def main(argv: list[str] | None = None) -> None:
 def make_set(settings: DataSizeSettings, folder: Path) -> None:
     """Fill a folder with links to the photos of `data` and with their labels in each form."""
     from utils.data.splits import open_split
-    from utils.files import output_folder
+    from utils.files import output_folder, write_text
 
+    if folder.exists() and any(folder.iterdir()) and not (folder / MARKER).is_file():
+        raise InputError(
+            f"folder={str(folder)!r}: holds something else than a set that this has made: expected "
+            "a new folder, since what is in it goes"
+        )
+    write_text(output_folder(str(folder)) / MARKER, "made by tools/benchmark_data.py; may go\n")
     with silent():
         photos = open_split(settings.data, "train")
     for name in ("originals", "images", "labels", "Annotations", "cache"):

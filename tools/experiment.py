@@ -139,7 +139,7 @@ class Step:
     def command(self) -> list[str]:
         """What to run: from the start, or where a training was stopped, on from there."""
         if self.epochs and self.result.is_file():
-            return [self.script, "--resume", str(self.result), "--workers", "0", "--no_visdom"]
+            return [self.script, "--resume", str(self.result), "--no_visdom"]
         return [self.script, "--name", self.name, *self.flags]
 
     @property
@@ -359,7 +359,7 @@ def _cut_to_time(
 
 def _prune(settings: Reproduce, start: Step, name: str, strategy: str, *amount: str) -> Step:
     flags = ("--weights", str(start.result), "--data", settings.data, "--pruned_id", strategy,
-             *amount, "--workers", "0")  # fmt: skip
+             *amount)  # fmt: skip
     return Step(name, "prune.py", flags, (start,))
 
 
@@ -382,7 +382,7 @@ def _after_cut(settings: Reproduce, cut: Step, how: str, seed: int, *flags: str)
 def _training(settings: Reproduce, epochs: int, seed: int, lr: float) -> tuple[str, ...]:
     return ("--data", settings.data, "--img_size", str(settings.img_size), "--epochs", str(epochs),
             "--lr", f"{lr:g}", "--seed", str(seed), "--eval_every", str(settings.eval_every),
-            "--workers", "0", "--no_visdom")  # fmt: skip
+            "--no_visdom")  # fmt: skip
 
 
 def in_order(rows: Sequence[Row]) -> list[Step]:
@@ -457,7 +457,12 @@ def run_steps(steps: Sequence[Step], scripts: Path, logs: Path, jobs: int) -> No
 
 
 def start_step(
-    step: Step, scripts: Path, logs: Path, threads: int, before: Callable[[], None] | None = None
+    step: Step,
+    scripts: Path,
+    logs: Path,
+    threads: int,
+    before: Callable[[], None] | None = None,
+    workers: int = 0,
 ) -> subprocess.Popen[bytes]:
     """Start a step's command; what it prints is added to its log.
 
@@ -467,8 +472,10 @@ def start_step(
         logs: the folder of logs, which is there.
         threads: unless the environment's OMP_NUM_THREADS says otherwise.
         before: called in the new process, where there is something to do.
+        workers: processes that load photos.
     """
     script, *flags = step.command()
+    flags += ["--workers", str(workers)]
     with log_of(step, logs).open("ab") as log:
         return subprocess.Popen(
             [sys.executable, str(scripts / script), *flags],

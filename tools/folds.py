@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def write_folds(definition: DataDefinition, files: Sequence[Path]) -> None:
     for key in ("train", "images", "names"):
         wanted = getattr(definition, key)
         if key != "names":
-            wanted = tuple(path.resolve() for path in wanted)
+            wanted = tuple(map(_absolute, wanted))
         if getattr(read, key) != wanted:
             raise InputError(
                 f"folds={folds}: {key} of {definition.path} cannot be written in a .data file: "
@@ -47,4 +48,9 @@ def write_folds(definition: DataDefinition, files: Sequence[Path]) -> None:
 
 
 def _joined(paths: Sequence[Path]) -> str:
-    return ", ".join(str(path.resolve()) for path in paths)
+    return ", ".join(str(_absolute(path)) for path in paths)
+
+
+def _absolute(path: Path) -> Path:
+    """The path from the root, through whatever links: labels are found by it."""
+    return Path(os.path.abspath(path))  # noqa: PTH100  Path.absolute keeps `..`

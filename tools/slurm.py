@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
 
 POLL_SECONDS = 10.0  # between looks at the queue
+WORKERS = -1  # processes that load photos: what suits the cores of the job
 STEP_POLL_SECONDS = 0.2  # between looks at a step's process
 PATIENCE = (
     3  # looks at which a job is gone before it has failed: files may come late over a network
@@ -47,6 +48,10 @@ OWN_OPTIONS = ("job-name", "time", "dependency", "output", "error", "signal", "a
 SbatchOption = Annotated[
     str, Predicate(lambda text: bool(re.fullmatch(r"[a-z][a-z-]*(=.+)?", text))), "NAME=VALUE"
 ]
+
+
+class RefusedError(InputError):
+    """Slurm does not take a job."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ class StepJob:
         if self.step.result.is_file() and self.step.done:
             return
         self._process = start_step(
-            self.step, self.scripts, self.logs, self.threads, _ignore_slurms_signals
+            self.step, self.scripts, self.logs, self.threads, _ignore_slurms_signals, WORKERS
         )
         while self._process.poll() is None:  # `wait` would not let `checkpoint` wait as well
             time.sleep(STEP_POLL_SECONDS)
@@ -192,6 +197,8 @@ def run_on_slurm(
             _wait_for(left, submitted, folder, logs, wait)
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt(*stop.args, _leave(submitted)) from None
+        except RefusedError as error:
+            raise InputError(f"{error}; {_leave(submitted)}") from error
 
 
 def _executor(folder: Path) -> SlurmExecutor:
@@ -233,7 +240,7 @@ def _submit(executor: SlurmExecutor, job: StepJob, options: dict[str, Any], cpus
         return str(executor.submit(job).job_id)
     except (FailedJobError, FailedSubmissionError) as error:
         told = " ".join(str(error).split()) or "sbatch told nothing"
-        raise InputError(f"{job.step.name}: Slurm refuses the job: {told}") from error
+        raise RefusedError(f"{job.step.name}: Slurm refuses the job: {told}") from error
 
 
 def _wait_for(

@@ -5,6 +5,7 @@ All of it may be deleted at any time. A file holds bytes and a check sum of them
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable
@@ -44,11 +45,12 @@ def recall(folder: str, key: object) -> bytes | None:
         return None
     try:
         result = _read(path)
-        os.utime(path)
-        return result
     except (InputError, OSError) as error:
         note(f"{path}: damaged, computed anew: {error}")
         return None
+    with contextlib.suppress(OSError):  # of another user, or never to be written
+        os.utime(path)
+    return result
 
 
 def keep(folder: str, key: object, result: bytes) -> None:
@@ -56,9 +58,11 @@ def keep(folder: str, key: object, result: bytes) -> None:
     path = _path(folder, key)
     try:
         write_bytes(path, hashlib.sha256(result).digest() + result)
-        _remove_longest_unused(path.parent)
     except (InputError, OSError) as error:
         note(f"not kept for the next time: {error}")
+        return
+    with contextlib.suppress(OSError):  # others may be removing the same
+        _remove_longest_unused(path.parent)
 
 
 def _path(folder: str, key: object) -> Path:
@@ -100,7 +104,8 @@ def _read(path: Path) -> bytes:
 
 
 def _remove_longest_unused(folder: Path) -> None:
-    files = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime)
+    kept = [file for file in folder.glob("*.bin") if not file.name.startswith(".")]
+    files = sorted(kept, key=lambda file: file.stat().st_mtime)
     for old in files[:-MAX_FILES]:
         old.unlink(missing_ok=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import socket
@@ -80,8 +81,9 @@ def _own_card(name: str) -> tuple[int | None, str]:
 
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether the device computes in bfloat16 natively, where it is faster than float32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cuda":  # torch asks the card that is in use
+        with torch.cuda.device(device) if device.index else contextlib.nullcontext():
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         return torch.cpu._is_avx512_bf16_supported()
     return False

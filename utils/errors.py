@@ -139,7 +139,7 @@ def _out_of_memory(error: Exception) -> bool:
 
 def _worker_ended(error: Exception) -> bool:
     """Whether the system ended a process that loads photos, which torch may raise anywhere."""
-    return str(error).startswith("DataLoader worker (pid")
+    return str(error).startswith(("DataLoader worker (pid", "Pin memory thread exited"))
 
 
 @contextlib.contextmanager

@@ -580,9 +580,14 @@ def _kind(mode: int) -> str:
 def cache_folder() -> Path:
     """The folder of what the project keeps for its user; all of it may be deleted at any time.
 
-    It is `$XDG_CACHE_HOME/yolov3`, by default below `~/.cache`.
+    It is `$XDG_CACHE_HOME/yolov3`, by default below `~/.cache`, or where a user has no home, as in
+    some containers, below the folder of temporary files.
     """
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolov3"
+    folder = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(folder) if folder else Path.home() / ".cache") / "yolov3"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / "yolov3"
 
 
 def expand(text: str | Path) -> Path:

@@ -5,6 +5,13 @@ import os
 import threading
 
 
+def usable_cores() -> int:
+    """How many cores this process may use: a job of a cluster, or a container, may have few."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def end_with_parent() -> None:
     """End this process, which `multiprocessing` started, at once when its parent is gone.
 

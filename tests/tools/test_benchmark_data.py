@@ -9,6 +9,7 @@ from PIL import Image as Pillow
 from import_param import DataSet
 from tools.benchmark_data import DataSize, DataSizeSettings, make_set, measure, table
 from utils.data.splits import open_splits
+from utils.errors import InputError
 
 FORMS = ("list", "folder", "coco", "voc")
 
@@ -58,3 +59,12 @@ def test_a_second_start_is_quick_and_memory_stays_small(tmp_path: Path) -> None:
     assert first.highest - by_name["imports"].left < 60e6, said
     workers = [part.left for part in parts if "worker" in part.name]
     assert workers[-1] - workers[0] < 5e6, said
+
+
+def test_a_folder_that_it_has_not_made_stays_as_it_is(tmp_path: Path) -> None:
+    settings = few_photos(tmp_path, (64, 48))
+    with pytest.raises(InputError, match=r"few'?: holds something else than a set"):
+        make_set(settings, tmp_path / "few")
+    assert len(list((tmp_path / "few").iterdir())) == 6
+    for _ in range(2):  # its own is made anew
+        make_set(settings, tmp_path / "set")

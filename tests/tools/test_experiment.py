@@ -129,7 +129,7 @@ def order() -> list[str]:
 
 def test_steps_run_in_order_and_only_once(scripts: Path) -> None:
     run_steps(chain("--epochs", "3"), scripts, Path("logs"), jobs=2)
-    assert order() == ["--name first --epochs 3", "--name second"]
+    assert order() == ["--name first --epochs 3 --workers 0", "--name second --workers 0"]
     run_steps(chain(), scripts, Path("logs"), jobs=1)
     assert len(order()) == 2
 
@@ -139,7 +139,7 @@ def test_a_stopped_training_goes_on_and_one_without_a_checkpoint_starts_anew(scr
     Path("runs/second").mkdir(parents=True)
     run_steps(chain(), scripts, Path("logs"), jobs=2)
     assert order()[0].startswith("--resume weights/first/last.pt")
-    assert order()[1] == "--name second"
+    assert order()[1] == "--name second --workers 0"
 
 
 def test_a_step_that_a_killed_run_of_the_tool_left_working_is_waited_for(
@@ -157,7 +157,7 @@ def test_a_step_that_a_killed_run_of_the_tool_left_working_is_waited_for(
 
     monkeypatch.setattr("tools.experiment.time.sleep", sleep)
     run_steps(chain(), scripts, Path("logs"), jobs=1)
-    assert order() == ["--name second"]
+    assert order() == ["--name second --workers 0"]
     assert capsys.readouterr().out.count("another process works on it") == 1
 
 

@@ -46,6 +46,22 @@ def test_folds_part_the_photos_and_keep_what_the_definition_says(tmp_path: Path)
     assert len(validated) == len(set(validated)) == 12
 
 
+def test_photos_behind_a_link_keep_their_labels(tmp_path: Path) -> None:
+    """They are found by the path that is given, beside the link."""
+    (tmp_path / "set" / "labels").mkdir(parents=True)
+    (tmp_path / "far").mkdir()
+    for number in range(6):
+        write_image(tmp_path / "far" / f"{number}.png", np.zeros((32, 32, 3), np.uint8))
+        (tmp_path / "set" / "labels" / f"{number}.txt").write_text("0 .5 .5 .5 .5\n")
+    (tmp_path / "set" / "images").symlink_to(tmp_path / "far")
+    (tmp_path / "set" / "a.names").write_text("cat\n")
+    (tmp_path / "set" / "a.data").write_text("names=a.names\ntrain=images\n")
+    files = fold_files(tmp_path / "folds", 2)
+    write_folds(recognise(tmp_path / "set" / "a.data"), files)
+    for file in files:
+        assert sum(load_split(recognise(file), "train", progress=False).report.objects) > 0
+
+
 def test_photos_of_other_tools_are_folded_too(tmp_path: Path) -> None:
     definition = recognise(exports.coco_file(tmp_path / "coco"))
     write_folds(definition, fold_files(tmp_path / "folds", 2))

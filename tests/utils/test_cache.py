@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils.cache import MAX_FILES, cached
+from utils.cache import MAX_FILES, cached, keep, recall
 from utils.files import cache_folder
 
 
@@ -106,3 +106,26 @@ def test_the_longest_unused_goes(calls: list[object]) -> None:
     ask(calls, "new")
     assert len(files()) == MAX_FILES
     assert set(made) - set(files()) == {made[1]}
+
+
+def test_a_user_without_a_home_has_a_cache_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose user the system does not know."""
+
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", home)
+    assert cache_folder().name == "yolov3" and cache_folder().parent.is_dir()
+
+
+def test_a_sound_file_that_may_only_be_read_is_used(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def utime(path: Path) -> None:
+        raise PermissionError(1, "not yours")
+
+    keep("mine", "read only", b"result")
+    monkeypatch.setattr("utils.cache.os.utime", utime)
+    assert recall("mine", "read only") == b"result"
+    assert capsys.readouterr().err == ""

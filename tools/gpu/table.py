@@ -56,6 +56,9 @@ def table(task: Task, found: Findings) -> None:
                 except torch.OutOfMemoryError:
                     found.row({**row, "eager ms": "out of memory"})
                     continue
+                except RuntimeError as error:  # such as of a capture
+                    found.fault(f"{name}, {precision}, batch {batch}: {error}")
+                    continue
                 finally:
                     if device.type == "cuda":
                         torch.cuda.empty_cache()

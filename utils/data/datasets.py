@@ -5,7 +5,6 @@ run is the same with any number of worker processes, and after a resume.
 """
 
 import multiprocessing
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -22,7 +21,7 @@ from utils.data.augment import augment, to_tensor, without_flips
 from utils.data.photos import PhotoSet
 from utils.data.views import InputView, TrainingView
 from utils.errors import InputError
-from utils.processes import end_with_parent
+from utils.processes import end_with_parent, usable_cores
 from utils.structures import Batch, Sample, Targets
 
 SHUFFLE = 2**31  # in place of an index, so that an epoch's order has a generator of its own
@@ -303,7 +302,7 @@ def choose_workers(setting: int, cores: int, forked: bool = True, on_card: bool 
 
 def _worker_options(setting: int, on_card: bool = False) -> dict[str, Any]:
     forked = multiprocessing.get_start_method() == "fork"
-    cores = (os.cpu_count() or 1) // distributed.local_world()
+    cores = usable_cores() // distributed.local_world()
     workers = choose_workers(setting, cores, forked, on_card)
     return {
         "num_workers": workers,

@@ -82,9 +82,14 @@ class RememberedPhotos:
     _now: bytearray = field(default_factory=bytearray)
 
     @staticmethod
+    def empty(*key: object) -> RememberedPhotos:
+        """Nothing yet, of the data set with this key."""
+        return RememberedPhotos((*key, VERSION, PIL.__version__))
+
+    @staticmethod
     def open(*key: object) -> RememberedPhotos:
         """What was kept for the data set with this key; nothing where that cannot be read."""
-        remembered = RememberedPhotos((*key, VERSION, PIL.__version__))
+        remembered = RememberedPhotos.empty(*key)
         content = cache.recall(FOLDER, remembered.key)
         if content is not None:
             notes, _, rows = content.partition(b"\n")
@@ -124,7 +129,7 @@ class RememberedPhotos:
         rows = rows if complete else np.concatenate([rows, self._before])
         _, first = np.unique(rows["file"], return_index=True)
         rows = rows[first]
-        if self.key is not None and not np.array_equal(rows["file"], self._files):
+        if self.key is not None and not np.array_equal(rows, self._before):
             notes = json.dumps(self._notes).encode()
             cache.keep(FOLDER, self.key, notes + b"\n" + rows.tobytes())
 

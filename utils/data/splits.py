@@ -61,6 +61,7 @@ def open_split(
     expect_objects: bool = False,
     definition: DataDefinition | None = None,
     view: View | None = None,
+    decode_all: bool = False,
 ) -> PhotoSet:
     """Read one split of a data set, check it, and print the report.
 
@@ -73,6 +74,7 @@ def open_split(
         expect_objects: refuse photos that show no object, since there would be no mAP.
         definition: what `settings.data` means, where that is known already.
         view: what the photos are read for; only that is kept in memory, where it is smaller.
+        decode_all: decode also the photos that are remembered.
 
     Raises:
         InputError: the data set's classes cannot be a network's, no photo can be used, there is
@@ -83,7 +85,12 @@ def open_split(
         if note := match_classes(names, definition.names, str(definition.path), place):
             say(f"note: {note}; the data set's names are used")
     photos = load_split(
-        definition, split, settings.cache_mb, max_megapixels=settings.max_megapixels, view=view
+        definition,
+        split,
+        settings.cache_mb,
+        max_megapixels=settings.max_megapixels,
+        view=view,
+        decode_all=decode_all,
     )
     say(photos.report.text())
     photos.report.accept(settings.bad_labels)
@@ -96,6 +103,7 @@ def open_splits(
     settings: DataSet,
     networks: Mapping[str, Sequence[str]] | None = None,
     views: tuple[View | None, View | None] = (None, None),
+    decode_all: bool = False,
 ) -> tuple[PhotoSet, PhotoSet]:
     """The photos to train and to validate on, as `open_split` gives them.
 
@@ -104,11 +112,25 @@ def open_splits(
     """
     definition = open_definition(settings, ("train", "valid"))
     with distributed.one_a_machine_first():  # the others find there what it has seen
-        train = open_split(settings, "train", networks, definition=definition, view=views[0])
+        train = open_split(
+            settings,
+            "train",
+            networks,
+            definition=definition,
+            view=views[0],
+            decode_all=decode_all,
+        )
         left = replace(
             settings, cache_mb=max(0, int(settings.cache_mb - train.report.cached_bytes / 2**20))
         )
-        valid = open_split(left, "valid", expect_objects=True, definition=definition, view=views[1])
+        valid = open_split(
+            left,
+            "valid",
+            expect_objects=True,
+            definition=definition,
+            view=views[1],
+            decode_all=decode_all,
+        )
     if both := shared_photos(train, valid):
         say(f"note: {len(both)} photos to validate on are trained on too, such as {both[0]}")
     return train, valid
@@ -121,6 +143,7 @@ def load_split(
     progress: bool = True,
     max_megapixels: float = MAX_MEGAPIXELS,
     view: View | None = None,
+    decode_all: bool = False,
 ) -> PhotoSet:
     """Read and check one split, without a word.
 
@@ -144,8 +167,16 @@ def load_split(
         progress,
         max_megapixels,
         view,
-        _remembered(definition, split, max_megapixels) if len(listed) >= LEAST_REMEMBERED else None,
+        _remembered(definition, split, max_megapixels, decode_all)
+        if len(listed) >= LEAST_REMEMBERED
+        else None,
     )
+    if not listed:
+        other = "valid" if split == "train" else "train"
+        raise InputError(
+            f"{definition.path}: {split}: no photo is left for it, since the names of all put them "
+            f"into {other}: expected more photos, or photos named for each"
+        )
     if split == "train" and not sum(photos.report.objects):
         raise InputError(
             f"{definition.path}: no sound label in the {len(listed)} photos to train on, of which"
@@ -160,10 +191,11 @@ def load_split(
 
 
 def _remembered(
-    definition: DataDefinition, split: Split, max_megapixels: float
+    definition: DataDefinition, split: Split, max_megapixels: float, decode_all: bool
 ) -> RememberedPhotos:
-    """What was seen of a split's photos before."""
-    return RememberedPhotos.open(str(definition.path.resolve()), split, max_megapixels)
+    """What was seen of a split's photos before, or with `decode_all` only what will be."""
+    key = (str(definition.path.resolve()), split, max_megapixels)
+    return RememberedPhotos.empty(*key) if decode_all else RememberedPhotos.open(*key)
 
 
 def of_part(records: Sequence[Entry], part: tuple[float, float], split: Split) -> list[Entry]:

@@ -23,6 +23,7 @@ from utils.data.views import View
 from utils.errors import InputError
 from utils.files import exists
 from utils.images import MAX_MEGAPIXELS, SIDEWAYS, read_photo
+from utils.processes import usable_cores
 from utils.progress import track
 from utils.structures import Image
 
@@ -109,7 +110,7 @@ def check(
 
 def _in_order(work: Callable[[T], R], items: Iterable[T]) -> Generator[R]:
     """What becomes of each item, in their order, from threads that are a few items ahead."""
-    threads = os.cpu_count() or 1
+    threads = usable_cores()
     with ThreadPoolExecutor(threads) as pool:
         pending: deque[Future[R]] = deque()
         try:

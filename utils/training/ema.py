@@ -27,15 +27,15 @@ class RunningMean(AveragedModel):
     def update_parameters(self, model: nn.Module) -> None:
         """Follow a step of the model; the first is copied."""
         averaged, current = _tensors(self.module), _tensors(model)
-        steps = int(self.n_averaged)
-        if steps:
+        floating = [index for index, mean in enumerate(averaged) if mean.is_floating_point()]
+        counts = [index for index, mean in enumerate(averaged) if not mean.is_floating_point()]
+        means, values = [averaged[i] for i in floating], [current[i] for i in floating]
+        if steps := int(self.n_averaged):
             keep = self._decay * (1 - math.exp(-steps / EMA_RAMP))
-            floating = [index for index, mean in enumerate(averaged) if mean.is_floating_point()]
-            starts, ends = [current[i] for i in floating], [averaged[i] for i in floating]
-            means = torch._foreach_lerp(starts, ends, keep)
-            for index, mean in zip(floating, means, strict=True):
-                current[index] = mean  # all others are BN's counts of batches
-        torch._foreach_copy_(averaged, current)
+            values = list(torch._foreach_lerp(values, means, keep))
+        torch._foreach_copy_(means, values)
+        if counts:  # BN's, of batches
+            torch._foreach_copy_([averaged[i] for i in counts], [current[i] for i in counts])
         self.n_averaged += 1
 
 

@@ -29,7 +29,7 @@ from utils.progress import Wait
 from utils.structures import Batch
 from utils.training.ema import RunningMean
 from utils.training.lr_schedule import warmup_cosine
-from utils.training.optimizer import make_optimizer
+from utils.training.optimizer import begin_momentum_, make_optimizer
 from utils.training.precision import autocast, loss_scaler, training_dtype
 
 
@@ -158,6 +158,9 @@ class TrainerFactory:
         optimizer = make_optimizer(model, settings, scale_lr)
         device = next(model.parameters()).device
         dtype = training_dtype(settings, device)
+        scaler = loss_scaler(device, dtype)
+        if scaler.is_enabled():
+            begin_momentum_(optimizer)
         return Trainer(
             model=model,
             forward=distributed.parallel(_Forward(model), has_idle_layers(model.netdef)),
@@ -168,14 +171,15 @@ class TrainerFactory:
             settings=settings,
             run_folder=self.run_folder,
             dtype=dtype,
-            scaler=loss_scaler(device, dtype),
+            scaler=scaler,
             penalty=penalty,
             distillation=distillation,
         )
 
 
 PARTS = tuple(field.name for field in fields(Losses))
-READ_EVERY = {"cpu": 1, "cuda": 20}  # batches
+READ_EVERY = {"cpu": 1}  # batches
+LONGEST_UNREAD = 20  # batches, on all that is waited for
 
 
 class _EpochLosses:
@@ -188,7 +192,7 @@ class _EpochLosses:
         self._trainer = trainer
         self._sums = torch.zeros(len(PARTS), device=trainer.device)
         self._unread: list[tuple[Sequence[str], Tensor]] = []  # the files of a batch, its loss
-        self._every = READ_EVERY[trainer.device.type]
+        self._every = READ_EVERY.get(trainer.device.type, LONGEST_UNREAD)
         self._batches, self._total = 0, 0.0
 
     def add(self, batch: Batch, losses: Losses) -> str:
@@ -233,6 +237,7 @@ class _EpochLosses:
         return InputError(
             f"the loss is {loss}: the files of this batch are listed in {listed}; "
             f"a lower lr than {lr:.2g} may help"
+            + (", or --no_amp" if self._trainer.scaler.is_enabled() else "")
         )
 
 

@@ -23,6 +23,18 @@ def make_optimizer(model: nn.Module, settings: Training, scale_lr: float = 0.0) 
     return torch.optim.SGD(groups, lr, momentum=momentum, nesterov=momentum > 0, fused=True)
 
 
+def begin_momentum_(optimizer: Optimizer) -> None:
+    """Let SGD's momentum begin at 0, as it does anyway.
+
+    For when the first step may be left out, because fp16's gradients overflow: torch's fused SGD
+    would then take memory as it is for the momentum.
+    """
+    for group in optimizer.param_groups:
+        if isinstance(optimizer, torch.optim.SGD) and group["momentum"]:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
 def parameter_groups(
     model: nn.Module, weight_decay: float, scale_lr: float = 0.0
 ) -> list[dict[str, Any]]:

@@ -98,6 +98,8 @@ def resume(settings: TrainSettings, flags: Set[str]) -> tuple[TrainSettings, Che
         )
     stored = restore_settings(TrainSettings, checkpoint.settings)
     used = _on_this_machine(stored, settings)
+    if not settings.data.batch_size:  # what the run chose stays
+        flags = flags - {"batch_size"}
     if "batch_size" in flags and (training.processes or 1) != distributed.world():
         # So that a step may stay one of as many photos.
         used = replace(used, data=replace(used.data, batch_size=settings.data.batch_size))

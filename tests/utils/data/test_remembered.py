@@ -184,3 +184,18 @@ def test_facts_come_back_as_they_were(tmp_path: Path, monkeypatch: pytest.Monkey
     first.keep(complete=True)
     assert list(map(RememberedPhotos.open("x").find, files)) == facts
     assert RememberedPhotos.open("y").find(files[0]) is None
+
+
+def test_whoever_decodes_all_finds_a_photo_that_was_damaged_in_secret(
+    photos: DataDefinition, decoded: Callable[[], list[str]]
+) -> None:
+    """Its size and time are as they were, as after a restore or a fault of the disk."""
+    first, path = opened(photos), photos.path.parent / "photos" / "0.png"
+    state = path.stat()
+    path.write_bytes(b"?" * state.st_size)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    decoded()
+    assert len(opened(photos)) == len(first)
+    whole = load_split(photos, "train", progress=False, decode_all=True)
+    assert len(whole) == len(first) - 1 and "0.png" in decoded()
+    assert len(opened(photos)) == len(first) - 1  # and it is not believed any more

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from import_param import DataSet
-from utils.data.splits import open_split, open_splits
+from utils.data.recognition import recognise
+from utils.data.splits import load_split, open_split, open_splits
 from utils.errors import InputError
 from utils.visualization.draw import write_image
 
@@ -77,3 +78,18 @@ def test_the_demo_set_is_made_where_it_is_asked_for(
     monkeypatch.setattr("utils.data.demo_data.make_demo", made.append)
     open_split(data, "valid")
     assert made == [tmp_path / "a"]
+
+
+def test_a_split_that_the_names_leave_no_photo_is_one_line(tmp_path: Path) -> None:
+    write_image(tmp_path / "0.png", np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "0.txt").write_text("0 .5 .5 .5 .5\n")
+    (tmp_path / "a.names").write_text("cat\n")
+    parts = []
+    for part in ("1/2", "2/2"):
+        (tmp_path / "a.data").write_text(f"names=a.names\ntrain=.\nvalid={part}\n")
+        for split in ("train", "valid"):
+            try:
+                load_split(recognise(tmp_path / "a.data"), split, progress=False)
+            except InputError as error:
+                parts.append(str(error))
+    assert len(parts) == 2 and all("no photo is left for it" in told for told in parts)

@@ -88,3 +88,13 @@ def test_a_step_whose_gradients_overflow_is_left_out_with_its_penalty(
     scales = torch.cat([p.detach() for p in train.optimizer.param_groups[SCALES]["params"]])
     assert weights(train.model).isfinite().all()
     assert (scales < 1).any()  # the penalty shrank them
+
+
+def test_momentum_is_sound_after_a_first_step_that_overflows(tmp_path: Path) -> None:
+    """torch's fused SGD would keep memory as it was found."""
+    train = trainer(tmp_path, amp=True, amp_dtype="fp16", momentum=0.9)
+    train.scaler.load_state_dict(train.scaler.state_dict() | {"scale": 1e30})
+    given = batches(train.model.netdef, 1)
+    train_one_epoch(train, given, 1, "")
+    momenta = [state["momentum_buffer"] for state in train.optimizer.state.values()]
+    assert momenta and not any(momentum.any() for momentum in momenta)
