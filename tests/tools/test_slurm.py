@@ -70,9 +70,14 @@ def wait_for(path: Path) -> None:
 
 @pytest.mark.slow
 @runs_jobs
+def commands(*flags: str) -> list[str]:
+    """What steps with these flags are run with: photos are loaded with the cores of the job."""
+    return [f"{each} --workers -1" for each in flags]
+
+
 def test_jobs_run_in_order_and_only_once(scripts: Path) -> None:
     run(scripts, *chain("--epochs", "3"))
-    assert order() == ["--name first --epochs 3", "--name second"]
+    assert order() == commands("--name first --epochs 3", "--name second")
     run(scripts, *chain())
     assert states(scripts) == ["COMPLETED", "COMPLETED"]
     batch = Path("x/slurm/2_submission.sh").read_text()
@@ -92,7 +97,7 @@ def test_a_job_that_fails_is_told_with_its_log_and_others_go_on(scripts: Path) -
         run(scripts, first, second, third, other)
     assert states(scripts) == ["FAILED", "CANCELLED", "CANCELLED", "COMPLETED"]
     run(scripts, *chain(), third, other)
-    assert order()[-3:] == ["--name first", "--name second", "--name third"]
+    assert order()[-3:] == commands("--name first", "--name second", "--name third")
     assert len(states(scripts)) == 7, "what had failed was queued again, and nothing else"
 
 
@@ -113,7 +118,7 @@ def test_ctrl_c_leaves_jobs_which_the_next_start_goes_on_with(
     assert not Path("order.txt").exists() and states(scripts) == ["PENDING", "PENDING"]
     (scripts / "busy").unlink()
     run(scripts, *chain())
-    assert order() == ["--name first", "--name second"]
+    assert order() == commands("--name first", "--name second")
     assert states(scripts) == ["COMPLETED", "COMPLETED"]
     assert "0 jobs queued, 2 were there already" in capsys.readouterr().out
 
