@@ -31,7 +31,7 @@ def reestimate_bn_(model: Darknet, loader: Iterable[Batch], batches: int) -> int
     """
     norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
     momenta, was_training = [norm.momentum for norm in norms], model.training
-    device = next(model.parameters()).device
+    device = model.device
     model.eval()  # dropout stays off
     for norm in norms:
         norm.momentum = None  # a plain mean over the batches
@@ -110,7 +110,7 @@ def mean_loss(model: Darknet, loader: Iterable[Batch], batches: int) -> float:
 
     Infinite where it is no number, so that any other network is better.
     """
-    loss, device = DetectionLoss(model.heads, Loss()), next(model.parameters()).device
+    loss, device = DetectionLoss(model.heads, Loss()), model.device
     losses = [
         float(loss(model(batch.images), batch).total)
         for batch in (

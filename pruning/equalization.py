@@ -121,7 +121,7 @@ def rescale_(model: Darknet, factors: Mapping[int, float]) -> None:
         model: the network.
         factors: by layer, as `equalising_factors` gives them.
     """
-    device = next(model.parameters()).device
+    device = model.device
 
     def conv(index: int, inputs: Tensor) -> Tensor:
         layer = model.layers[index]

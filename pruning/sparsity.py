@@ -372,7 +372,7 @@ class _Units:
             torch.cat([followers.flatten() for _, followers, _ in rows]),
             owners(1),
         )
-        device = next(model.parameters()).device
+        device = model.device
         return _Units(
             tuple(layers),
             tuple(widths),

@@ -310,7 +310,7 @@ def _offsets(model: Darknet, resolved: _Cut) -> dict[int, Tensor]:
     The walk carries the constants that dead channels emit, float64 [C], and zero for live ones.
     """
     offsets: dict[int, Tensor] = {}
-    device = next(model.parameters()).device
+    device = model.device
 
     def layer(index: int) -> nn.Module:
         return model.layers[resolved.old[index]]

@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Predicate
 
@@ -42,6 +42,8 @@ REQUEUES = 100  # times that a training may reach its time limit
 LAST_SECONDS = 60.0  # that a process may take to end at its time limit; submitit leaves 90
 COMMANDS = ("sbatch", "srun", "squeue", "scancel")
 JOBS = "jobs.json"  # the number of each step's job
+
+SbatchOptions = dict[str, str | int | bool]  # by their names there
 
 OWN_OPTIONS = ("job-name", "time", "dependency", "output", "error", "signal", "array", "open-mode")
 
@@ -74,7 +76,7 @@ class Slurm:
                     "job's time"
                 )
 
-    def options(self, step: Step, after: Sequence[str]) -> dict[str, Any]:
+    def options(self, step: Step, after: Sequence[str]) -> SbatchOptions:
         """A job's options by their names in sbatch. after: the jobs that must succeed before."""
         given = (option.partition("=") for option in self.sbatch)
         return {
@@ -217,7 +219,7 @@ def _executor(folder: Path) -> SlurmExecutor:
     return submitit.SlurmExecutor(folder, max_num_timeout=REQUEUES)
 
 
-def _submit(executor: SlurmExecutor, job: StepJob, options: dict[str, Any], cpus: int) -> str:
+def _submit(executor: SlurmExecutor, job: StepJob, options: SbatchOptions, cpus: int) -> str:
     """The number of the job that is queued."""
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 

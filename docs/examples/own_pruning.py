@@ -47,7 +47,7 @@ def entropy(
     model.eval()
     with torch.no_grad():
         for batch in batches:
-            model(batch.images.to(next(model.parameters()).device))
+            model(batch.images.to(model.device))
     for hook in hooks:
         hook.remove()
     return {index: _entropies(torch.cat(means)) for index, means in outputs.items()}

@@ -21,30 +21,30 @@ TASK = Task(GpuCheck(device="cpu"))
 ORIGIN = Origin("python -m tools.check_gpu", "2026-11-27", "a machine", {"torch": "2"}, "0.4.0")
 
 
-def pass_(task: Task, found: Findings) -> None:
-    found.figure("images a second", 1234.5)
+def pass_(task: Task, findings: Findings) -> None:
+    findings.figure("images a second", 1234.5)
     print("printed")
 
 
-def fail(task: Task, found: Findings) -> None:
-    found.row({"network": "tiny", "ms": 1.0})
-    found.expect(False, "tiny: 2 ms: expected 1")
+def fail(task: Task, findings: Findings) -> None:
+    findings.row({"network": "tiny", "ms": 1.0})
+    findings.expect(False, "tiny: 2 ms: expected 1")
     raise RuntimeError("no kernel\nfor it")
 
 
-def crash(task: Task, found: Findings) -> None:
-    found.figure("until then", 1)
+def crash(task: Task, findings: Findings) -> None:
+    findings.figure("until then", 1)
     os._exit(7)
 
 
-def not_possible(task: Task, found: Findings) -> None:
+def not_possible(task: Task, findings: Findings) -> None:
     raise NotPossible("no card")
 
 
-def hang(task: Task, found: Findings) -> None:
-    found.figure("until then", 2)
+def hang(task: Task, findings: Findings) -> None:
+    findings.figure("until then", 2)
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    found.figure("child", child.pid)
+    findings.figure("child", child.pid)
     time.sleep(600)
 
 

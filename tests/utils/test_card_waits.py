@@ -6,54 +6,24 @@ would wait, in what it calls on the CPU.
 """
 
 import math
-from collections import Counter
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from import_param import Nms
 from models import head
 from models.darknet import Darknet
 from models.head import decode
+from tests.operators import FROM_PYTHON, Calls
 from tests.pruning.nets import config
 from utils.errors import InputError
 from utils.evaluation.evaluate import predict
 from utils.structures import Detections
 
 CARD = torch.device("cuda", 0)
-WAITS = ("_local_scalar_dense", "nonzero", "unique", "masked_select", "equal")
-FROM_PYTHON = "lift_fresh"  # what torch.tensor and new_tensor do with numbers of Python
-
-
-class Calls(TorchDispatchMode):
-    """Counts the operators that are called, by name."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.names: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func.namespace == "aten":
-            with self:  # what is made of other operators in inference mode
-                result = func.decompose(*args, **kwargs)
-            if result is not NotImplemented:
-                return result
-        self.names[func.overloadpacket.__name__] += 1
-        return func(*args, **kwargs)
-
-    @property
-    def waits(self) -> dict[str, int]:
-        """Those for which a card would be waited for."""
-        return {
-            name: count
-            for name, count in self.names.items()
-            if name.startswith(WAITS) or name == FROM_PYTHON
-        }
 
 
 @pytest.mark.parametrize(

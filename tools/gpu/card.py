@@ -12,20 +12,20 @@ from utils.timing import clocks, machine
 LARGEST_ERROR = 1e-5  # of a small product, as a share
 
 
-def card(task: Task, found: Findings) -> None:
+def card(task: Task, findings: Findings) -> None:
     """Its name, driver and libraries; a product computed on it."""
     device = task.device
     if device.type == "cuda":
-        found.figure("name", machine(device))
+        findings.figure("name", machine(device))
         properties = torch.cuda.get_device_properties(device)
-        found.figure("compute capability", f"{properties.major}.{properties.minor}")
-        found.figure("memory, GB", properties.total_memory / 1e9)
-        found.figure("cuDNN", str(torch.backends.cudnn.version()))
-        found.figure("clock", clocks(device) or "not told")
+        findings.figure("compute capability", f"{properties.major}.{properties.minor}")
+        findings.figure("memory, GB", properties.total_memory / 1e9)
+        findings.figure("cuDNN", str(torch.backends.cudnn.version()))
+        findings.figure("clock", clocks(device) or "not told")
     else:
-        found.figure("name", f"no card, {machine(device)}")
-    found.figure("fast bfloat16", has_fast_bfloat16(device))
+        findings.figure("name", f"no card, {machine(device)}")
+    findings.figure("fast bfloat16", has_fast_bfloat16(device))
     left, right = torch.rand(2, 256, 256, dtype=torch.float64)
     product = (left.to(device) @ right.to(device)).cpu()
     error = float((product - left @ right).abs().max() / product.abs().max())
-    found.expect(error <= LARGEST_ERROR, f"a product of matrices is off by {error:.1e}")
+    findings.expect(error <= LARGEST_ERROR, f"a product of matrices is off by {error:.1e}")

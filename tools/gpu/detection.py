@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import detect_img
 from tools.gpu.findings import Findings
@@ -16,10 +16,27 @@ from utils.files import read_text
 LEAST_SCORE, SMALL_LEAST_SCORE = 0.1, 0.0002  # of objects that are looked at
 PIXELS, SCORE = 1.0, 0.02  # by which a box and its score may differ
 ODD_SHARE = 0.01  # of the objects: rounding decides between boxes that are as good
-Boxes = dict[str, list[dict[str, Any]]]  # by photo
 
 
-def detection(task: Task, found: Findings) -> None:
+@dataclass(frozen=True)
+class Box:
+    """A detection.
+
+    Attributes:
+        category: its class's name.
+        score: 0 to 1.
+        xyxy: in pixels of the photo.
+    """
+
+    category: str
+    score: float
+    xyxy: tuple[float, ...]
+
+
+Boxes = dict[str, list[Box]]  # by photo
+
+
+def detection(task: Task, findings: Findings) -> None:
     """The demo set's validation photos, by the same trained network."""
     weights = trained(task)
     exact_float32()
@@ -34,11 +51,11 @@ def detection(task: Task, found: Findings) -> None:
         for name in expected | detected
         for place in unmatched(name, detected, expected, least)
     ]
-    found.figure("photos", len(expected | detected))
-    found.figure("objects on the CPU", count)
-    found.figure("without its like", len(odd))
-    found.expect(count > 0, "nothing was detected at all")
-    found.expect(
+    findings.figure("photos", len(expected | detected))
+    findings.figure("objects on the CPU", count)
+    findings.figure("without its like", len(odd))
+    findings.expect(count > 0, "nothing was detected at all")
+    findings.expect(
         len(odd) <= ODD_SHARE * count,
         f"{len(odd)} of {count} objects differ, such as {next(iter(odd), '')}",
     )
@@ -56,7 +73,8 @@ def detect(weights: Path, photos: Path, device: str, batch: int, least: float) -
     )
     boxes: Boxes = {}
     for row in json.loads(read_text(output / "detections.json"))["annotations"]:
-        boxes.setdefault(row["file_name"], []).append(row)
+        box = Box(row["category"], row["score"], tuple(row["xyxy"]))
+        boxes.setdefault(row["file_name"], []).append(box)
     return boxes
 
 
@@ -64,15 +82,15 @@ def unmatched(photo: str, detected: Boxes, expected: Boxes, least: float) -> lis
     """The objects of a photo that only one of the two has, those near the least score aside."""
     one, other = detected.get(photo, []), expected.get(photo, [])
     return [
-        f"{photo}: {row['category']} {row['score']:.3f}"
-        for rows, others in ((one, other), (other, one))
-        for row in rows
-        if row["score"] > least + SCORE and not any(alike(row, each) for each in others)
+        f"{photo}: {box.category} {box.score:.3f}"
+        for boxes, others in ((one, other), (other, one))
+        for box in boxes
+        if box.score > least + SCORE and not any(alike(box, each) for each in others)
     ]
 
 
-def alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
+def alike(one: Box, other: Box) -> bool:
     """Whether two detections are of one object, but for rounding."""
-    far = max(abs(a - b) for a, b in zip(one["xyxy"], other["xyxy"], strict=True))
-    score = abs(one["score"] - other["score"])
-    return bool(one["category"] == other["category"] and far <= PIXELS and score <= SCORE)
+    far = max(abs(a - b) for a, b in zip(one.xyxy, other.xyxy, strict=True))
+    near = far <= PIXELS and abs(one.score - other.score) <= SCORE
+    return one.category == other.category and near

@@ -24,7 +24,7 @@ DISTANCE_POWER = 0.6  # of DIoU, as AlexeyAB's .cfg files have it
 NMS_SHARE = 1e-3  # of detections that may differ: rounding may lift an overlap over the threshold
 
 
-def parity(task: Task, found: Findings) -> None:
+def parity(task: Task, findings: Findings) -> None:
     """Logits of the networks in config/ on the card, in eager mode and by the engine, and NMS."""
     exact_float32()
     for name in networks(task):
@@ -39,15 +39,15 @@ def parity(task: Task, found: Findings) -> None:
             "engine": largest_difference(engine(images), expected),
         }
         largest = max(float(each.abs().max()) for each in expected)
-        found.row({"network": name, **differences, "largest logit": largest})
+        findings.row({"network": name, **differences, "largest logit": largest})
         for how, difference in differences.items():
-            found.expect(
+            findings.expect(
                 difference <= LARGEST_DIFFERENCE,  # not so for nan
                 f"{name}, {how}: logits differ by {difference:.2g}: expected "
                 f"{LARGEST_DIFFERENCE:g} at most",
             )
     for measure, power in (("IoU", None), ("DIoU", DISTANCE_POWER)):
-        compare_nms(task.device, measure, power, found)
+        compare_nms(task.device, measure, power, findings)
 
 
 def exact_float32() -> None:
@@ -63,7 +63,9 @@ def largest_difference(maps: Sequence[Tensor], expected: Sequence[Tensor]) -> fl
     return float(torch.stack(differences).max())  # nan where one is
 
 
-def compare_nms(device: torch.device, measure: str, power: float | None, found: Findings) -> None:
+def compare_nms(
+    device: torch.device, measure: str, power: float | None, findings: Findings
+) -> None:
     """The same proposals through NMS on the CPU and on the card."""
     proposals, settings = crowded_photo(), Nms(max_detections=0)
     (expected,) = non_maximum_suppression(proposals, settings, power)
@@ -72,8 +74,8 @@ def compare_nms(device: torch.device, measure: str, power: float | None, found: 
     )
     (detected,) = non_maximum_suppression(there, settings, power)
     count = differing(detected, expected)
-    found.figure(f"NMS by {measure}", f"{count} of {len(expected)} differ")
-    found.expect(
+    findings.figure(f"NMS by {measure}", f"{count} of {len(expected)} differ")
+    findings.expect(
         count <= NMS_SHARE * len(expected),
         f"NMS by {measure}: {count} of {len(expected)} detections differ from the CPU's",
     )

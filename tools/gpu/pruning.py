@@ -34,10 +34,10 @@ SMALL_CFG = (
 )
 
 
-def pruning(task: Task, found: Findings) -> None:
+def pruning(task: Task, findings: Findings) -> None:
     """Ask for 2 and 3 times; the whole network has random weights, which change no time."""
     weights = unequal_network(task)
-    found.figure("network", task.of(NETWORK, "a few layers"))
+    findings.figure("network", task.of(NETWORK, "a few layers"))
     for batch in task.of(BATCHES, SMALL_BATCHES):
         for speedup in task.of(SPEEDUPS, SMALL_SPEEDUPS):
             row: dict[str, Value] = {"images at once": batch, "times faster, asked": speedup}
@@ -45,10 +45,10 @@ def pruning(task: Task, found: Findings) -> None:
                 row |= cut(task, weights, batch, speedup)
             except InputError as error:
                 row["refused"] = str(error)
-                found.fault(f"{speedup:g} times at batch {batch}: {error}")
-            found.row(row)
+                findings.fault(f"{speedup:g} times at batch {batch}: {error}")
+            findings.row(row)
             missed = float(row.get("off", 0.0))
-            found.expect(
+            findings.expect(
                 task.small or abs(missed) <= TOLERANCE,
                 f"{speedup:g} times at batch {batch}: the time is off by {missed:+.1%}",
             )

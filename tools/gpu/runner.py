@@ -119,24 +119,26 @@ def run_step(step: Step, task: Task, seconds: float, folder: Path, log: Path) ->
         if process.pid is not None and process.is_alive():
             end_all(process.pid)
         process.join(LONGEST_END)
-    found = Findings.read(file)
-    outcome, error = _outcome(found, process.exitcode, f"still in {_place(stack)}" if late else "")
+    findings = Findings.read(file)
+    outcome, error = _outcome(
+        findings, process.exitcode, f"still in {_place(stack)}" if late else ""
+    )
     return Result(
         *(step.name, step.title, outcome, time.monotonic() - begun, error),
-        *(found.faults, found.figures, found.rows),
+        *(findings.faults, findings.figures, findings.rows),
     )
 
 
-def _outcome(found: Findings, code: int | None, late: str) -> tuple[str, str]:
+def _outcome(findings: Findings, code: int | None, late: str) -> tuple[str, str]:
     """What became of a step, and a line on it."""
     if late:
         return TIMEOUT, late
-    if found.note:
-        return NOT_POSSIBLE, found.note
-    if not found.finished:
+    if findings.note:
+        return NOT_POSSIBLE, findings.note
+    if not findings.finished:
         return FAILED, f"its process ended with {_code(code)}"
-    more = f" (and {len(found.faults) - 1} more)" if len(found.faults) > 1 else ""
-    return (FAILED, found.faults[0] + more) if found.faults else (PASSED, "")
+    more = f" (and {len(findings.faults) - 1} more)" if len(findings.faults) > 1 else ""
+    return (FAILED, findings.faults[0] + more) if findings.faults else (PASSED, "")
 
 
 def _code(code: int | None) -> str:
@@ -181,7 +183,7 @@ def _work(step: Step, task: Task, end: float, file: Path, stack: Path, log: Path
     """What a step's process does, until it is `end` on the clock of time.time."""
     end_with_parent()
     os.chdir(file.parent)
-    found = Findings(file)
+    findings = Findings(file)
     with log.open("ab") as output, stack.open("wb") as traces:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -191,15 +193,15 @@ def _work(step: Step, task: Task, end: float, file: Path, stack: Path, log: Path
         faulthandler.dump_traceback_later(max(0.1, end - time.time() - STACK_BEFORE), file=traces)
         try:
             use_card(task)
-            step.work(task, found)
+            step.work(task, findings)
         except NotPossible as reason:
-            found.note = str(reason)
+            findings.note = str(reason)
         except Exception as error:  # it is told, in the report and whole in the log
             traceback.print_exc()
-            found.fault(f"{type(error).__name__}: {error}")
+            findings.fault(f"{type(error).__name__}: {error}")
         faulthandler.cancel_dump_traceback_later()
         faulthandler.disable()
-        found.finished = True
-        found.keep()
+        findings.finished = True
+        findings.keep()
         sys.stdout.flush()
         sys.stderr.flush()

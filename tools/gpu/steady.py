@@ -75,11 +75,11 @@ def open_training(task: Task, workers: int, batch: int = BATCH) -> OpenTraining:
     return OpenTraining(trainer, batches, ValidationBatches(settings, valid, model.netdef))
 
 
-def speed(task: Task, found: Findings) -> None:
+def speed(task: Task, findings: Findings) -> None:
     """Images a second, and the share of the time in which the card does nothing."""
     steps = task.of(60, 2)
-    found.figure("batch", task.of(BATCH, 8))
-    found.figure("how idle", "1 - the time in which a kernel or copy runs, by torch.profiler")
+    findings.figure("batch", task.of(BATCH, 8))
+    findings.figure("how idle", "1 - the time in which a kernel or copy runs, by torch.profiler")
     for workers in task.of((0, -1), (0,)):
         opened = open_training(task, workers, task.of(BATCH, 8))
         batches = opened.endless()
@@ -91,7 +91,7 @@ def speed(task: Task, found: Findings) -> None:
         }
         if task.device.type == "cuda":
             row["idle"] = idle_share(opened, batches, steps)
-        found.row(row)
+        findings.row(row)
         del batches  # ends its workers
 
 
@@ -126,7 +126,7 @@ def covered(spans: Iterable[tuple[float, float]]) -> float:
     return total
 
 
-def waits(task: Task, found: Findings) -> None:
+def waits(task: Task, findings: Findings) -> None:
     """How often the program waits for the card in a step, and where."""
     if task.device.type != "cuda":
         raise NotPossible("there is no card to wait for")
@@ -136,11 +136,11 @@ def waits(task: Task, found: Findings) -> None:
     few, many = 20, 80
     before, after = waiting_places(opened, batches, few), waiting_places(opened, batches, many)
     a_step = (after.total() - before.total()) / (many - few)  # what an epoch waits once aside
-    found.figure("waits a step", a_step)
-    found.figure(f"waits in {many} steps", after.total())
+    findings.figure("waits a step", a_step)
+    findings.figure(f"waits in {many} steps", after.total())
     for place, times in after.most_common(5):
-        found.row({"where": place, f"times in {many} steps": times})
-    found.expect(
+        findings.row({"where": place, f"times in {many} steps": times})
+    findings.expect(
         a_step <= WAITS_A_STEP,
         f"{a_step:.2f} waits a step, most at {next(iter(after), '')}: expected {WAITS_A_STEP:g}",
     )
@@ -163,7 +163,7 @@ def waiting_places(opened: OpenTraining, batches: Iterator[Batch], steps: int) -
     return Counter(dict(places.most_common()))
 
 
-def memory(task: Task, found: Findings) -> None:
+def memory(task: Task, findings: Findings) -> None:
     """What an epoch leaves in memory, of the card and of the process."""
     opened = open_training(task, 0, task.of(BATCH, 8))
     process, on_card = psutil.Process(), task.device.type == "cuda"
@@ -180,12 +180,12 @@ def memory(task: Task, found: Findings) -> None:
                 "card, MB": card[-1],
                 "card, at most, MB": torch.cuda.max_memory_allocated(task.device) / 1e6,
             }
-        found.row(row)
+        findings.row(row)
     if on_card:
         grown = max(card[1:]) - card[1]
-        found.figure("card, MB more than after epoch 2", grown)
-        found.expect(grown <= GROWTH_MB, f"the card holds {grown:.1f} MB more after each epoch")
+        findings.figure("card, MB more than after epoch 2", grown)
+        findings.expect(grown <= GROWTH_MB, f"the card holds {grown:.1f} MB more after each epoch")
     second_half = resident[len(resident) // 2 :]
     growth = (second_half[-1] - second_half[0]) / (len(second_half) - 1)
-    found.figure("process, MB more an epoch", growth)
-    found.expect(growth <= PROCESS_GROWTH_MB, f"the process grows by {growth:.1f} MB an epoch")
+    findings.figure("process, MB more an epoch", growth)
+    findings.expect(growth <= PROCESS_GROWTH_MB, f"the process grows by {growth:.1f} MB an epoch")

@@ -41,10 +41,10 @@ Run = Callable[[Tensor], list[Tensor]]
 Call = Callable[[], object]
 
 
-def table(task: Task, found: Findings) -> None:
+def table(task: Task, findings: Findings) -> None:
     """Milliseconds of each network, batch, precision and way to run it, which take turns."""
     device = task.device
-    found.figure("TF32 in fp32", device.type == "cuda" and torch.backends.cudnn.allow_tf32)
+    findings.figure("TF32 in fp32", device.type == "cuda" and torch.backends.cudnn.allow_tf32)
     for batch in task.of((1, 32), (1, 2)):
         for name in task.of(tuple(ORIGINAL_MS), SMALL):
             model = settled(config(name, task.side)).to(device)
@@ -52,22 +52,22 @@ def table(task: Task, found: Findings) -> None:
                 row: dict[str, Value] = {"network": name, "batch": batch, "precision": precision}
                 images = noise(batch, model.netdef.size).to(device, DTYPES[precision])
                 try:
-                    times = time_ways(name, model, images, task.of(9, 2), found)
+                    times = time_ways(name, model, images, task.of(9, 2), findings)
                 except torch.OutOfMemoryError:
-                    found.row({**row, "eager ms": "out of memory"})
+                    findings.row({**row, "eager ms": "out of memory"})
                     continue
                 except RuntimeError as error:  # such as of a capture
-                    found.fault(f"{name}, {precision}, batch {batch}: {error}")
+                    findings.fault(f"{name}, {precision}, batch {batch}: {error}")
                     continue
                 finally:
                     if device.type == "cuda":
                         torch.cuda.empty_cache()
-                compare(row, times, found)
-                found.row(row)
+                compare(row, times, findings)
+                findings.row(row)
 
 
 def time_ways(
-    name: str, model: Darknet, images: Tensor, rounds: int, found: Findings
+    name: str, model: Darknet, images: Tensor, rounds: int, findings: Findings
 ) -> dict[str, float]:
     """Milliseconds of each way to run a network on images of its device, and of eager's calls."""
     dtype, device = images.dtype, images.device
@@ -88,7 +88,7 @@ def time_ways(
         runs["channels_last"] = lambda: channels_last(packed_images)
         if device.type == "cuda":
             graph = captured(channels_last, packed_images)
-            found.expect(
+            findings.expect(
                 maps_agree(graph(packed_images), channels_last(packed_images), TOLERANCE[dtype]),
                 f"{name}, {dtype}: a CUDA graph computes other maps than its network",
             )
@@ -118,7 +118,7 @@ def _launch_ms(call: Call, device: torch.device, rounds: int) -> float:
     return spread(times)[0]
 
 
-def compare(row: dict[str, Value], times: dict[str, float], found: Findings) -> None:
+def compare(row: dict[str, Value], times: dict[str, float], findings: Findings) -> None:
     """Complete a row of the table."""
     name, batch = str(row["network"]), int(row["batch"])
     calls = times.pop("calls")
@@ -133,11 +133,11 @@ def compare(row: dict[str, Value], times: dict[str, float], found: Findings) -> 
     row["eager's calls ms"] = calls
     if (name, batch) == ("yolov3", 1):
         which = f"yolov3, {row['precision']}, one image"
-        found.figure(f"{which}: CUDA graph, times eager", speedup)
+        findings.figure(f"{which}: CUDA graph, times eager", speedup)
         if calls < LAUNCHING * eager:
-            found.figure(f"{which}: what takes the time", "arithmetic, not launches")
+            findings.figure(f"{which}: what takes the time", "arithmetic, not launches")
             return
-        found.expect(
+        findings.expect(
             speedup >= GRAPH_SPEEDUP,
             f"{which}: a CUDA graph is {speedup:.2f} times as fast as eager: expected "
             f"{GRAPH_SPEEDUP:g}, since launches take the time",

@@ -70,7 +70,7 @@ def event_time(call: Callable[[], object], device: torch.device) -> float:
     return float(start.elapsed_time(end))
 
 
-def timing(task: Task, found: Findings) -> None:
+def timing(task: Task, findings: Findings) -> None:
     """A long kernel, and a large network, by our meter and by the card's own clock."""
     device, image = task.device, noise(1, (32, 32))
     kernel: LongKernel | Thread
@@ -79,13 +79,13 @@ def timing(task: Task, found: Findings) -> None:
         true = statistics.median(event_time(kernel, device) for _ in range(ROUNDS))
     else:
         kernel, true = Thread(KERNEL_MS), KERNEL_MS
-    compare_times("a long kernel", kernel, image, true, found)
+    compare_times("a long kernel", kernel, image, true, findings)
     begun = time.perf_counter()
     kernel(image)
     returned = 1000 * (time.perf_counter() - begun)
     kernel.synchronize()
-    found.figure("its call returns after, ms", returned)
-    found.expect(returned < true / 2, f"a call returns after {returned:.1f} of {true:.1f} ms")
+    findings.figure("its call returns after, ms", returned)
+    findings.expect(returned < true / 2, f"a call returns after {returned:.1f} of {true:.1f} ms")
 
     size = (task.side, task.side)
     network, images = task.of(("yolov3", 32), ("yolov3-lite", 2))
@@ -96,17 +96,19 @@ def timing(task: Task, found: Findings) -> None:
     engine(batch)
     if device.type == "cuda":
         calls = (event_time(lambda: engine(batch), device) for _ in range(ROUNDS))
-        compare_times(f"{network}, {images} images", engine, batch, statistics.median(calls), found)
+        compare_times(
+            f"{network}, {images} images", engine, batch, statistics.median(calls), findings
+        )
 
 
 def compare_times(
-    name: str, run: Callable[[Tensor], object], images: Tensor, true: float, found: Findings
+    name: str, run: Callable[[Tensor], object], images: Tensor, true: float, findings: Findings
 ) -> None:
     """The time of a run by our meter, beside the true one in milliseconds."""
     ours = statistics.median(interleaved({name: to_its_end(run, images)}, ROUNDS)[name])
-    found.figure(f"{name}, true ms", true)
-    found.figure(f"{name}, our ms", ours)
-    found.expect(
+    findings.figure(f"{name}, true ms", true)
+    findings.figure(f"{name}, our ms", ours)
+    findings.expect(
         abs(ours - true) <= TOLERANCE * true + OVERHEAD_MS,
         f"{name}: {ours:.2f} ms by our meter: expected {true:.2f}",
     )

@@ -75,16 +75,16 @@ def losses(history: History) -> list[float]:
     ]
 
 
-def demo_training(task: Task, found: Findings) -> None:
+def demo_training(task: Task, findings: Findings) -> None:
     """The training that train.py begins with."""
     epochs = task.of(EPOCHS, 3)
     flags = demo_flags(task, DEMO_RUN, epochs, "--batch_size", "8", "--eval_every", "10")
-    train_and_tell(flags, DEMO_RUN, found)
+    train_and_tell(flags, DEMO_RUN, findings)
     if not task.small:
-        expect_mean_ap(DEMO_RUN, MEAN_AP, DEMO_TOLERANCE, found)
+        expect_mean_ap(DEMO_RUN, MEAN_AP, DEMO_TOLERANCE, findings)
 
 
-def own_training(task: Task, found: Findings) -> None:
+def own_training(task: Task, findings: Findings) -> None:
     """The user's data set, such as BCCD, as it was trained on a CPU."""
     check = task.check
     if not check.data:
@@ -95,16 +95,16 @@ def own_training(task: Task, found: Findings) -> None:
         *("--batch_size", "8", "--eval_every", "5", "--device", check.device, "--no_visdom"),
         *("--name", OWN_RUN),
     ]
-    seconds = train_and_tell(flags, OWN_RUN, found)
+    seconds = train_and_tell(flags, OWN_RUN, findings)
     if not check.mean_ap:
         return
-    expect_mean_ap(OWN_RUN, check.mean_ap, OWN_TOLERANCE, found)
-    found.expect(
+    expect_mean_ap(OWN_RUN, check.mean_ap, OWN_TOLERANCE, findings)
+    findings.expect(
         task.small or seconds < OWN_SECONDS, f"{seconds:.0f} s: expected below {OWN_SECONDS:.0f}"
     )
 
 
-def train_and_tell(flags: Sequence[str], name: str, found: Findings) -> float:
+def train_and_tell(flags: Sequence[str], name: str, findings: Findings) -> float:
     """Run train.py, and tell its loss, mAP and speed; the seconds that it took."""
     begun = time.perf_counter()
     train.main([*flags])
@@ -112,41 +112,43 @@ def train_and_tell(flags: Sequence[str], name: str, found: Findings) -> float:
     history = history_of(name)
     figures = history[max(history)]
     falling = losses(history)
-    found.figure("seconds of train.py", seconds)
-    found.figure("epochs", len(history))
-    found.figure("loss, first epoch", falling[0])
-    found.figure("loss, last epoch", falling[-1])
-    found.figure("mAP@.5", figures["mAP/mAP@.5"])
-    found.figure("images a second, last epoch", figures["speed/images_per_second"])
-    found.expect(falling[-1] < falling[0], f"the loss went from {falling[0]:.4g} to {falling[-1]}")
+    findings.figure("seconds of train.py", seconds)
+    findings.figure("epochs", len(history))
+    findings.figure("loss, first epoch", falling[0])
+    findings.figure("loss, last epoch", falling[-1])
+    findings.figure("mAP@.5", figures["mAP/mAP@.5"])
+    findings.figure("images a second, last epoch", figures["speed/images_per_second"])
+    findings.expect(
+        falling[-1] < falling[0], f"the loss went from {falling[0]:.4g} to {falling[-1]}"
+    )
     return seconds
 
 
-def expect_mean_ap(name: str, expected: float, tolerance: float, found: Findings) -> None:
+def expect_mean_ap(name: str, expected: float, tolerance: float, findings: Findings) -> None:
     """What a CPU came to."""
     history = history_of(name)
     mean_ap = history[max(history)]["mAP/mAP@.5"]
-    found.figure("mAP@.5 on a CPU", expected)
-    found.expect(
+    findings.figure("mAP@.5 on a CPU", expected)
+    findings.expect(
         mean_ap >= expected - tolerance,
         f"mAP@.5 {mean_ap:.4f}: expected {expected:.4f}, which a CPU came to",
     )
 
 
-def fp16(task: Task, found: Findings) -> None:
+def fp16(task: Task, findings: Findings) -> None:
     """A training in fp16, whose loss is scaled, whatever the card is fast with."""
     flags = demo_flags(task, FP16_RUN, task.of(4, 3), "--amp_dtype", "fp16", "--batch_size", "8")
-    train_and_tell(flags, FP16_RUN, found)
+    train_and_tell(flags, FP16_RUN, findings)
     told = losses(history_of(FP16_RUN))
-    found.expect(all(map(math.isfinite, told)), f"a loss is no number: {told}")
+    findings.expect(all(map(math.isfinite, told)), f"a loss is no number: {told}")
     state = read_checkpoint(Run(FP16_RUN).weights / "last.pt").training
     scaler = state.scaler if state else None
-    found.expect(bool(scaler), "last.pt does not hold by what the loss is scaled")
+    findings.expect(bool(scaler), "last.pt does not hold by what the loss is scaled")
     if scaler:
-        found.figure("the loss is scaled by", float(scaler["scale"]))
+        findings.figure("the loss is scaled by", float(scaler["scale"]))
 
 
-def resume(task: Task, found: Findings) -> None:
+def resume(task: Task, findings: Findings) -> None:
     """A training that is stopped and goes on, beside one that is not stopped."""
 
     def flags(name: str) -> list[str]:
@@ -159,19 +161,19 @@ def resume(task: Task, found: Findings) -> None:
     last = Run("cut").weights / "last.pt"
     stopped = read_checkpoint(last).training
     assert stopped
-    found.figure("stopped after epoch", stopped.epoch)
+    findings.figure("stopped after epoch", stopped.epoch)
     if stopped.epoch == RESUMED_EPOCHS:
         raise NotPossible("the training was over before it could be stopped")
     train.main(["--resume", str(last), "--workers", "0", "--no_visdom",
                 "--device", task.check.device])  # fmt: skip
     differing = differences("whole", "cut")
-    found.figure("differing tensors and figures", len(differing))
+    findings.figure("differing tensors and figures", len(differing))
     if not differing:
         return
-    found.fault(f"after a resume {len(differing)} tensors and figures differ, such as "
+    findings.fault(f"after a resume {len(differing)} tensors and figures differ, such as "
                 f"{differing[0]}")  # fmt: skip
     train.main(flags("again"))
-    found.figure("differing without any resume", len(differences("whole", "again")))
+    findings.figure("differing without any resume", len(differences("whole", "again")))
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def int8_loss(model: Darknet, run: Run, batches: Iterable[NDArray[np.float32]]) 
     Returns:
         From 0 to 1; NaN where the network detects nothing on these photos.
     """
-    device = next(model.parameters()).device
+    device = model.device
     truth, detections = [], []
     for batch in track(batches, "int8 beside float"):
         images = torch.from_numpy(batch).to(device)

@@ -84,7 +84,7 @@ class OpenCvEngine(FixedBatch):
         except cv2.error as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"engine='opencv': cannot run this network: {reason}") from error
-        reference = [raw.cpu() for raw in model(images.to(next(model.parameters()).device))]
+        reference = [raw.cpu() for raw in model(images.to(model.device))]
         if not maps_agree(maps, reference, TOLERANCE):
             raise InputError("engine='opencv': OpenCV computes something else of this network")
 

@@ -85,7 +85,7 @@ def float_nodes(model: Darknet, batches: CalibrationBatches) -> list[list[str]]:
     from utils.backends.onnx_graph import node_name
 
     images = torch.from_numpy(np.concatenate(batches[: FLOAT_LAYERS.photos]))
-    choices = float_layers(model, images.to(next(model.parameters()).device))
+    choices = float_layers(model, images.to(model.device))
     return [[node_name(index) for index in layers] for layers in choices]
 
 

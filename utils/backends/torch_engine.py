@@ -61,7 +61,7 @@ class TorchEngine(FixedBatch):
     def __init__(self, model: Darknet, options: EngineOptions) -> None:
         """Prepare a copy of the network, and time the two ways to run it."""
         super().__init__(options)
-        self._device = next(model.parameters()).device
+        self._device = model.device
         options.check_precision(f"torch on {self._device.type}", precisions(self._device))
         self._threads = options.threads
         self._dtype = DTYPES[options.precision]

@@ -171,7 +171,7 @@ def load_split(
         if len(listed) >= LEAST_REMEMBERED
         else None,
     )
-    if not listed:
+    if definition.valid_part and not listed:
         other = "valid" if split == "train" else "train"
         raise InputError(
             f"{definition.path}: {split}: no photo is left for it, since the names of all put them "
@@ -179,8 +179,9 @@ def load_split(
         )
     if split == "train" and not sum(photos.report.objects):
         raise InputError(
-            f"{definition.path}: no sound label in the {len(listed)} photos to train on, of which"
-            f" the first is {listed[0]}" + photos.report.hint()
+            f"{definition.path}: no sound label in the {len(listed)} photos to train on"
+            + (f", of which the first is {listed[0]}" if listed else "")
+            + photos.report.hint()
         )
     if not len(photos):
         raise InputError(

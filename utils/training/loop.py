@@ -111,7 +111,7 @@ class Trainer:
     @property
     def device(self) -> torch.device:
         """Where the network is, and its batches are to be."""
-        return next(self.model.parameters()).device
+        return self.model.device
 
     @property
     def averaged(self) -> Darknet:
@@ -156,7 +156,7 @@ class TrainerFactory:
         if distributed.world() > 1 and settings.sync_bn:
             share_batch_norm_(model)
         optimizer = make_optimizer(model, settings, scale_lr)
-        device = next(model.parameters()).device
+        device = model.device
         dtype = training_dtype(settings, device)
         scaler = loss_scaler(device, dtype)
         if scaler.is_enabled():
@@ -178,8 +178,12 @@ class TrainerFactory:
 
 
 PARTS = tuple(field.name for field in fields(Losses))
-READ_EVERY = {"cpu": 1}  # batches
-LONGEST_UNREAD = 20  # batches, on all that is waited for
+READ_EVERY = 20  # batches, on a card
+
+
+def read_every(device: torch.device) -> int:
+    """After how many batches losses are read, which a card would be waited for."""
+    return 1 if device.type == "cpu" else READ_EVERY
 
 
 class _EpochLosses:
@@ -192,7 +196,7 @@ class _EpochLosses:
         self._trainer = trainer
         self._sums = torch.zeros(len(PARTS), device=trainer.device)
         self._unread: list[tuple[Sequence[str], Tensor]] = []  # the files of a batch, its loss
-        self._every = READ_EVERY.get(trainer.device.type, LONGEST_UNREAD)
+        self._every = read_every(trainer.device)
         self._batches, self._total = 0, 0.0
 
     def add(self, batch: Batch, losses: Losses) -> str:

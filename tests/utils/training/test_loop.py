@@ -21,10 +21,10 @@ from pruning.sparsity import SparsityPenalty
 from tests.pruning.test_sparsity import BLOCK, batches
 from utils.errors import InputError
 from utils.structures import Batch
+from utils.training import loop
 from utils.training.build import freeze_
 from utils.training.ema import EMA_RAMP
 from utils.training.loop import (
-    READ_EVERY,
     Trainer,
     TrainerFactory,
     _EpochLosses,
@@ -271,7 +271,7 @@ def test_a_variance_that_is_infinite_ends_the_training(tmp_path: Path) -> None:
 def test_where_losses_are_read_now_and_then_the_bad_batch_is_still_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(READ_EVERY, "cpu", 4)
+    monkeypatch.setattr(loop, "read_every", lambda _: 4)
     for count in (3, 9):  # read at the end, and on the way
         train = trainer(tmp_path)
         given = batches(train.model.netdef, count)
@@ -286,7 +286,7 @@ def test_how_often_losses_are_read_changes_nothing(
 ) -> None:
     results = []
     for every in (1, 2):
-        monkeypatch.setitem(READ_EVERY, "cpu", every)
+        monkeypatch.setattr(loop, "read_every", lambda _, every=every: every)
         train = trainer(tmp_path)
         means = train_one_epoch(train, batches(train.model.netdef, 3), 3, "")
         del means["images_per_second"]
@@ -312,7 +312,6 @@ def test_a_step_does_not_wait_for_the_device(
 
     Nor does it take tensors of the CPU.
     """
-    monkeypatch.setitem(READ_EVERY, "meta", 100)
     model = network().to("meta")
     teacher = network(1).eval().to("meta") if kind == "taught" else None
     settings = TrainSettings(training=replace(PLAIN, clip=10.0, ema_decay=0.9))
