@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 TEACHER_FROM = 0.85  # from this share of the channels on, fine-tuning is tried with a teacher, too
 BLOCKS_CUT = 0.5  # the share of the residual blocks that `layer` removes
+NO_WORKERS = 0  # processes that load photos for a step here, where several may run at once
 POLL_SECONDS = 0.5  # between looks at the running processes
 
 
@@ -136,11 +137,15 @@ class Step:
         training = read_checkpoint(self.result).training
         return training is not None and training.epoch == self.epochs
 
-    def command(self) -> list[str]:
-        """What to run: from the start, or where a training was stopped, on from there."""
+    def command(self, workers: int) -> list[str]:
+        """What to run: from the start, or where a training was stopped, on from there.
+
+        workers: processes that load photos.
+        """
+        loading = ("--workers", str(workers))
         if self.epochs and self.result.is_file():
-            return [self.script, "--resume", str(self.result), "--no_visdom"]
-        return [self.script, "--name", self.name, *self.flags]
+            return [self.script, "--resume", str(self.result), "--no_visdom", *loading]
+        return [self.script, "--name", self.name, *self.flags, *loading]
 
     @property
     def in_use(self) -> bool:
@@ -462,7 +467,7 @@ def start_step(
     logs: Path,
     threads: int,
     before: Callable[[], None] | None = None,
-    workers: int = 0,
+    workers: int = NO_WORKERS,
 ) -> subprocess.Popen[bytes]:
     """Start a step's command; what it prints is added to its log.
 
@@ -474,8 +479,7 @@ def start_step(
         before: called in the new process, where there is something to do.
         workers: processes that load photos.
     """
-    script, *flags = step.command()
-    flags += ["--workers", str(workers)]
+    script, *flags = step.command(workers)
     with log_of(step, logs).open("ab") as log:
         return subprocess.Popen(
             [sys.executable, str(scripts / script), *flags],
@@ -498,11 +502,19 @@ def last_line(log: Path) -> str:
 
 
 def planned(
-    steps: Sequence[Step], scripts: Path, also: Callable[[Step, Sequence[str]], str] | None = None
+    steps: Sequence[Step],
+    scripts: Path,
+    workers: int = NO_WORKERS,
+    also: Callable[[Step, Sequence[str]], str] | None = None,
 ) -> str:
     """What would be run, and what each step waits for.
 
-    also: what is to be said beside a step's command, of the step and those it waits for by name.
+    Args:
+        steps: in their order.
+        scripts: the folder of train.py and prune.py.
+        workers: processes that load photos for a step.
+        also: what is to be said beside a step's command, of the step and those it waits for by
+            name.
     """
     lines = []
     left = {step.name for step in steps if not step.done}
@@ -512,7 +524,7 @@ def planned(
             continue
         after = [earlier.name for earlier in step.after if earlier.name in left]
         lines.append(step.name + (f", after {', '.join(after)}" if after else ""))
-        script, *flags = step.command()
+        script, *flags = step.command(workers)
         lines.append("    " + shlex.join(["python", str(scripts / script), *flags]))
         lines += [f"    {also(step, after)}"] if also else []
     return "\n".join([*lines, f"{len(left)} of {len(steps)} runs are left to do"])

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 from import_param import TORCH, DataSet, TrainedNetwork
 from tools.experiment import Reproduce, Row, Step, in_order, plan_folds, planned, run_steps
 from tools.folds import fold_files, write_folds
-from tools.slurm import Slurm, run_on_slurm
+from tools.slurm import WORKERS, Slurm, run_on_slurm
 from utils import errors
 from utils.errors import InputError
 from utils.progress import say
@@ -91,7 +91,12 @@ def main(argv: list[str] | None = None) -> None:
     steps, scripts = in_order(rows), Path(__file__).parents[1]
     on_slurm = settings.launcher == "slurm"
     if settings.dry_run:
-        say(planned(steps, scripts, slurm.sbatch_line if on_slurm else None))
+        plan = (
+            planned(steps, scripts, WORKERS, slurm.sbatch_line)
+            if on_slurm
+            else planned(steps, scripts)
+        )
+        say(plan)
         return
     # A demo set is made now, not by two runs at once.
     definition = open_definition(

@@ -167,14 +167,14 @@ def test_a_dry_run_prints_commands_and_what_waits_for_what(
     first, second = chain()
     third = Step("third", "prune.py", ("--weights", "a b.pt"), (first, second))
     asked = Slurm(partition="cards", gpus=2, hours=1.5, sbatch=("account=lab", "exclusive"))
-    assert planned([first, second, third], Path(), asked.sbatch_line).splitlines() == [
+    assert planned([first, second, third], Path(), -1, asked.sbatch_line).splitlines() == [
         "first: done",
         "second",
-        "    python train.py --name second",
+        "    python train.py --name second --workers -1",
         "    sbatch --job-name=second --time=90 --mem=16384M --cpus-per-task=4 --gpus-per-node=2 "
         "--partition=cards --account=lab --exclusive",
         "third, after second",
-        "    python prune.py --name third --weights 'a b.pt'",
+        "    python prune.py --name third --weights 'a b.pt' --workers -1",
         "    sbatch --job-name=third --time=90 --mem=16384M --cpus-per-task=4 --gpus-per-node=2 "
         "--partition=cards --dependency=afterok:<second> --kill-on-invalid-dep=yes --account=lab "
         "--exclusive",
