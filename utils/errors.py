@@ -71,9 +71,8 @@ def run(main: Callable[[], None], together: bool = False) -> int:
                     "several; start this script with python"
                 )
             main()
-            print(
-                end="", flush=True
-            )  # here, and not at Python's end, it is told what cannot be printed
+            # Here, and not at Python's end, it is told what cannot be printed.
+            print(end="", flush=True)
     except InputError as error:
         _tell(f"error: {error}")
         return 2
@@ -123,7 +122,8 @@ def _tell(line: str) -> None:
     except OSError:
         _stop_printing()
     with contextlib.suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
 
 
 def _stop_printing() -> None:

@@ -39,7 +39,11 @@ class _State:
 
 
 def say(text: str = "", *, stderr: bool = False) -> None:
-    """Print a line or several, above the bars; at once, so that a log can be followed."""
+    """Print a line or several, above the bars; at once, so that a log can be followed.
+
+    In one write, so that lines of processes that share a terminal or a log do not mix; ``print``
+    writes a line's end on its own where PYTHONUNBUFFERED is set, as in many containers.
+    """
     if _State.silent:
         return
     stream = sys.stderr if stderr else sys.stdout
@@ -49,10 +53,10 @@ def say(text: str = "", *, stderr: bool = False) -> None:
         if _State.bars:
             from tqdm import tqdm
 
-            tqdm.write(text, file=stream)
-            stream.flush()
+            tqdm.write(f"{text}\n", file=stream, end="")
         else:
-            print(text, file=stream, flush=True)
+            stream.write(f"{text}\n")
+        stream.flush()
 
 
 def say_error(text: str) -> None:

@@ -13,12 +13,13 @@ import pytest
 from tests.conftest import ROOT
 
 SCRIPT = """
-import multiprocessing, sys, time
+import multiprocessing, os, sys, time
 from utils.processes import end_with_parent
 
 def work():
     end_with_parent()
-    print(multiprocessing.current_process().pid, flush=True)
+    # In one write: print() writes the line's end on its own where PYTHONUNBUFFERED is set.
+    os.write(1, b"%d\\n" % os.getpid())
     while True:  # busy with what does not look up
         sum(range(10**6))
 

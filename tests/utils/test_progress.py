@@ -1,7 +1,10 @@
 """Does a wait show itself in a terminal, and does a log stay readable?"""
 
+import io
 import re
+import sys
 import time
+from contextlib import nullcontext
 
 import pytest
 
@@ -65,6 +68,31 @@ def test_a_line_stands_above_the_bar(capsys: pytest.CaptureFixture[str]) -> None
         time.sleep(0.05)
         say("a line")
     assert capsys.readouterr().out == "a line\n"
+
+
+class Unbuffered(io.StringIO):
+    """A stream that notes what it is given, write by write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.writes.append(text)
+        return len(text)
+
+
+@pytest.mark.parametrize("bar", [False, True])
+@pytest.mark.usefixtures("terminal")
+def test_a_line_is_one_write(bar: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else lines of processes that share a log would mix where PYTHONUNBUFFERED is set."""
+    stream = Unbuffered()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with Wait("counting", 10) if bar else nullcontext():
+        time.sleep(0.05)
+        drawn_before = len(stream.writes)
+        say("a line", stderr=True)
+    assert "a line\n" in stream.writes[drawn_before:]
 
 
 def test_a_log_has_plain_lines_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
