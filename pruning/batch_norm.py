@@ -43,8 +43,8 @@ def reestimate_bn_(model: Darknet, loader: Iterable[Batch], batches: int) -> int
             if count == 1:
                 for norm in norms:
                     norm.reset_running_stats()
-            images = batch.images.to(device).contiguous(memory_format=torch.channels_last)
-            model(images)
+            images = batch.for_network(device).images
+            model(images.contiguous(memory_format=torch.channels_last))
     finally:
         model.train(was_training)
         for norm, momentum in zip(norms, momenta, strict=True):

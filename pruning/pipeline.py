@@ -239,7 +239,8 @@ def _importance(network: Network, photos: Photos, run: PruningRun) -> Importance
     batches = first_batches(
         photos.training, run.importance_batches, f"importance: {run.importance}"
     )
-    return checked(measure(network.model, loss, batches))
+    for_network = (batch.to(network.model.device) for batch in batches)  # a user's function may ask
+    return checked(measure(network.model, loss, for_network))
 
 
 def _latency_target(pruning: Pruning) -> LatencyTarget | None:

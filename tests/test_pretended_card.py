@@ -80,3 +80,11 @@ def test_a_cut_on_a_card_is_that_of_the_cpu(folder: Path) -> None:
         run(folder, device, "prune", *flags, "--bn_batches", "2", "--name", device)
     cpu, card = (folder / "weights" / device / "pruned.cfg" for device in ("cpu", "cuda"))
     assert card.read_text() == cpu.read_text()
+
+
+def test_a_card_resizes_batches_of_bytes_as_the_cpu_does_without_a_wait(folder: Path) -> None:
+    script = [str(ROOT / "tests" / "pretended_card.py"), "waits.json", "tests.utils.training.sizes"]
+    command = [sys.executable, *script, "demo.data"]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((folder / "waits.json").read_text()) == {}

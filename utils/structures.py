@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from utils.devices import to_device
+from utils.devices import constant, to_device
 
 Image = NDArray[np.uint8]  # [H, W, 3], RGB
 
@@ -58,7 +58,9 @@ class Batch:
     """Several photos at the network's input size.
 
     Attributes:
-        images: float32 [B, 3, H, W], RGB, 0 to 1.
+        images: [B, 3, H, W], RGB. Whole numbers of photos travel as uint8, 0 to 255, a quarter of
+            the bytes; photos that were resized with fractions, as for validation, are float32, 0 to
+            1. `for_network` and `to` make float32, 0 to 1, of either.
         boxes: float32 [M, 4], xyxy in pixels of the network's input, all photos' one after another.
         labels: int64 [M].
         image_index: int64 [M], which of the B photos a box is on.
@@ -73,9 +75,18 @@ class Batch:
     paths: tuple[str, ...]
     sizes: tuple[tuple[int, int], ...]
 
+    def for_network(self, device: torch.device) -> "Batch":
+        """The batch with its images as a network on a device takes them: there, float32, 0 to 1.
+
+        Boxes and labels stay where they are.
+        """
+        return replace(self, images=_unit_floats(to_device(self.images, device)))
+
     def to(self, device: torch.device | str) -> "Batch":
-        """The batch with its tensors on a device."""
-        return self._with_tensors(lambda tensor: to_device(tensor, torch.device(device)))
+        """The batch with all its tensors on a device, and its images as a network takes them."""
+        device = torch.device(device)
+        moved = self._with_tensors(lambda tensor: to_device(tensor, device))
+        return moved.for_network(device)
 
     def pin_memory(self) -> "Batch":
         """The batch in memory from which a card reads while the program goes on."""
@@ -89,6 +100,15 @@ class Batch:
             labels=change(self.labels),
             image_index=change(self.image_index),
         )
+
+
+def _unit_floats(images: Tensor) -> Tensor:
+    """Uint8, 0 to 255, as float32, 0 to 1; floats as they are."""
+    if images.dtype != torch.uint8:
+        return images
+    floats = images.float()
+    # By a tensor: a card would multiply by the reciprocal of a number, which has other last bits.
+    return floats.div_(constant((255.0,), floats))
 
 
 @dataclass(frozen=True)

@@ -177,13 +177,20 @@ def hsv(sample: Sample, augmentation: Augmentation, rng: np.random.Generator) ->
     return replace(sample, image=_image(cv2.cvtColor(changed, cv2.COLOR_HSV2RGB)))
 
 
-def multi_scale(batch: Batch, spread: float, rng: np.random.Generator, multiple: int = 32) -> Batch:
+def multi_scale(
+    batch: Batch,
+    spread: float,
+    rng: np.random.Generator,
+    device: torch.device,
+    multiple: int = 32,
+) -> Batch:
     """Resize a whole batch: the input's sides times 1 ± `spread`.
 
     Args:
         batch: what the network would see.
         spread: the largest change, as a share.
         rng: what the change is drawn from.
+        device: what resizes the images, which then are on it: the one that trains.
         multiple: sides are multiples of so many pixels, the network's largest stride.
     """
     height, width = batch.images.shape[-2:]
@@ -193,9 +200,8 @@ def multi_scale(batch: Batch, spread: float, rng: np.random.Generator, multiple:
     if (new_width, new_height) == (width, height):
         return batch
     ratio = batch.boxes.new_tensor([new_width / width, new_height / height] * 2)
-    return replace(
-        batch, images=resize(batch.images, new_width, new_height), boxes=batch.boxes * ratio
-    )
+    images = resize(batch.for_network(device).images, new_width, new_height)
+    return replace(batch, images=images, boxes=batch.boxes * ratio)
 
 
 def compose(
@@ -215,12 +221,6 @@ def compose(
         boxes.append(visible)
         labels.append(sample.labels[kept])
     return Sample(canvas, np.concatenate(boxes), np.concatenate(labels), samples[0].path)
-
-
-def to_tensor(images: Image) -> torch.Tensor:
-    """Turn pictures, uint8 [B, H, W, 3], into float32 [B, 3, H, W], 0 to 1."""
-    planes = torch.from_numpy(images).permute(0, 3, 1, 2)
-    return planes.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
 def _fitted(sample: Sample, input_size: tuple[int, int], letterbox: bool) -> Transform:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from import_param import Augmentation, Data, Training
 from utils import distributed
 from utils.boxes import InputTransform
-from utils.data.augment import augment, to_tensor, without_flips
+from utils.data.augment import augment, without_flips
 from utils.data.photos import PhotoSet
 from utils.data.views import InputView, TrainingView
 from utils.errors import InputError
@@ -202,11 +203,11 @@ class ValidationDataset(Dataset[tuple[int, torch.Tensor]]):
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Make a batch of samples of one size. Its `sizes` are the samples' own."""
+    """Make a batch of samples of one size, its images uint8. Its `sizes` are the samples' own."""
     boxes = [torch.from_numpy(sample.boxes) for sample in samples]
     height, width = samples[0].image.shape[:2]
     return Batch(
-        images=to_tensor(np.stack([sample.image for sample in samples])),
+        images=torch.from_numpy(np.stack([cv2.split(sample.image) for sample in samples])),
         boxes=torch.cat(boxes),
         labels=torch.cat([torch.from_numpy(sample.labels) for sample in samples]),
         image_index=_image_index(boxes),
@@ -312,8 +313,6 @@ def _worker_options(setting: int, on_card: bool = False) -> dict[str, Any]:
 
 
 def _start_worker(worker: int) -> None:
-    import cv2
-
     cv2.setNumThreads(0)  # workers run beside each other
     end_with_parent()
 

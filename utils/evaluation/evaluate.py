@@ -11,7 +11,6 @@ from torch import Tensor
 from import_param import Evaluation, Nms
 from models.head import Head, decode, expect_finite
 from utils.boxes import InputTransform, clip
-from utils.devices import to_device
 from utils.evaluation.metrics import Metrics, compute_metrics
 from utils.evaluation.nms import non_maximum_suppression
 from utils.progress import track
@@ -120,7 +119,7 @@ def detect_all(
     """Detect on every photo of a loader, in its order, with a progress bar."""
     detections: list[Detections] = []
     for batch in track(loader, title):
-        images = to_device(batch.images, model.device)
+        images = batch.for_network(model.device).images
         detections += predict(model, images, batch.sizes, nms, letterbox=letterbox, run=run)
     return detections
 

@@ -50,6 +50,7 @@ class TrainingBatches:
 
     def __init__(self, settings: TrainSettings, photos: PhotoSet, netdef: NetDef) -> None:
         self.settings, self.photos, self.netdef = settings, photos, netdef
+        self.device = choose_device(settings.model.device)
         self.dataset = DetectionDataset(
             photos,
             netdef.size,
@@ -59,7 +60,7 @@ class TrainingBatches:
         )
         self.sampler = EpochSampler(len(self.dataset), settings.training.seed)
         self.loader = training_loader(
-            self.dataset, self.sampler, settings.data, on_card=_on_card(settings)
+            self.dataset, self.sampler, settings.data, on_card=self.device.type == "cuda"
         )
         _expect_same_photos(settings, photos)
         if len(photos) < distributed.world():
@@ -84,7 +85,7 @@ class TrainingBatches:
         for index, batch in enumerate(self.loader):
             if spread:
                 rng = np.random.default_rng((seed, epoch, index, MULTI_SCALE))
-                batch = multi_scale(batch, spread, rng, stride(self.netdef))
+                batch = multi_scale(batch, spread, rng, self.device, stride(self.netdef))
             yield batch
 
     def without_augmentation(self) -> Iterable[Batch]:
@@ -106,7 +107,9 @@ class ValidationBatches:
         self.settings = settings
         self.dataset = ValidationDataset(photos, netdef.size, netdef.letterbox)
         self.loader, self.batches = shared_validation_loader(
-            self.dataset, settings.data, on_card=_on_card(settings)
+            self.dataset,
+            settings.data,
+            on_card=choose_device(settings.model.device).type == "cuda",
         )
         _expect_same_photos(settings, photos)
 
@@ -126,10 +129,6 @@ class ValidationBatches:
             )
         )
         return metrics, detections
-
-
-def _on_card(settings: TrainSettings) -> bool:
-    return choose_device(settings.model.device).type == "cuda"
 
 
 def _expect_same_photos(settings: TrainSettings, photos: PhotoSet) -> None:

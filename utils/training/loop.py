@@ -22,7 +22,6 @@ from models.loss import DetectionLoss, Losses
 from models.netdef import NetDef
 from models.shared_batch_norm import share_batch_norm_
 from utils import distributed
-from utils.devices import to_device
 from utils.errors import InputError
 from utils.files import write_text
 from utils.progress import Wait
@@ -286,7 +285,7 @@ def train_one_epoch(
 
 def _losses(trainer: Trainer, batch: Batch, only_add: bool) -> Losses:
     """The losses of a batch. only_add: its gradients are not of the step's last batch."""
-    images = to_device(batch.images, trainer.device)
+    images = batch.for_network(trainer.device).images
     images = images.contiguous(memory_format=torch.channels_last)
     with (
         autocast(trainer.device, trainer.dtype),

@@ -26,6 +26,7 @@ from utils.data.augment import (
     multi_scale,
     scale_translate,
 )
+from utils.devices import CPU
 from utils.errors import InputError
 from utils.settings import check
 from utils.structures import Batch, Sample
@@ -347,7 +348,7 @@ def test_multi_scale_keeps_boxes_in_place_and_sides_divisible() -> None:
     rng = np.random.default_rng(0)
     seen = set()
     for _ in range(50):
-        scaled = multi_scale(batch, 0.5, rng)
+        scaled = multi_scale(batch, 0.5, rng, CPU)
         height, width = scaled.images.shape[-2:]
         assert height % 32 == width % 32 == 0
         share = scaled.boxes[0] / torch.tensor([width, height] * 2)
@@ -356,12 +357,12 @@ def test_multi_scale_keeps_boxes_in_place_and_sides_divisible() -> None:
     assert len(seen) > 3
     assert {width / 96 for width, _ in seen} >= {2 / 3, 4 / 3}
     assert max(width for width, _ in seen) <= 160  # the multiple of 32 nearest to 1.5 times 96
-    assert multi_scale(batch, 0.0, rng) is batch
+    assert multi_scale(batch, 0.0, rng, CPU) is batch
 
 
 def test_multi_scale_keeps_at_least_one_stride() -> None:
     one = torch.zeros(1, dtype=torch.long)
     batch = Batch(torch.rand(1, 3, 64, 64), torch.zeros(1, 4), one, one, ("a",), ((64, 64),))
     rng = np.random.default_rng(0)
-    sizes = {multi_scale(batch, 0.5, rng, multiple=64).images.shape[-2:] for _ in range(50)}
+    sizes = {multi_scale(batch, 0.5, rng, CPU, multiple=64).images.shape[-2:] for _ in range(50)}
     assert sizes == {(64, 64)}

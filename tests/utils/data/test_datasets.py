@@ -26,6 +26,7 @@ from utils.data.labels import read_labels
 from utils.data.labels.record import Record
 from utils.data.photos import PhotoSet
 from utils.data.validation import check
+from utils.devices import CPU
 from utils.errors import InputError, run
 from utils.structures import Batch, Sample
 
@@ -133,15 +134,26 @@ def test_batches_keep_boxes_with_their_photos(photos: PhotoSet) -> None:
     samples = [dataset[(0, index)] for index in (0, 2, 1)]
     batch = collate(samples)
     assert batch.images.shape == (3, 3, NET[1], NET[0])
-    assert batch.images.dtype == torch.float32
+    assert batch.images.dtype == torch.uint8
     assert batch.images.is_contiguous()
     assert batch.image_index.tolist() == [1, 1, 2]
     for index, sample in enumerate(samples):
         mine = batch.image_index == index
         np.testing.assert_array_equal(batch.boxes[mine], sample.boxes)
         np.testing.assert_array_equal(batch.labels[mine], sample.labels)
-        pixels = (batch.images[index] * 255).round().permute(1, 2, 0).numpy()
-        np.testing.assert_array_equal(pixels, sample.image)
+        np.testing.assert_array_equal(batch.images[index].permute(1, 2, 0), sample.image)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_photos_to_train_on_travel_as_bytes(photos: PhotoSet, workers: int) -> None:
+    (batch, *_) = epochs(photos, workers, 0, 1)
+    assert batch.images.dtype == torch.uint8
+    assert batch.images.untyped_storage().nbytes() == 4 * 3 * NET[0] * NET[1]
+    dataset = training(photos)
+    order = EpochSampler(len(photos), seed=3)
+    samples = np.stack([dataset[key].image for key in list(order)[:4]])  # [B, H, W, 3]
+    divided = torch.from_numpy(samples).permute(0, 3, 1, 2).float() / 255
+    assert torch.equal(batch.for_network(CPU).images, divided)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -166,7 +178,8 @@ def test_an_epoch_without_augmentation_is_what_validation_sees(photos: PhotoSet)
     validation = ValidationDataset(photos, NET, letterbox=False)
     mine = collate([plain[(0, index)] for index in range(len(photos))])
     theirs = validation.collate([validation[index] for index in range(len(photos))])
-    assert (mine.images - theirs.images).abs().mean() < 0.01  # of noise, the hardest picture
+    pixels = mine.for_network(CPU).images
+    assert (pixels - theirs.images).abs().mean() < 0.01  # of noise, the hardest picture
     torch.testing.assert_close(mine.boxes, theirs.boxes)
     assert torch.equal(mine.image_index, theirs.image_index)
 
