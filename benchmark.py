@@ -19,9 +19,9 @@ from __future__ import annotations
 import sys
 
 from import_param import Benchmark, BenchmarkSettings
+from utils.console.progress import say
 from utils.errors import run
-from utils.progress import say
-from utils.settings import given, load, save
+from utils.settings.loader import given, load, save
 
 FIRST_FLAGS = (  # of --help; --help_all has the others
     *("weights", "engine", "device", "precision"),
@@ -48,9 +48,10 @@ def main(argv: list[str] | None = None) -> None:
         terminal_table,
         unfinished,
     )
+    from utils.console.next_steps import after_benchmark
     from utils.devices import choose_device
-    from utils.files import output_folder, write_text
-    from utils.next_steps import after_benchmark
+    from utils.files.paths import output_folder
+    from utils.files.writing import write_text
 
     benchmark = settings.benchmark
     if benchmark.threads:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from import_param import CheckDataSettings
+from utils.console.progress import say
 from utils.errors import InputError, run
-from utils.progress import say
-from utils.settings import load
+from utils.settings.loader import load
 
 if TYPE_CHECKING:
     from utils.data.photos import PhotoSet
@@ -35,9 +35,10 @@ def main(argv: list[str] | None = None) -> None:
     """Read the flags, open and check the photos, draw, and report."""
     settings = load(CheckDataSettings, argv, about=__doc__, first=FIRST_FLAGS)
     # Imported after the flags are read, so that --help and a mistyped flag need no numpy.
+    from utils.console.next_steps import after_check
     from utils.data.splits import open_splits
-    from utils.files import output_folder, write_text
-    from utils.next_steps import after_check
+    from utils.files.paths import output_folder
+    from utils.files.writing import write_text
     from utils.visualization.draw import write_image
     from utils.visualization.label_plots import contact_sheet, plot_labels
 
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
 def write_suspicions(photos: "PhotoSet", folder: Path) -> int:
     """Write the labels that look wrong, as a list and drawn; how many there are."""
     from utils.data.suspicious import suspicious_labels
-    from utils.files import write_text
+    from utils.files.writing import write_text
     from utils.visualization.draw import write_image
     from utils.visualization.label_plots import suspicious_sheet
 
@@ -86,7 +87,7 @@ def write_suspicions(photos: "PhotoSet", folder: Path) -> int:
 
 def write_data_file(target: Path, train: "PhotoSet", valid: "PhotoSet") -> None:
     """Write a `.data` file with its names and a list of the photos of each split."""
-    from utils.files import write_text
+    from utils.files.writing import write_text
 
     lists = {"train": train, "valid": valid}
     for split, photos in lists.items():

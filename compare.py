@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from import_param import CompareSettings
 from utils.errors import InputError, run
-from utils.settings import load
+from utils.settings.loader import load
 
 if TYPE_CHECKING:
     from utils.comparison.runs import Result
@@ -42,8 +42,9 @@ def main(argv: list[str] | None = None) -> None:
     from utils.comparison.plots import plot_comparison
     from utils.comparison.runs import find_runs, result_of
     from utils.comparison.tables import csv_table, result_table, setting_table
-    from utils.files import output_folder, write_text
-    from utils.progress import say
+    from utils.console.progress import say
+    from utils.files.paths import output_folder
+    from utils.files.writing import write_text
 
     results = [result_of(run) for run in find_runs(settings.comparison.runs)]
     if settings.comparison.measure:
@@ -82,9 +83,9 @@ def measured(results: Sequence[Result], settings: CompareSettings) -> list[Resul
 
     from import_param import TrainedNetwork
     from pruning.latency.meter import open_meter
-    from utils.checkpoint import load_network
+    from utils.checkpoint.network import load_network
     from utils.comparison.runs import network_of
-    from utils.progress import Wait
+    from utils.console.progress import Wait
     from utils.timing import interleaved, machine, spread, to_its_end
 
     calls, rounds = {}, settings.comparison.rounds

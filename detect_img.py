@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from import_param import DetectSettings
 from utils.errors import InputError, run
-from utils.settings import given, load
+from utils.settings.loader import given, load
 
 if TYPE_CHECKING:
     from utils.detection.lines import Lines
@@ -54,14 +54,14 @@ def detect(settings: DetectSettings, lines: "Lines | None", asked: Collection[st
         lines: takes a line of JSON a photo; None where none is wanted.
         asked: the names of settings that flags gave.
     """
+    from utils.console.next_steps import after_detection
+    from utils.console.progress import say, track
     from utils.detection.background import Background, StageTimer
     from utils.detection.detector import open_detector
     from utils.detection.lines import ReaderGone, line_writer
     from utils.detection.photos import plan_photos, read_photos
     from utils.detection.writer import Results
-    from utils.files import output_folder, within
-    from utils.next_steps import after_detection
-    from utils.progress import say, track
+    from utils.files.paths import output_folder, within
     from utils.visualization.draw import draw_detections, write_image
 
     batch_size = settings.detection.batch_size

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from import_param import DetectSettings
 from utils.errors import InputError, run
-from utils.settings import given, load
+from utils.settings.loader import given, load
 
 if TYPE_CHECKING:
     from utils.detection.frames import Stream
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     # Imported after the flags are read, so that --help and a mistyped flag need no torch.
     from utils.detection.lines import open_lines
     from utils.detection.video import may_be_live
-    from utils.files import output_folder
+    from utils.files.paths import output_folder
 
     folder = output_folder(settings.detection.output)
     target = settings.detection.jsonl
@@ -72,6 +72,8 @@ def detect(
         lines: takes them; None where they are not wanted.
         asked: the names of settings that flags gave.
     """
+    from utils.console.next_steps import after_detection
+    from utils.console.progress import say
     from utils.detection.background import Background, StageTimer
     from utils.detection.detector import open_detector
     from utils.detection.display import open_display
@@ -85,8 +87,6 @@ def detect(
     )
     from utils.detection.lines import line_writer
     from utils.detection.writer import Results
-    from utils.next_steps import after_detection
-    from utils.progress import say
 
     timer = StageTimer()
     streams = open_streams(settings.detection, folder)

@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from import_param import EVALUATION_NMS, Data, DataSet, Evaluation, ExportSettings
+from utils.console.progress import say
 from utils.errors import InputError, run
-from utils.progress import say
-from utils.settings import load, save
+from utils.settings.loader import load, save
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from utils.backends.export import Exported
-    from utils.checkpoint import Network
+    from utils.checkpoint.network import Network
     from utils.data.calibration import SampleImages
     from utils.data.photos import PhotoSet
     from utils.evaluation.evaluate import Run
@@ -46,9 +46,9 @@ def main(argv: list[str] | None = None) -> None:
     settings = load(ExportSettings, argv, about=__doc__, first=FIRST_FLAGS)
     # Imported after the flags are read, so that --help and a mistyped flag need no torch.
     from utils.backends.export import check_format, export
-    from utils.checkpoint import load_network
-    from utils.files import write_text
-    from utils.next_steps import after_export
+    from utils.checkpoint.network import load_network
+    from utils.console.next_steps import after_export
+    from utils.files.writing import write_text
 
     for file_format in settings.export.format:
         check_format(file_format, settings.export)
@@ -134,8 +134,8 @@ def comparison_photos(
 
 def file_stem(settings: ExportSettings) -> Path:
     """Where the files go, without suffix; the folder is made where it is missing."""
-    from utils.checkpoint import newest_weights
-    from utils.files import output_folder
+    from utils.checkpoint.network import newest_weights
+    from utils.files.paths import output_folder
 
     export = settings.export
     weights = Path(settings.network.weights) if settings.network.weights else newest_weights()
@@ -147,7 +147,7 @@ def file_stem(settings: ExportSettings) -> Path:
 
 def own_stem(stem: Path, file_format: str, settings: ExportSettings) -> Path:
     """Where a format's files go: with `standalone` into a folder of its own."""
-    from utils.files import output_folder
+    from utils.files.paths import output_folder
 
     if not settings.export.standalone:
         return stem

@@ -9,7 +9,7 @@ The layers are timed once, which takes a minute or two, and kept; docs/latency.m
 import sys
 
 from utils import errors
-from utils.settings import load_pruning
+from utils.settings.loader import load_pruning
 
 
 def main(argv: list[str] | None = None) -> None:

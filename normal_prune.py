@@ -9,7 +9,7 @@ prune.py does the same with any strategy, and says what is left where.
 import sys
 
 from utils import errors
-from utils.settings import load_pruning
+from utils.settings.loader import load_pruning
 
 
 def main(argv: list[str] | None = None) -> None:

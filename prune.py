@@ -14,7 +14,7 @@ layer_channel_prune.py do the same with `pruned_id` fixed.
 import sys
 
 from utils import errors
-from utils.settings import load_pruning
+from utils.settings.loader import load_pruning
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -13,9 +13,9 @@ Darknet's own `detector map` measures.
 import sys
 
 from import_param import TestSettings
+from utils.console.progress import say
 from utils.errors import run
-from utils.progress import say
-from utils.settings import given, load, save
+from utils.settings.loader import given, load, save
 
 FIRST_FLAGS = (  # of --help; --help_all has the others
     *("weights", "cfg", "data", "img_size"),
@@ -29,14 +29,14 @@ def main(argv: list[str] | None = None) -> None:
     # Imported after the flags are read, so that --help and a mistyped flag need no torch.
     from utils.backends.exported import thresholds
     from utils.backends.runtime import load_any_network, open_runtime
+    from utils.console.next_steps import after_test
     from utils.data.datasets import ValidationDataset, validation_loader
     from utils.data.splits import open_split
     from utils.data.views import InputView
     from utils.evaluation.evaluate import evaluate
     from utils.evaluation.metrics import format_metrics
     from utils.evaluation.report import write_report
-    from utils.files import output_folder
-    from utils.next_steps import after_test
+    from utils.files.paths import output_folder
     from utils.visualization.metrics_plots import plot_confusion, plot_precision_recall
 
     data = settings.data

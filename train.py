@@ -13,9 +13,10 @@ from __future__ import annotations
 import sys
 
 from import_param import TrainSettings
-from utils import distributed, errors
-from utils.progress import say
-from utils.settings import given, load
+from utils import errors
+from utils.console.progress import say
+from utils.processes import distributed
+from utils.settings.loader import given, load
 
 FIRST_FLAGS = (  # of --help; --help_all has the others
     *("data", "cfg", "img_size", "pretrained", "weights", "epochs"),
@@ -31,10 +32,10 @@ def main(argv: list[str] | None = None) -> None:
     import torch
 
     from pruning.iterative.while_training import pruning_while_training
+    from utils.console.next_steps import after_training
     from utils.data.splits import open_splits
     from utils.devices import choose_algorithms, choose_device, join
     from utils.evaluation.metrics import format_metrics
-    from utils.next_steps import after_training
     from utils.training import report
     from utils.training.batch_size import with_batch_size
     from utils.training.batches import TrainingBatches, ValidationBatches, photo_views

@@ -22,9 +22,9 @@ from models.loss import (
     shares,
 )
 from models.netdef import NetDef
-from utils import distributed
 from utils.devices import constant
 from utils.errors import InputError
+from utils.processes import distributed
 from utils.structures import Batch
 
 MapsAndFeatures = tuple[Sequence[Tensor], Sequence[Tensor]]  # of `Darknet.maps_and_features`

@@ -12,9 +12,9 @@ from torch import Tensor
 from import_param import Loss
 from models.box_loss import complete_iou_loss
 from models.head import Head
-from utils import distributed
 from utils.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from utils.devices import constant, to_device
+from utils.processes import distributed
 from utils.structures import Batch
 
 # By stride in pixels. Finer maps have more cells, nearly all empty: in their mean, the loss of the

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from utils.errors import InputError
-from utils.files import encoding_of, read_bytes, write_text
-from utils.numbers import to_float, to_int
+from utils.files.numbers import to_float, to_int
+from utils.files.reading import encoding_of, read_bytes
+from utils.files.writing import write_text
 
 # Short names that Darknet accepts → the name that this project uses.
 ALIASES = {"network": "net", "conv": "convolutional", "max": "maxpool", "avg": "avgpool"}

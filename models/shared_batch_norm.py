@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utils import distributed
+from utils.processes import distributed
 
 OVER = (0, 2, 3)  # the axes that a channel's statistics are taken over
 

@@ -16,7 +16,8 @@ from models.blocks import Convolution, Shortcut
 from models.darknet import Darknet
 from models.netdef import NetDef
 from utils.errors import InputError
-from utils.files import read_bytes, write_bytes
+from utils.files.reading import read_bytes
+from utils.files.writing import write_bytes
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -12,7 +12,7 @@ from torch import nn
 from import_param import Loss
 from models.darknet import Darknet
 from models.loss import DetectionLoss
-from utils.progress import track
+from utils.console.progress import track
 from utils.structures import Batch
 
 SHORTEST = 2  # photos a batch; batch normalisation needs more than one value a channel

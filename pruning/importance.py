@@ -14,8 +14,8 @@ from models.darknet import Darknet
 from models.loss import Losses
 from pruning.equalization import normalized, typical_scales
 from pruning.own_functions import OwnFunction, own_function
+from utils.console.progress import say
 from utils.errors import InputError
-from utils.progress import say
 from utils.structures import Batch
 
 Importance = Mapping[int, NDArray[np.float64]]  # by convolution with BN: [filters], at least 0

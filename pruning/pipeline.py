@@ -25,13 +25,10 @@ from pruning.report import Quality, Report, layer_rows, measure_latencies, size_
 from pruning.strategies import LATENCY, strategy_named
 from pruning.surgeon import Plan, cut
 from pruning.targets import cut_shares, deviation_note
-from utils.checkpoint import (
-    Network,
-    Origin,
-    load_network,
-    newest_weights,
-    save_with_pair,
-)
+from utils.checkpoint.checkpoint import Origin, save_with_pair
+from utils.checkpoint.network import Network, load_network, newest_weights
+from utils.console.next_steps import after_pruning
+from utils.console.progress import say
 from utils.data.augment import NO_AUGMENTATION
 from utils.data.datasets import (
     DetectionDataset,
@@ -45,11 +42,9 @@ from utils.data.splits import open_definition, open_split
 from utils.data.views import InputView, TrainingView
 from utils.errors import only_warn
 from utils.evaluation.evaluate import evaluate
-from utils.next_steps import after_pruning
-from utils.progress import say
 from utils.run_page.folder import record_start
 from utils.run_page.page import write_page
-from utils.settings import save as save_settings
+from utils.settings.loader import save as save_settings
 from utils.structures import Batch
 from utils.training.runs import Run, expect_free, new_run
 

@@ -21,7 +21,7 @@ from pruning.plots import plot_channels
 from pruning.surgeon import Plan, cut_netdef, trim
 from pruning.targets import CutShares, target_measure
 from utils.errors import only_warn
-from utils.files import write_text
+from utils.files.writing import write_text
 from utils.run_page.pruning import CHANNELS
 from utils.timing import machine, ms_in_words
 

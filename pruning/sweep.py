@@ -18,8 +18,8 @@ from pruning.importance import gamma
 from pruning.latency.meter import open_meter
 from pruning.strategies import strategy_named
 from pruning.surgeon import Plan, cut
+from utils.console.progress import say, track
 from utils.errors import InputError
-from utils.progress import say, track
 from utils.structures import Batch
 
 PERCENTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)

@@ -18,9 +18,9 @@ from PIL import Image
 from models.blocks import Convolution
 from models.darknet import Darknet
 from models.netdef import parse
-from utils.checkpoint import write_pair
-from utils.next_steps import SCRIPTS
-from utils.settings import load
+from utils.checkpoint.darknet_files import write_pair
+from utils.console.next_steps import SCRIPTS
+from utils.settings.loader import load
 from utils.timing import interleaved
 
 # A machine that others use can be slow at any moment.

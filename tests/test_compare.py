@@ -18,7 +18,7 @@ from models.darknet import Darknet
 from models.netdef import parse
 from tests.conftest import COLOUR_CFG, COLOURS, ROOT
 from tests.utils.run_page.runs import DENSE, cut_run, sparse_run, trained_run
-from utils.checkpoint import Origin, save_with_pair
+from utils.checkpoint.checkpoint import Origin, save_with_pair
 from utils.comparison.groups import differences, grouped, notes
 from utils.comparison.runs import Result, find_runs, result_of
 from utils.comparison.tables import result_table, setting_table

@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 from tests.pruning.nets import config, trained
 from tests.test_train import flags, project  # noqa: F401  # a fixture
 from utils.backends import ENGINES, install_command
-from utils.checkpoint import write_pair
+from utils.checkpoint.darknet_files import write_pair
 
 pytestmark = pytest.mark.slow
 

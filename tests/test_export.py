@@ -16,7 +16,7 @@ from tests.conftest import next_commands
 from tests.utils.backends.test_backends import CFG, trained
 from utils.backends import export, install_command
 from utils.backends.export import FORMATS, Format
-from utils.checkpoint import Network, load_network
+from utils.checkpoint.network import Network, load_network
 from utils.errors import InputError, run
 from utils.visualization.draw import write_image
 

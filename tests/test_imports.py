@@ -9,9 +9,10 @@ import pytest
 from tests.conftest import ROOT
 
 GROUND_FLOOR = (
-    "import_param", "utils.boxes", "utils.devices", "utils.distributed", "utils.errors",
-    "utils.files", "utils.fonts", "utils.images", "utils.numbers", "utils.processes",
-    "utils.progress", "utils.structures", "utils.timing",
+    "import_param", "utils.boxes", "utils.console.progress", "utils.devices", "utils.errors",
+    "utils.files.numbers", "utils.files.paths", "utils.files.reading", "utils.files.temporary",
+    "utils.files.writing", "utils.fonts", "utils.images", "utils.processes.distributed",
+    "utils.processes.workers", "utils.structures", "utils.timing",
 )  # fmt: skip
 FLOORS = ("ground floor", "models", "utils", "pruning", "scripts")  # from the lowest up
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")}

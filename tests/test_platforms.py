@@ -27,10 +27,10 @@ LINUX_ONLY = {
 FOLDERS_OF_LINUX = ("/proc/", "/dev/", "/sys/", "/tmp", "/bin/", "/usr/", "/etc/", "/home/")
 # Where one of these is right, and why.
 ALLOWED = {
-    ("utils/files.py", "fcntl"): "not on Windows, where an open file cannot be renamed",
-    ("utils/files.py", "O_NONBLOCK"): "beside it",
+    ("utils/files/temporary.py", "fcntl"): "not on Windows, where an open file cannot be renamed",
+    ("utils/files/temporary.py", "O_NONBLOCK"): "beside it",
     ("utils/data/datasets.py", "fork"): "compared with how processes start",
-    ("utils/processes.py", "sched_getaffinity"): "where there is one",
+    ("utils/processes/workers.py", "sched_getaffinity"): "where there is one",
     ("utils/errors.py", "SIGHUP"): "where there is one",
     ("utils/timing.py", "/proc/cpuinfo"): "where there is one",
     ("utils/benchmark/memory.py", "malloc_trim"): "on Linux, where the library has it",

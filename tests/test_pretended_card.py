@@ -13,7 +13,7 @@ import torch
 from tests.conftest import ROOT
 from tests.processes import environment, small_data_set
 from tests.pruning.nets import config, trained
-from utils.checkpoint import write_pair
+from utils.checkpoint.darknet_files import write_pair
 
 pytestmark = [
     pytest.mark.slow,

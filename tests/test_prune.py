@@ -29,9 +29,10 @@ from tests.pruning.fake_latency import count_instead_of_timing, counted_latency
 from tests.pruning.nets import config, trained
 from tests.test_train import project  # noqa: F401  # a fixture
 from tools import check_latency
-from utils.checkpoint import load_network, write_pair
+from utils.checkpoint.darknet_files import write_pair
+from utils.checkpoint.network import load_network
 from utils.errors import InputError, run
-from utils.settings import load
+from utils.settings.loader import load
 from utils.training.runs import Run
 
 pytestmark = pytest.mark.usefixtures("short_cuts")

@@ -13,8 +13,8 @@ import pytest
 
 from tests.commands import commands
 from tests.conftest import ROOT
-from utils import settings
 from utils.data.demo_data import DemoSettings, make_demo
+from utils.settings import loader
 
 PAGES = ("README.md", "README.zh-CN.md", "RESULTS.md", "docs/*.md")
 
@@ -42,7 +42,7 @@ def test_a_shown_command_has_flags_that_its_script_takes(
 
     for name in ("load", "load_pruning"):
         if hasattr(module, name):
-            read = getattr(settings, name)
+            read = getattr(loader, name)
             monkeypatch.setattr(module, name, lambda *of, read=read, **by: stop(read(*of, **by)))
     assert not [word for word in words if word.startswith("--") and "-" in word[2:]], "underscores"
     with pytest.raises(SystemExit if {"--help", "--help_all"} & set(words) else ParsedError):

@@ -22,11 +22,13 @@ from tests.pruning.nets import config
 from tests.pruning.scales import read, size
 from tests.pruning.test_sparsity import BLOCK
 from tests.test_train import figures, flags
-from utils.checkpoint import load_network, read_checkpoint, write_pair
+from utils.checkpoint.checkpoint import read_checkpoint
+from utils.checkpoint.darknet_files import write_pair
+from utils.checkpoint.network import load_network
+from utils.console.next_steps import how_to_resume
 from utils.data.demo_data import DemoSettings, make_demo
 from utils.errors import InputError, run
-from utils.next_steps import how_to_resume
-from utils.settings import load
+from utils.settings.loader import load
 from utils.structures import Batch
 from utils.timing import ms_in_words
 from utils.training import lr_schedule as schedule

@@ -20,7 +20,8 @@ from models.netdef import head_anchors
 from models.weights import read_weights
 from tests.conftest import next_commands, short_cuts
 from tests.models.test_darknet import RESIDUAL
-from utils.checkpoint import Checkpoint, Origin, load_network, read_checkpoint
+from utils.checkpoint.checkpoint import Checkpoint, Origin, read_checkpoint
+from utils.checkpoint.network import load_network
 from utils.data.demo_data import DemoSettings, make_demo
 from utils.errors import InputError, run
 from utils.monitoring.monitor import Monitor

@@ -1,4 +1,4 @@
-"""Is every file written through `utils.files`, and on a full disk whole or not at all?"""
+"""Is every file written through utils/files, and on a full disk whole or not at all?"""
 
 import ast
 import re
@@ -18,12 +18,14 @@ from tests.conftest import COLOUR_CFG, ROOT, full_disk
 from tests.utils.backends.test_backends import trained
 from utils.backends import export, install_command
 from utils.backends.export import FORMATS
-from utils.checkpoint import Network, Origin, save_checkpoint, save_with_pair, write_pair
+from utils.checkpoint.checkpoint import Origin, save_checkpoint, save_with_pair
+from utils.checkpoint.darknet_files import write_pair
+from utils.checkpoint.network import Network
 from utils.data.demo_data import DemoSettings, make_demo
 from utils.detection.writer import DetectedPicture, Picture, Results
 from utils.errors import InputError
 from utils.monitoring.history import write_history
-from utils.settings import save as save_settings
+from utils.settings.loader import save as save_settings
 from utils.structures import Detections
 from utils.visualization.curves import plot_curves
 from utils.visualization.draw import write_image
@@ -116,7 +118,9 @@ WRITES = {
 }  # fmt: skip
 # Where one of these is right, and why.
 ALLOWED = {
-    ("utils/files.py", ""): "the one place",
+    ("utils/files/writing.py", ""): "the one place",
+    ("utils/files/temporary.py", ""): "on its behalf",
+    ("utils/files/paths.py", "mkdir"): "a folder for what is written there",
     ("setup.py", ""): "runs without the project",
     ("requirements/visdom/backend.py", ""): "runs without the project",
     ("utils/backends/standalone_detector.py", ""): "runs without the project",
@@ -140,18 +144,18 @@ ALLOWED = {
     ("utils/detection/video.py", "VideoWriter"): "checked when it is whole",
     ("utils/backends/openvino_engine.py", "save_model"): "read again at once",
     ("utils/backends/export.py", "save"): "into a guarded file",
-    ("utils/checkpoint.py", "save"): "into a guarded file",
+    ("utils/checkpoint/checkpoint.py", "save"): "into a guarded file",
     ("utils/benchmark/memory.py", "save"): "into memory",
     ("utils/visualization/figures.py", "savefig"): "into memory",
     ("utils/images.py", "save"): "into memory",
-    ("utils/downloads.py", "truncate"): "of a file of `growing`",
+    ("utils/checkpoint/downloads.py", "truncate"): "of a file of `growing`",
     ("utils/training/runs.py", "mkdir"): "told there",
     ("utils/training/runs.py", "unlink"): "a lock",
     ("utils/benchmark/tables.py", "unlink"): "a table that is begun anew",
     ("utils/detection/writer.py", "open"): "into a temporary file of `atomic`",
     ("pruning/latency/table.py", "open"): "into a temporary file of `atomic`",
     ("utils/backends/auto.py", "unlink"): "a damaged cache",
-    ("utils/cache.py", "unlink"): "an old result of the cache",
+    ("utils/files/cache.py", "unlink"): "an old result of the cache",
 }
 
 

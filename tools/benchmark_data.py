@@ -29,10 +29,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from import_param import Augmentation, Count, Data, DataSet, Training, TrainSettings
+from utils.console.progress import say, silent, track
 from utils.errors import InputError, run
-from utils.processes import end_with_parent
-from utils.progress import say, silent, track
-from utils.settings import load
+from utils.processes.workers import end_with_parent
+from utils.settings.loader import load
 
 if TYPE_CHECKING:
     from utils.data.photos import Photo, PhotoSet
@@ -98,7 +98,8 @@ def main(argv: list[str] | None = None) -> None:
 def make_set(settings: DataSizeSettings, folder: Path) -> None:
     """Fill a folder with links to the photos of `data` and with their labels in each form."""
     from utils.data.splits import open_split
-    from utils.files import output_folder, write_text
+    from utils.files.paths import output_folder
+    from utils.files.writing import write_text
 
     if folder.exists() and any(folder.iterdir()) and not (folder / MARKER).is_file():
         raise InputError(
@@ -129,7 +130,7 @@ def _split(number: int) -> str:
 
 def _write_original(folder: Path, number: int, photo: Photo) -> tuple[Path, Path, Path]:
     """A photo, its `.txt` and its `.xml`."""
-    from utils.files import write_bytes, write_text
+    from utils.files.writing import write_bytes, write_text
 
     width, height = photo.size
     lines, objects = [], []
@@ -152,7 +153,7 @@ def _write_original(folder: Path, number: int, photo: Photo) -> tuple[Path, Path
 
 def _write_lists(folder: Path, entries: int, photos: PhotoSet) -> None:
     """The lists, the `.json` files and the `.data` files."""
-    from utils.files import write_text
+    from utils.files.writing import write_text
 
     names = [f"class{number}" for number in range(len(photos.names))]
     write_text(folder / "set.names", "\n".join(names) + "\n")

@@ -33,9 +33,9 @@ from import_param import (
     TrainSettings,
     Whole,
 )
+from utils.console.progress import say
 from utils.errors import InputError, run
-from utils.progress import say
-from utils.settings import load
+from utils.settings.loader import load
 
 if TYPE_CHECKING:
     from models.netdef import NetDef
@@ -116,7 +116,7 @@ def main(argv: list[str] | None = None) -> None:
 def open_netdef(settings: Model) -> NetDef:
     """The network to train, at the size that is asked for."""
     from models import netdef as cfg_files
-    from utils.checkpoint import check_for_photos, check_size
+    from utils.checkpoint.network import check_for_photos, check_size
 
     netdef = cfg_files.load(settings.cfg)
     check_for_photos(netdef)

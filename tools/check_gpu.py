@@ -23,8 +23,8 @@ from dataclasses import dataclass
 
 from tools.gpu.task import GpuCheck, Task
 from utils import errors
-from utils.progress import say
-from utils.settings import load
+from utils.console.progress import say
+from utils.settings.loader import load
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ def main(argv: list[str] | None = None) -> None:
     from tools.gpu.runner import Result, run_all
     from tools.gpu.steps import chosen_steps
     from utils.devices import choose_device
-    from utils.files import output_folder, write_text
+    from utils.files.paths import output_folder
+    from utils.files.writing import write_text
 
     steps = chosen_steps(check.steps)
     choose_device(check.device)  # one line where there is none

@@ -33,8 +33,8 @@ from typing import Any
 from import_param import Count, Whole
 from utils import errors
 from utils.errors import InputError
-from utils.files import PARTIAL
-from utils.settings import load
+from utils.files.temporary import PARTIAL
+from utils.settings.loader import load
 
 SIGNALS = tuple(
     getattr(signal, name)
@@ -503,7 +503,7 @@ def contents(place: Path) -> dict[str, object]:
 
 
 def _weights_of(path: Path) -> object:
-    from utils.checkpoint import read_checkpoint
+    from utils.checkpoint.checkpoint import read_checkpoint
 
     checkpoint = read_checkpoint(path)
     tensors = {name: tensor.numpy().tobytes() for name, tensor in checkpoint.model.items()}
@@ -540,7 +540,7 @@ def expect_whole(path: Path) -> None:
     """Raise what is wrong with a file, or with those that belong to it."""
     match path.suffix:
         case ".pt":
-            from utils.checkpoint import read_checkpoint
+            from utils.checkpoint.checkpoint import read_checkpoint
 
             read_checkpoint(path)
         case ".weights":
@@ -583,7 +583,7 @@ def _expect_pair(path: Path) -> None:
 
     from models import netdef as cfg_files
     from models.weights import read_weights
-    from utils.checkpoint import read_checkpoint
+    from utils.checkpoint.checkpoint import read_checkpoint
     from utils.data.definition import read_names
 
     netdef = cfg_files.load(path.with_suffix(".cfg"))

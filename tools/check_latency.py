@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from import_param import TORCH, Count, CsvFile, NetworkLimits, Runtime, Whole
 from utils import errors
-from utils.progress import say
-from utils.settings import load
+from utils.console.progress import say
+from utils.settings.loader import load
 
 if TYPE_CHECKING:
     from pruning.latency.predictor import PredictionCheck
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     from models.darknet import Darknet
     from pruning.latency.meter import open_meter
     from pruning.latency.predictor import check_predictor, fit_predictor
-    from utils.checkpoint import check_size
+    from utils.checkpoint.network import check_size
 
     side, networks = settings.check.img_size, []
     for cfg in settings.check.cfg:  # all are read before the first one is timed

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from utils import errors
 from utils.errors import InputError
-from utils.files import read_text
-from utils.settings import load
+from utils.files.reading import read_text
+from utils.settings.loader import load
 
 COLUMNS = ["series", "network", "milliseconds", "map", "source"]
 

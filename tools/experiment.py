@@ -24,8 +24,8 @@ from import_param import (
     StrategyName,
     Whole,
 )
+from utils.console.progress import Wait, say
 from utils.errors import InputError
-from utils.progress import Wait, say
 
 if TYPE_CHECKING:
     from models.netdef import NetDef
@@ -128,7 +128,7 @@ class Step:
     @property
     def done(self) -> bool:
         """Whether it came to its result."""
-        from utils.checkpoint import read_checkpoint
+        from utils.checkpoint.checkpoint import read_checkpoint
 
         if not self.result.is_file():
             return False

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from utils.data.definition import DataDefinition, read_data
 from utils.errors import InputError
-from utils.files import write_text
+from utils.files.writing import write_text
 
 
 def fold_files(folder: Path, folds: int) -> list[Path]:

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 from import_param import Count, Positive, Whole
 from utils import errors
 from utils.errors import InputError
-from utils.settings import load
+from utils.settings.loader import load
 
 if sys.platform != "win32":
     import resource

@@ -419,7 +419,7 @@ def engines() -> Target:
 def settings() -> Target:
     """What a run was started with."""
     from import_param import PruneSettings, TrainSettings
-    from utils.settings import restore
+    from utils.settings.loader import restore
 
     def use(path: Path) -> None:
         try:
@@ -437,7 +437,7 @@ def settings() -> Target:
 def flags() -> Target:
     """What a user types, for each script."""
     import import_param
-    from utils import settings as loader
+    from utils.settings import loader
 
     scripts = [kind for name, kind in vars(import_param).items() if name.endswith("Settings")]
     texts = [value.decode("utf-8", "surrogateescape") for value in (*NUMBERS, *TOKENS)]
@@ -514,8 +514,9 @@ def _resumed(folder: Path) -> tuple[dict[str, Any], Callable[[Path], None]]:
     from models.darknet import Darknet
     from pruning.iterative.schedule import read_state
     from pruning.surgeon import keep_everything
-    from utils.checkpoint import TrainingState, load_network, read_checkpoint, save_checkpoint
-    from utils.settings import restore
+    from utils.checkpoint.checkpoint import TrainingState, read_checkpoint, save_checkpoint
+    from utils.checkpoint.network import load_network
+    from utils.settings.loader import restore
     from utils.training.fit import load_
     from utils.training.loop import Trainer, TrainerFactory
 
@@ -658,7 +659,7 @@ def state_dict() -> Target:
     import torch
 
     from models import netdef
-    from utils.checkpoint import read_pretrained
+    from utils.checkpoint.pretrained import read_pretrained
 
     net = netdef.parse(CFG)
     content: dict[str, Any] = {"features.0.0.weight": torch.randn(4, 3, 3, 3)}

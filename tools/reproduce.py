@@ -34,9 +34,9 @@ from tools.experiment import Reproduce, Row, Step, in_order, plan_folds, planned
 from tools.folds import fold_files, write_folds
 from tools.slurm import WORKERS, Slurm, run_on_slurm
 from utils import errors
+from utils.console.progress import say
 from utils.errors import InputError
-from utils.progress import say
-from utils.settings import load
+from utils.settings.loader import load
 
 if TYPE_CHECKING:
     from pruning.plots import NetworkPoint
@@ -80,7 +80,8 @@ def main(argv: list[str] | None = None) -> None:
     from models import netdef as cfg_files
     from pruning.plots import plot_sizes
     from utils.data.splits import open_definition
-    from utils.files import require_file, write_text
+    from utils.files.reading import require_file
+    from utils.files.writing import write_text
 
     folder = Path("runs") / settings.run_name
     folds = fold_files(folder / "folds", settings.folds)
@@ -142,7 +143,7 @@ def measure(rows: Sequence[Row]) -> tuple[list[Result], str]:
     """What each row came to, and how latency was measured: all networks taking turns."""
     from pruning.latency.meter import open_meter
     from pruning.report import measure_latencies, size_of
-    from utils.checkpoint import load_network
+    from utils.checkpoint.network import load_network
 
     networks = [
         load_network(TrainedNetwork(weights=str(row.trained[0].result), device="cpu"))

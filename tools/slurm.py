@@ -24,9 +24,10 @@ from annotated_types import Predicate
 
 from import_param import Count, Positive, Whole
 from tools.experiment import Step, last_line, log_of, start_step
+from utils.console.progress import Wait, say
 from utils.errors import InputError
-from utils.files import alone, read_text, write_text
-from utils.progress import Wait, say
+from utils.files.reading import read_text
+from utils.files.writing import alone, write_text
 
 if TYPE_CHECKING:
     from submitit import SlurmExecutor

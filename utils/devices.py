@@ -12,8 +12,8 @@ from typing import TypeAlias, TypeVar
 import torch
 from torch import Tensor, nn
 
-from utils import distributed
 from utils.errors import InputError
+from utils.processes import distributed
 
 Numbers: TypeAlias = "tuple[float | Numbers, ...]"
 Module = TypeVar("Module", bound=nn.Module)

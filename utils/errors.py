@@ -9,9 +9,9 @@ import threading
 import unicodedata
 from collections.abc import Callable, Iterator
 
-from utils import distributed
-from utils.progress import Background
-from utils.progress import say as say_line
+from utils.console.progress import Background
+from utils.console.progress import say as say_line
+from utils.processes import distributed
 
 
 class InputError(Exception):

@@ -17,9 +17,10 @@ from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 
 from import_param import DataSet
+from utils.console.progress import say
 from utils.errors import InputError
-from utils.files import exists, expand, read_bytes, walk
-from utils.progress import say
+from utils.files.paths import exists, expand, walk
+from utils.files.reading import read_bytes
 from utils.structures import Image
 
 # Formats whose readers are well kept, and their suffixes. Others, such as EPS, which runs programs,

@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from utils.progress import Wait
+from utils.console.progress import Wait
 
 # Seconds of untimed calls. Where five engines took turns on one network, ONNX Runtime took 6.5 ms
 # after one untimed call, and 4.5 ms after 0.02 s of them.

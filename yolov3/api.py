@@ -21,7 +21,7 @@ from utils.detection.background import StageTimer
 from utils.detection.detector import Detector as NetworkDetector
 from utils.errors import InputError
 from utils.images import as_rgb, read_image
-from utils.settings import check
+from utils.settings.loader import check
 from utils.structures import Detections, Image
 from utils.visualization.draw import draw_boxes, write_image
 

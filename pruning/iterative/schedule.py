@@ -17,9 +17,9 @@ from pruning.iterative.state import PruningState
 from pruning.iterative.targets import PruningTarget
 from pruning.residual_blocks import residual_blocks
 from pruning.surgeon import Plan, carry_optimizer_, cut, cut_netdef, transfer
+from utils.checkpoint.tensor_files import PlainTensor
 from utils.errors import InputError
-from utils.schema import structured
-from utils.tensor_files import PlainTensor
+from utils.settings.schema import structured
 from utils.training.loop import Trainer
 
 

@@ -18,12 +18,7 @@ from pruning.importance import Importance, gamma
 from pruning.iterative.state import PruningState
 from pruning.latency.meter import LatencyMeter
 from pruning.latency.options import SearchOptions
-from pruning.latency.predictor import (
-    UNFITTED,
-    Coefficients,
-    LatencyPredictor,
-    fit_predictor,
-)
+from pruning.latency.predictor import UNFITTED, Coefficients, LatencyPredictor, fit_predictor
 from pruning.latency.search import (
     LatencyResult,
     LatencySearch,
@@ -38,7 +33,7 @@ from pruning.strategies import strategy_named
 from pruning.surgeon import Plan, cut
 from pruning.targets import Measure, cut_shares, deviation_note, target_measure
 from utils.errors import InputError
-from utils.schema import shown, structured
+from utils.settings.schema import shown, structured
 from utils.timing import ms_in_words
 
 TIMING = SearchOptions(timing_rounds=20)  # rounds in which it is timed beside the original one

@@ -35,13 +35,14 @@ from pruning.sweep import (
     sweep_csv,
     sweep_table,
 )
-from utils import distributed
-from utils.checkpoint import Checkpoint, reopen
+from utils.checkpoint.checkpoint import Checkpoint
+from utils.checkpoint.network import reopen
+from utils.console.progress import say
 from utils.devices import choose_device
 from utils.errors import InputError, only_warn
-from utils.files import write_text
+from utils.files.writing import write_text
 from utils.monitoring.history import CSV_NAME, read_history
-from utils.progress import say
+from utils.processes import distributed
 from utils.training.batches import TrainingBatches, ValidationBatches
 from utils.training.build import describe
 from utils.training.loop import Trainer, TrainerFactory

@@ -11,17 +11,12 @@ from import_param import Pruning
 from pruning.importance import Importance
 from pruning.latency.options import DEFAULTS, SearchOptions
 from pruning.latency.predictor import fit_predictor
-from pruning.latency.search import (
-    LatencyResult,
-    LatencySearch,
-    PruningProblem,
-    plan_by_prediction,
-)
+from pruning.latency.search import LatencyResult, LatencySearch, PruningProblem, plan_by_prediction
 from pruning.latency.search_space import expect_search_space
 from pruning.strategies import strategy_named
 from pruning.surgeon import Plan
+from utils.console.progress import say, track
 from utils.errors import InputError
-from utils.progress import say, track
 
 # By name, whether the solver sums importance as it is, see `PruningProblem.importance`.
 SUMMED = {"shares of layers": False, "plain sums": True}

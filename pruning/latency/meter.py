@@ -22,8 +22,8 @@ from utils.backends import ENGINES, EngineOptions, engine_device, open_engine
 from utils.backends.base import Engine
 from utils.backends.float_layers import OPTIONS as FLOAT_LAYERS
 from utils.backends.runtime import calibration_photos, check_runnable
+from utils.console.progress import track
 from utils.devices import CPU, on_device
-from utils.progress import track
 from utils.timing import cpu_name, interleaved, machine, spread, to_its_end, version
 
 RunImages = Callable[[Tensor], object]  # runs a network on images, [B, 3, height, width]

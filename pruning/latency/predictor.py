@@ -38,9 +38,9 @@ from pruning.latency.search_space import (
 )
 from pruning.latency.table import LatencyTable, WidthRange, layer_spec, read_table
 from pruning.surgeon import Plan, cut
+from utils.console.progress import say, track
 from utils.errors import InputError
-from utils.files import alone
-from utils.progress import say, track
+from utils.files.writing import alone
 
 FAMILIES = ("1x1", "kxk", "grouped", "pooling")  # of layers in the table, see `LayerSpec.family`
 # Million values that layers in the table read and that others write, and how many those others are.

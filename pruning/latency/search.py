@@ -36,8 +36,8 @@ from pruning.layer_shares import expect_layer_shares, fixed_counts
 from pruning.residual_blocks import residual_blocks
 from pruning.selection import group_step
 from pruning.surgeon import Plan, cut, cut_netdef
+from utils.console.progress import track
 from utils.errors import InputError
-from utils.progress import track
 from utils.timing import ms_in_words
 
 

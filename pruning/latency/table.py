@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from models.netdef import KEYS, NetDef
 from utils.errors import InputError
-from utils.files import atomic, read_lines
-from utils.numbers import to_float, to_int
+from utils.files.numbers import to_float, to_int
+from utils.files.reading import read_lines
+from utils.files.writing import atomic
 from utils.version import VERSION
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from torchvision.ops import box_iou
 
 from import_param import Nms, TrainedNetwork
 from utils.boxes import clip, cxcywh_to_xyxy, network_input
-from utils.checkpoint import Network, load_network
+from utils.checkpoint.network import Network, load_network
 from utils.evaluation.evaluate import predict
 from utils.images import read_image
 from utils.structures import Detections

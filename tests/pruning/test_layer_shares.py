@@ -16,7 +16,7 @@ from pruning.strategies import STRATEGIES
 from pruning.surgeon import Plan, cut
 from tests.pruning.nets import config, trained
 from utils.errors import InputError
-from utils.settings import check
+from utils.settings.loader import check
 
 BY_CHANNELS = ("normal", "slim", "shortcut", "layer_channel")
 

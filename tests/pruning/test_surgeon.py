@@ -23,14 +23,7 @@ from pruning.channels import Bools, channel_groups
 from pruning.importance import gamma
 from pruning.residual_blocks import residual_blocks, without_blocks
 from pruning.strategies import STRATEGIES
-from pruning.surgeon import (
-    Plan,
-    carry_optimizer_,
-    cut,
-    keep_everything,
-    masked,
-    transfer,
-)
+from pruning.surgeon import Plan, carry_optimizer_, cut, keep_everything, masked, transfer
 from tests.pruning.nets import (
     CONFIGS,
     config,
@@ -46,7 +39,8 @@ from tests.pruning.nets import (
 )
 from tests.pruning.test_channels import conv, net
 from utils.boxes import network_input
-from utils.checkpoint import load_network, write_pair
+from utils.checkpoint.darknet_files import write_pair
+from utils.checkpoint.network import load_network
 from utils.evaluation.nms import non_maximum_suppression
 from utils.images import read_image
 

@@ -10,7 +10,7 @@ from models.darknet import Darknet
 from models.netdef import parse
 from tests.conftest import ROOT
 from tools import check_kills
-from utils.checkpoint import write_pair
+from utils.checkpoint.darknet_files import write_pair
 from utils.errors import InputError
 
 

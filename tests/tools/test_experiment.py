@@ -8,7 +8,7 @@ from import_param import TrainSettings
 from models.netdef import NetDef
 from tests.pruning.nets import config
 from tools.experiment import Reproduce, Step, in_order, plan_rows, run_steps
-from utils.checkpoint import TrainingState, save_checkpoint
+from utils.checkpoint.checkpoint import TrainingState, save_checkpoint
 from utils.errors import InputError
 from utils.training.runs import Run
 

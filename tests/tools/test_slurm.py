@@ -21,7 +21,7 @@ from tools.experiment import Step, planned
 from tools.reproduce import ReproduceSettings
 from tools.slurm import Slurm, run_on_slurm
 from utils.errors import InputError
-from utils.settings import load
+from utils.settings.loader import load
 
 LIMIT = 60  # seconds, on a machine that others use
 # A training that takes until somebody stops it, the first time.

@@ -22,7 +22,7 @@ from tests.pruning.nets import config
 from utils.backends import EngineOptions, auto
 from utils.benchmark.latency import measure
 from utils.benchmark.networks import Candidate, Key
-from utils.checkpoint import Network
+from utils.checkpoint.network import Network
 from utils.detection.background import StageTimer
 from utils.detection.detector import Detector
 from utils.errors import InputError

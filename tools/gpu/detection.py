@@ -11,7 +11,7 @@ from tools.gpu.findings import Findings
 from tools.gpu.parity import exact_float32
 from tools.gpu.task import ROOT, Task
 from tools.gpu.training import demo_data, trained
-from utils.files import read_text
+from utils.files.reading import read_text
 
 LEAST_SCORE, SMALL_LEAST_SCORE = 0.1, 0.0002  # of objects that are looked at
 PIXELS, SCORE = 1.0, 0.02  # by which a box and its score may differ

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from utils.files import read_text, write_text
+from utils.files.reading import read_text
+from utils.files.writing import write_text
 
 Value = float | int | str | bool
 

@@ -15,9 +15,9 @@ from tools.gpu.findings import Findings, Value
 from tools.gpu.networks import config, settled
 from tools.gpu.task import Task
 from tools.gpu.training import demo_data
-from utils.checkpoint import Origin, save_checkpoint
+from utils.checkpoint.checkpoint import Origin, save_checkpoint
 from utils.errors import InputError
-from utils.files import read_text
+from utils.files.reading import read_text
 from utils.training.runs import Run
 
 NETWORK = "yolov3"  # which has blocks to go where narrower layers are no faster

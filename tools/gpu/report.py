@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tools.gpu.findings import Value, as_json
 from tools.gpu.runner import NOT_STARTED, Result
-from utils.files import write_text
+from utils.files.writing import write_text
 from utils.timing import cpu_name, version
 from utils.version import VERSION
 

@@ -17,9 +17,9 @@ from tempfile import TemporaryDirectory
 
 from tools.gpu.findings import Findings, NotPossible, Value
 from tools.gpu.task import ROOT, Task
-from utils.files import read_start
-from utils.processes import end_with_parent
-from utils.progress import Wait, say
+from utils.console.progress import Wait, say
+from utils.files.reading import read_start
+from utils.processes.workers import end_with_parent
 
 Work = Callable[[Task, Findings], None]
 

@@ -23,7 +23,7 @@ from tools.gpu.task import ROOT, Task
 from tools.gpu.training import demo_flags
 from utils.data.splits import open_splits
 from utils.devices import wait_for
-from utils.settings import load
+from utils.settings.loader import load
 from utils.structures import Batch
 from utils.training.batches import TrainingBatches, ValidationBatches, photo_views
 from utils.training.build import build_network, read_netdef

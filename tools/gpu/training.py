@@ -16,9 +16,9 @@ import torch
 import train
 from tools.gpu.findings import Findings, NotPossible
 from tools.gpu.task import ROOT, SMALL_SIDE, Task
-from utils.checkpoint import read_checkpoint
+from utils.checkpoint.checkpoint import read_checkpoint
 from utils.data.demo_data import DEMO, DemoSettings, make_demo
-from utils.files import write_text
+from utils.files.writing import write_text
 from utils.monitoring.history import CSV_NAME, History, read_history
 from utils.training.runs import Run
 

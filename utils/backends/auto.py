@@ -17,11 +17,13 @@ from typing import Annotated
 from annotated_types import Ge
 
 from utils.backends.base import Engine, EngineOptions
-from utils.cache import fingerprint, note
+from utils.console.progress import track
 from utils.errors import InputError
-from utils.files import cache_folder, exists, read_text, write_text
-from utils.progress import track
-from utils.schema import shown, structured
+from utils.files.cache import fingerprint, note
+from utils.files.paths import cache_folder, exists
+from utils.files.reading import read_text
+from utils.files.writing import write_text
+from utils.settings.schema import shown, structured
 from utils.timing import interleaved, spread, to_its_end, version
 
 Opener = Callable[[], Engine]

@@ -20,9 +20,9 @@ from import_param import Count, Nms, Positive, Share, Whole
 from models.costs import count_operations, count_parameters
 from models.darknet import shapes, stride
 from models.head import Head
-from utils.checkpoint import Network
+from utils.checkpoint.network import Network
 from utils.errors import InputError
-from utils.schema import shown, structured
+from utils.settings.schema import shown, structured
 from utils.version import VERSION
 
 KEY = "yolov3"  # of the description among a file's metadata

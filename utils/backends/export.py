@@ -18,11 +18,12 @@ from utils.backends import install_command, standalone
 from utils.backends.description import KEY, Description, describe
 from utils.backends.file_readme import readme
 from utils.backends.fold import folded
-from utils.checkpoint import Network, reopen, write_pair
+from utils.checkpoint.darknet_files import write_pair
+from utils.checkpoint.network import Network, reopen
+from utils.console.progress import track
 from utils.errors import InputError
 from utils.evaluation.nms import non_maximum_suppression
-from utils.files import fill, folder_within, guarded, put
-from utils.progress import track
+from utils.files.writing import fill, folder_within, guarded, put
 
 if TYPE_CHECKING:
     from utils.backends.quantization import Tools

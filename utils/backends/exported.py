@@ -15,11 +15,11 @@ from models.darknet import Darknet
 from models.head import Head, expect_finite
 from utils.backends.description import KEY, Description, parse
 from utils.backends.registry import check_installed, install_command
+from utils.console.progress import say
 from utils.data.definition import read_names
 from utils.errors import InputError
 from utils.evaluation.ranking import best_first
-from utils.files import read_text
-from utils.progress import say
+from utils.files.reading import read_text
 from utils.structures import Detections
 
 ENGINES_BY_SUFFIX = {
@@ -82,7 +82,7 @@ class ExportedFile:
 
 @dataclass(frozen=True)
 class ExportedNetwork:
-    """An exported file, as `utils.checkpoint.Network` is a network of torch's.
+    """An exported file, as `utils.checkpoint.network.Network` is a network of torch's.
 
     Attributes:
         model: the file.

@@ -21,7 +21,7 @@ from models.costs import layer_operations
 from models.darknet import Darknet
 from models.netdef import NetDef
 from utils.backends.fold import folded
-from utils.progress import track
+from utils.console.progress import track
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from import_param import EVALUATION_NMS, Evaluation, Nms
 from models.darknet import Darknet
+from utils.console.progress import track
 from utils.evaluation.evaluate import Run, predict
 from utils.evaluation.metrics import compute_metrics
-from utils.progress import track
 from utils.structures import Targets
 
 TRUTH_NMS = Nms(max_detections=EVALUATION_NMS.max_detections)

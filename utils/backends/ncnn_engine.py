@@ -13,7 +13,7 @@ from models.darknet import Darknet
 from utils.backends.base import EngineOptions, FixedBatch
 from utils.backends.ncnn_graph import IMAGE, to_ncnn
 from utils.errors import InputError
-from utils.files import fill, scratch_folder
+from utils.files.writing import fill, scratch_folder
 
 
 def write(model: Darknet, stem: Path) -> tuple[Path, Path]:

@@ -17,15 +17,10 @@ from models.head import Head
 from utils.backends.base import EngineOptions, FixedBatch
 from utils.backends.nms_graph import detection_graph
 from utils.backends.onnx_graph import to_onnx
-from utils.backends.quantization import (
-    CalibrationBatches,
-    Tools,
-    quantized,
-    quantized_openvino,
-)
+from utils.backends.quantization import CalibrationBatches, Tools, quantized, quantized_openvino
 from utils.errors import InputError
 from utils.evaluation.evaluate import Run
-from utils.files import scratch_folder
+from utils.files.writing import scratch_folder
 
 # Left to itself, OpenVINO computes in bfloat16 where the CPU has it, whatever the model says.
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}

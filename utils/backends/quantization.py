@@ -27,11 +27,11 @@ from utils.backends.base import EngineOptions
 from utils.backends.float_layers import OPTIONS as FLOAT_LAYERS
 from utils.backends.float_layers import float_layers
 from utils.backends.int8_loss import int8_loss
-from utils.cache import cached, note
+from utils.console.progress import track
 from utils.errors import InputError
 from utils.evaluation.evaluate import Run
-from utils.files import fill, scratch_folder
-from utils.progress import track
+from utils.files.cache import cached, note
+from utils.files.writing import fill, scratch_folder
 from utils.timing import version
 
 CalibrationBatches = list[NDArray[np.float32]]  # [B, 3, H, W] each, 0 to 1

@@ -19,9 +19,9 @@ from models.darknet import Darknet
 from models.head import expect_finite
 from utils.backends import auto
 from utils.backends.base import PRECISIONS, Engine, EngineOptions
+from utils.console.progress import Wait, say
 from utils.devices import CPU, on_device
 from utils.errors import InputError
-from utils.progress import Wait, say
 from utils.timing import machine
 
 

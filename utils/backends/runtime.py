@@ -12,10 +12,10 @@ from import_param import DataSet, Runtime, TrainedNetwork
 from utils.backends.base import Engine, EngineOptions
 from utils.backends.exported import ExportedNetwork, is_exported, load_exported
 from utils.backends.registry import check_installed, engine_device, open_engine
-from utils.checkpoint import Network, load_network
+from utils.checkpoint.network import Network, load_network
+from utils.console.progress import say
 from utils.data.calibration import sample_images
 from utils.errors import InputError
-from utils.progress import say
 
 CARD = torch.device("cuda")
 CALIBRATION_BATCH = 8  # photos that go through the network at once while int8's ranges are taken

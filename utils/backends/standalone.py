@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from utils.backends import standalone_detector
-from utils.files import fill
+from utils.files.writing import fill
 from utils.timing import version
 
 ENGINES = {  # by format, the package and the oldest version of it that reads the file

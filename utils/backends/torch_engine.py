@@ -21,8 +21,8 @@ from utils.backends.base import EngineOptions, FixedBatch, maps_agree
 from utils.backends.cuda_graph import Run, captured
 from utils.backends.fold import folded
 from utils.backends.onednn_graph import compile_graph
+from utils.console.progress import say_error
 from utils.devices import has_fast_bfloat16, to_device, wait_for
-from utils.progress import say_error
 from utils.timing import SETTLE, interleaved
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

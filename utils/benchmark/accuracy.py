@@ -12,12 +12,12 @@ from utils.backends.base import Engine
 from utils.backends.exported import thresholds
 from utils.benchmark.latency import Row
 from utils.benchmark.networks import Candidate, Key, PeerNetwork, Run
+from utils.console.progress import track
 from utils.data.datasets import ValidationDataset, validation_loader
 from utils.data.photos import PhotoSet
 from utils.data.splits import open_split
 from utils.errors import InputError
 from utils.evaluation.evaluate import evaluate
-from utils.progress import track
 
 
 def validation_photos(candidates: Sequence[Candidate], data: DataSet) -> PhotoSet:

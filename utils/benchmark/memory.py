@@ -29,9 +29,9 @@ from models.darknet import Darknet
 from models.netdef import parse
 from utils.benchmark.latency import Row
 from utils.benchmark.networks import Candidate, Key, Peer, Run, open_one
+from utils.console.progress import track
 from utils.devices import choose_device
-from utils.processes import end_with_parent
-from utils.progress import track
+from utils.processes.workers import end_with_parent
 from utils.timing import synchronize
 
 CARD_METHOD = (

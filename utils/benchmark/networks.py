@@ -18,11 +18,11 @@ from models.costs import count_parameters
 from models.darknet import Darknet
 from utils.backends import EngineOptions, engine_device, open_engine
 from utils.backends.exported import ExportedFile, input_size, is_exported, open_file
-from utils.checkpoint import check_for_photos, check_size, load_network
+from utils.checkpoint.network import check_for_photos, check_size, load_network
+from utils.console.progress import say, track
 from utils.data.calibration import sample_images
 from utils.devices import CPU, choose_device, on_device, wait_for
 from utils.errors import InputError
-from utils.progress import say, track
 from utils.timing import machine
 
 NOISE_IMAGES = 8  # that int8 is calibrated on where only its speed is asked for

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from terminaltables import AsciiTable
 
 from utils.benchmark.latency import UPSTREAM, Row
+from utils.console.progress import say
 from utils.errors import InputError
-from utils.files import write_text
-from utils.progress import say
+from utils.files.writing import write_text
 from utils.visualization.colours import as_hex, series_colour
 from utils.visualization.figures import log_ticks_, write_figure
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from import_param import PruneSettings, TrainSettings
+from utils.console.progress import say
 from utils.errors import InputError
-from utils.files import exists, is_file
+from utils.files.paths import exists, is_file
 from utils.monitoring.history import parse_history
-from utils.progress import say
 from utils.run_page.folder import (
     REPORT,
     SETTINGS,
@@ -145,7 +145,7 @@ def _known(name: str) -> str:
 def _read(runs: Path, weights: Path) -> RunFiles:
     if is_file(runs / SETTINGS):
         return RunFiles.read(runs, weights)
-    from utils.checkpoint import read_checkpoint
+    from utils.checkpoint.checkpoint import read_checkpoint
 
     path = next(weights / name for name in CHECKPOINTS if (weights / name).is_file())
     checkpoint = read_checkpoint(path)

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from import_param import DataSet
 from utils.boxes import network_input
+from utils.console.progress import track
 from utils.data.photos import PhotoSet
 from utils.data.splits import Split, open_split
 from utils.images import find_images, read_image
-from utils.progress import track
 
 TITLE = "reading photos"  # of the wait
 DATA_SETS = (".data", ".yaml", ".yml", ".json", ".xml")

@@ -16,13 +16,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from import_param import Augmentation, Data, Training
-from utils import distributed
 from utils.boxes import InputTransform
 from utils.data.augment import augment, without_flips
 from utils.data.photos import PhotoSet
 from utils.data.views import InputView, TrainingView
 from utils.errors import InputError
-from utils.processes import end_with_parent, usable_cores
+from utils.processes import distributed
+from utils.processes.workers import end_with_parent, usable_cores
 from utils.structures import Batch, Sample, Targets
 
 SHUFFLE = 2**31  # in place of an index, so that an epoch's order has a generator of its own

@@ -10,8 +10,9 @@ from pathlib import Path
 from utils.data.labels import FORMATS
 from utils.data.labels.record import some_names
 from utils.errors import InputError
-from utils.files import exists, expand, read_lines
-from utils.numbers import to_float, to_int
+from utils.files.numbers import to_float, to_int
+from utils.files.paths import exists, expand
+from utils.files.reading import read_lines
 
 KEYS = ("classes", "names", "train", "valid", "images", "format", "mirror")
 UNUSED_DARKNET_KEYS = ("backup", "eval", "results", "labels", "difficult", "map", "top", "test")

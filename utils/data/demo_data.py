@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from utils.console.progress import Wait
 from utils.errors import InputError
-from utils.files import atomic_folder, read_text, write_bytes, write_text
+from utils.files.reading import read_text
+from utils.files.writing import atomic_folder, write_bytes, write_text
 from utils.images import encode_image
-from utils.progress import Wait
 from utils.structures import Image
 
 MARKER = "finished.json"  # written last; says what the folder was made from

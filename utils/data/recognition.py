@@ -18,14 +18,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from utils.console.progress import track
 from utils.data.definition import DataDefinition, read_data, read_names
 from utils.data.labels import cvat, json_files, labelme, voc, yolo
 from utils.data.sources import label_files
 from utils.data.yaml_definition import read_yaml
 from utils.errors import InputError
-from utils.files import exists, walk
+from utils.files.paths import exists, walk
 from utils.images import is_image
-from utils.progress import track
 
 YAML = (".yaml", ".yml")
 LABELS_OF_ALL = (".json", ".xml")

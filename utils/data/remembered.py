@@ -17,7 +17,7 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from utils import cache
+from utils.files import cache
 from utils.images import DecodedPhoto
 
 FOLDER = "photos"  # in the cache folder

@@ -25,20 +25,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, overload
 
+from utils.console.progress import track
 from utils.data.definition import is_windows_path, resolve
-from utils.data.labels import (
-    DATA_SET_READERS,
-    LABEL_FOLDERS,
-    LabelFormat,
-    formats,
-    read_labels,
-)
+from utils.data.labels import DATA_SET_READERS, LABEL_FOLDERS, LabelFormat, formats, read_labels
 from utils.data.labels.record import Problem, Record
 from utils.data.labels.yolo import looks_like_labels
 from utils.errors import InputError
-from utils.files import exists, read_lines, walk
+from utils.files.paths import exists, walk
+from utils.files.reading import read_lines
 from utils.images import SUFFIXES, by_suffix, is_image
-from utils.progress import track
 
 PHOTO_FOLDERS = ("images", "jpegimages", "image", "imgs", "img")  # in any case
 CLASS_LIST_MARK = re.compile(r"(?<!\s)\s+(?:-1|0|1)$")  # of VOC's lists of one class: no, hard, yes

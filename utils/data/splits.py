@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from import_param import DataSet
-from utils import distributed
+from utils.console.progress import say
 from utils.data.classes import match_classes
 from utils.data.definition import DataDefinition
 from utils.data.demo_data import make_if_demo
@@ -25,7 +25,7 @@ from utils.data.views import View
 from utils.errors import InputError
 from utils.fonts import missing_letters
 from utils.images import MAX_MEGAPIXELS
-from utils.progress import say
+from utils.processes import distributed
 
 Split = Literal["train", "valid"]
 

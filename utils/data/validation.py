@@ -15,16 +15,16 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from utils.console.progress import track
 from utils.data.labels.record import Problem, Record
 from utils.data.photos import Photo, Photos, PhotoSet
 from utils.data.remembered import PhotoFacts, RememberedPhotos, fingerprint_of
 from utils.data.report import LABEL_ERRORS, Problems, Report
 from utils.data.views import View
 from utils.errors import InputError
-from utils.files import exists
+from utils.files.paths import exists
 from utils.images import MAX_MEGAPIXELS, SIDEWAYS, read_photo
-from utils.processes import usable_cores
-from utils.progress import track
+from utils.processes.workers import usable_cores
 from utils.structures import Image
 
 T = TypeVar("T")

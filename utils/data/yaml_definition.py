@@ -9,7 +9,8 @@ import yaml
 
 from utils.data.definition import DataDefinition, resolve
 from utils.errors import InputError
-from utils.files import exists, read_text
+from utils.files.paths import exists
+from utils.files.reading import read_text
 
 LARGEST_FILE = 2**22  # bytes
 

@@ -10,13 +10,13 @@ from import_param import DetectSettings, Nms
 from utils.backends.exported import ExportedNetwork, thresholds
 from utils.backends.runtime import load_any_network, open_runtime
 from utils.boxes import network_input
-from utils.checkpoint import Network
+from utils.checkpoint.network import Network
+from utils.console.progress import say
 from utils.detection.background import StageTimer
 from utils.detection.writer import DetectedPicture, Picture, class_indices, only_classes
 from utils.devices import to_device
 from utils.evaluation.evaluate import Run, predict
 from utils.fonts import missing_letters
-from utils.progress import say
 from utils.structures import Image
 from utils.timing import synchronize
 

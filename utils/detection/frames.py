@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 
 from import_param import Detection
+from utils.console.progress import say, say_error, track
 from utils.detection.background import Background, StageTimer, in_turn
 from utils.detection.detector import Detector
 from utils.detection.display import Display
@@ -21,7 +22,6 @@ from utils.detection.lines import ReaderGone
 from utils.detection.video import RealTime, Source, VideoFile
 from utils.detection.writer import DetectedPicture, Picture, Results
 from utils.errors import InputError
-from utils.progress import say, say_error, track
 from utils.structures import Image
 from utils.visualization.draw import draw_counts, draw_detections, grid, within
 

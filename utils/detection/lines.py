@@ -22,7 +22,7 @@ from typing import IO, Any, Protocol
 
 from utils.detection.writer import DetectedPicture, name_of
 from utils.errors import InputError
-from utils.files import LineFile
+from utils.files.writing import LineFile
 
 STANDARD_OUTPUT = "-"
 

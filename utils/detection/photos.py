@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from utils.console.progress import say, say_error
 from utils.detection.background import StageTimer
 from utils.detection.detector import Detector
 from utils.detection.writer import Picture, output_keys, output_names
 from utils.errors import InputError
-from utils.files import same_file
+from utils.files.paths import same_file
 from utils.images import find_images, read_photo
-from utils.progress import say, say_error
 
 WRITABLE = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # others become .png
 

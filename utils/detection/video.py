@@ -22,9 +22,10 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 
+from utils.console.progress import say
 from utils.errors import InputError
-from utils.files import atomic, exists, expand, expect_room, same_file, scratch_folder
-from utils.progress import say
+from utils.files.paths import exists, expand, same_file
+from utils.files.writing import atomic, expect_room, scratch_folder
 from utils.structures import Image
 
 # Read once by OpenCV, at its first use of FFmpeg: what goes wrong is told by our own one line.

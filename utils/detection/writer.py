@@ -29,8 +29,9 @@ from torch import Tensor
 from import_param import Detection
 from utils.boxes import xyxy_to_cxcywh
 from utils.errors import InputError
-from utils.files import atomic, within, write_text
-from utils.numbers import to_int
+from utils.files.numbers import to_int
+from utils.files.paths import within
+from utils.files.writing import atomic, write_text
 from utils.structures import Detections, Image
 from utils.visualization.draw import write_image
 

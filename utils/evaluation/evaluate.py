@@ -11,9 +11,9 @@ from torch import Tensor
 from import_param import Evaluation, Nms
 from models.head import Head, decode, expect_finite
 from utils.boxes import InputTransform, clip
+from utils.console.progress import track
 from utils.evaluation.metrics import Metrics, compute_metrics
 from utils.evaluation.nms import non_maximum_suppression
-from utils.progress import track
 from utils.structures import Batch, Detections, Targets
 
 Run = Callable[[Tensor], list[Tensor]]  # images [B, 3, H, W] → the raw map of each head

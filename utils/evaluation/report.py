@@ -8,7 +8,7 @@ from typing import Any
 from utils.data.photos import PhotoSet
 from utils.evaluation import coco_files
 from utils.evaluation.metrics import Metrics, coco_json
-from utils.files import write_text
+from utils.files.writing import write_text
 from utils.structures import Detections
 
 

@@ -7,9 +7,10 @@ from collections.abc import Container
 from pathlib import Path
 
 from utils.errors import InputError
-from utils.files import read_text, write_text
+from utils.files.numbers import to_float
+from utils.files.reading import read_text
+from utils.files.writing import write_text
 from utils.monitoring.client import Curves, Sender
-from utils.numbers import to_float
 from utils.visualization.curves import curves_by_plot
 
 History = dict[float, dict[str, float]]  # epoch → {"plot/curve": value}

@@ -5,11 +5,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from utils.console.progress import say
 from utils.errors import only_warn
 from utils.monitoring.history import CSV_NAME, History, read_history, write_history
 from utils.monitoring.tensorboard import TensorBoardFiles
 from utils.monitoring.visdom_page import VisdomPage
-from utils.progress import say
 from utils.structures import Image
 from utils.visualization.curves import plot_curves
 from utils.visualization.draw import grid, within

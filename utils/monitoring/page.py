@@ -13,7 +13,8 @@ from http.client import HTTPException
 from pathlib import Path
 
 from utils.errors import InputError
-from utils.files import cache_folder, write_bytes
+from utils.files.paths import cache_folder
+from utils.files.writing import write_bytes
 
 DOWNLOAD_TIMEOUT = 10.0  # seconds without a byte
 NPM_TIMEOUT = 90.0  # seconds in all

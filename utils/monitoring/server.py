@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from utils.errors import InputError
-from utils.files import write_text
+from utils.files.writing import write_text
 from utils.monitoring.compare import send_comparison
 from utils.monitoring.page import fetch_page, static_folder
 

@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable, Container
 from pathlib import Path
 
+from utils.console.progress import Wait
 from utils.monitoring.client import Picture, Sender
 from utils.monitoring.history import History, replay
 from utils.monitoring.server import Address, Server, answers, start
-from utils.progress import Wait
 from utils.structures import Image
 
 CLOSE_TIMEOUT = 15.0  # seconds that a run's end may wait for the page

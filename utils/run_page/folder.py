@@ -20,12 +20,13 @@ from import_param import Count, PruneSettings, TrainSettings, Whole
 from models import netdef as cfg_files
 from models.costs import count_operations, layer_parameters
 from models.netdef import NetDef
-from utils.checkpoint import read_checkpoint
+from utils.checkpoint.checkpoint import read_checkpoint
 from utils.errors import InputError
-from utils.files import read_text, write_text
+from utils.files.reading import read_text
+from utils.files.writing import write_text
 from utils.monitoring.history import CSV_NAME, History, read_history
-from utils.schema import structured
-from utils.settings import restore
+from utils.settings.loader import restore
+from utils.settings.schema import structured
 from utils.timing import machine, version
 from utils.version import VERSION
 

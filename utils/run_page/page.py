@@ -17,7 +17,7 @@ from xml.etree.ElementTree import Element
 
 from import_param import TrainSettings
 from utils.errors import InputError
-from utils.files import write_text
+from utils.files.writing import write_text
 from utils.run_page.charts import chart, number
 from utils.run_page.folder import CutFigures, RunFiles, Start, flat, read_json
 from utils.run_page.html import Child, document, table, tag

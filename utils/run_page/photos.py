@@ -13,7 +13,7 @@ from import_param import Evaluation
 from utils.data.datasets import ValidationDataset
 from utils.evaluation.metrics import Metrics
 from utils.evaluation.misses import PhotoErrors, photo_errors
-from utils.files import atomic_folder, fill
+from utils.files.writing import atomic_folder, fill
 from utils.images import encode_image
 from utils.structures import Detections, Image
 from utils.visualization.draw import draw_boxes, within

@@ -13,11 +13,11 @@ from xml.etree.ElementTree import Element
 
 from import_param import TrainSettings
 from utils.errors import InputError
-from utils.files import read_text
+from utils.files.reading import read_text
 from utils.run_page.charts import chart, number
 from utils.run_page.folder import CutFigures, LayerFigures, RunFiles, layer_figures, read_json
 from utils.run_page.html import Child, table, tag
-from utils.schema import structured
+from utils.settings.schema import structured
 
 SWEEP = "percent.csv"  # mAP against the share cut, of a sparse training
 CHANNELS = "channels.json"  # the layers before and after the cuts of a training

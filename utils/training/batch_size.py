@@ -14,8 +14,8 @@ import torch
 from import_param import TrainSettings
 from models.darknet import shapes
 from models.netdef import NetDef
-from utils import distributed
-from utils.progress import say
+from utils.console.progress import say
+from utils.processes import distributed
 from utils.training.precision import training_dtype
 
 LARGEST = 64

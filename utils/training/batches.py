@@ -10,7 +10,6 @@ import numpy as np
 from import_param import Augmentation, TrainSettings
 from models.darknet import Darknet, stride
 from models.netdef import NetDef
-from utils import distributed
 from utils.data.augment import multi_scale
 from utils.data.datasets import (
     DetectionDataset,
@@ -26,6 +25,7 @@ from utils.devices import choose_device
 from utils.errors import InputError
 from utils.evaluation.evaluate import detect_all
 from utils.evaluation.metrics import Metrics, compute_metrics
+from utils.processes import distributed
 from utils.structures import Batch, Detections
 
 MULTI_SCALE = 1  # makes a batch's generator another one than that of the photo with its index

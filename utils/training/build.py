@@ -13,20 +13,14 @@ from models.darknet import Darknet
 from models.distillation import check_teacher
 from models.netdef import NetDef
 from models.weights import fill_
-from utils.checkpoint import (
-    Checkpoint,
-    Pretrained,
-    check_for_photos,
-    check_size,
-    load_network,
-    read_pretrained,
-    untrained_heads,
-)
+from utils.checkpoint.checkpoint import Checkpoint
+from utils.checkpoint.network import check_for_photos, check_size, load_network
+from utils.checkpoint.pretrained import Pretrained, read_pretrained, untrained_heads
+from utils.console.progress import say
 from utils.data.anchors import fit_anchors, mean_best_iou, reachable_recall
 from utils.data.classes import match_classes, relation
 from utils.data.photos import PhotoSet
 from utils.errors import InputError
-from utils.progress import say
 
 
 def read_netdef(settings: TrainSettings, checkpoint: Checkpoint | None) -> NetDef:

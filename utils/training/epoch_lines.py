@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from import_param import TrainSettings
-from utils.progress import duration
+from utils.console.progress import duration
 from utils.training.progress import Progress
 
 HEADER_EVERY = 20  # epochs, fewer than a terminal has lines

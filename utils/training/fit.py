@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from models.weights import expect_computable
-from utils.checkpoint import TrainingState
+from utils.checkpoint.checkpoint import TrainingState
+from utils.checkpoint.tensor_files import is_plain
 from utils.errors import InputError
-from utils.schema import shown
-from utils.tensor_files import is_plain
+from utils.settings.schema import shown
 from utils.training.loop import Trainer
 
 # What the optimizer remembers of a parameter, beside its number of steps.

@@ -21,10 +21,10 @@ from models.distillation import DistillationLoss, MapsAndFeatures
 from models.loss import DetectionLoss, Losses
 from models.netdef import NetDef
 from models.shared_batch_norm import share_batch_norm_
-from utils import distributed
+from utils.console.progress import Wait
 from utils.errors import InputError
-from utils.files import write_text
-from utils.progress import Wait
+from utils.files.writing import write_text
+from utils.processes import distributed
 from utils.structures import Batch
 from utils.training.ema import RunningMean
 from utils.training.lr_schedule import warmup_cosine

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from import_param import Monitoring, TrainSettings
-from utils import distributed
-from utils.checkpoint import reopen
+from utils.checkpoint.network import reopen
+from utils.console.progress import say
 from utils.data.datasets import ValidationDataset
 from utils.devices import choose_device
 from utils.errors import only_warn
@@ -16,7 +16,7 @@ from utils.monitoring.history import History
 from utils.monitoring.monitor import Monitor, NoMonitor
 from utils.monitoring.server import Address
 from utils.monitoring.tensorboard import expect_tensorboard
-from utils.progress import say
+from utils.processes import distributed
 from utils.run_page.live import LivePage, NoPage
 from utils.structures import Detections, Image
 from utils.training.batches import TrainingBatches, ValidationBatches

@@ -16,29 +16,22 @@ import torch
 
 from import_param import TrainSettings, is_own
 from models.darknet import Darknet
-from utils import distributed
-from utils.checkpoint import (
-    DARKNET_SUFFIXES,
+from utils.checkpoint.checkpoint import (
     Checkpoint,
     Origin,
     TrainingState,
     read_checkpoint,
     save_checkpoint,
     save_with_pair,
-    write_pair,
 )
+from utils.checkpoint.darknet_files import DARKNET_SUFFIXES, write_pair
+from utils.checkpoint.published import with_pretrained
+from utils.console.next_steps import how_to_resume
+from utils.console.progress import say
 from utils.errors import InputError
-from utils.monitoring.history import (
-    CSV_NAME,
-    History,
-    history_text,
-    parse_history,
-    read_history,
-)
-from utils.next_steps import how_to_resume
-from utils.pretrained import with_pretrained
-from utils.progress import say
-from utils.settings import restore as restore_settings
+from utils.monitoring.history import CSV_NAME, History, history_text, parse_history, read_history
+from utils.processes import distributed
+from utils.settings.loader import restore as restore_settings
 from utils.training.batches import TrainingBatches, ValidationBatches
 from utils.training.fit import load_
 from utils.training.loop import Trainer
@@ -80,7 +73,7 @@ def resume(settings: TrainSettings, flags: Set[str]) -> tuple[TrainSettings, Che
 
     Args:
         settings: of today.
-        flags: the names of the settings that flags gave, see `utils.settings.given`.
+        flags: the names of the settings that flags gave, see `utils.settings.loader.given`.
 
     Raises:
         InputError: the file is no checkpoint of a training, a flag asks for what a run that goes

@@ -12,13 +12,13 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from import_param import TrainSettings
-from utils import distributed
-from utils.checkpoint import Checkpoint
+from utils.checkpoint.checkpoint import Checkpoint
+from utils.console.progress import say
 from utils.errors import InputError
-from utils.files import PARTIAL, remove_partial_files
+from utils.files.temporary import PARTIAL, remove_partial_files
 from utils.monitoring.history import CSV_NAME, read_history
-from utils.progress import say
-from utils.settings import save as save_settings
+from utils.processes import distributed
+from utils.settings.loader import save as save_settings
 
 NETWORKS = ("last.pt", "pruned.pt")  # what is written last of an epoch, and of a cut
 RUN = "run"  # what torchrun remembers a run's name by

@@ -14,7 +14,7 @@ from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
 from utils.errors import InputError
-from utils.files import write_bytes
+from utils.files.writing import write_bytes
 from utils.fonts import class_label, default_font, font_for
 from utils.images import encode_image
 from utils.structures import Detections, Image

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.errors import InputError
-from utils.files import write_bytes
+from utils.files.writing import write_bytes
 from utils.fonts import use_fonts_
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import

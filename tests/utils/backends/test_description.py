@@ -13,7 +13,7 @@ from utils.backends import export, install_command
 from utils.backends.description import KEY, Description, describe, parse
 from utils.backends.export import FORMATS
 from utils.backends.file_readme import readme
-from utils.checkpoint import Network
+from utils.checkpoint.network import Network
 from utils.errors import InputError
 
 NAMES = ("红", 'a "quoted" <name>', "c & d")

@@ -6,7 +6,7 @@ import torch
 from import_param import Runtime, TrainedNetwork
 from tests.utils.backends.test_backends import trained
 from utils.backends import ENGINES, EngineOptions, engine_device, open_engine, registry, runtime
-from utils.checkpoint import Network
+from utils.checkpoint.network import Network
 from utils.devices import CPU
 from utils.errors import InputError
 

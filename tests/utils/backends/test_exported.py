@@ -15,7 +15,7 @@ from import_param import Export, Nms, TrainedNetwork
 from tests.conftest import COLOURS
 from utils.backends import export, install_command
 from utils.backends.exported import open_file
-from utils.checkpoint import load_network
+from utils.checkpoint.network import load_network
 from utils.errors import InputError, run
 from utils.visualization.draw import write_image
 

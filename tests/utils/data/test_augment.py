@@ -28,7 +28,7 @@ from utils.data.augment import (
 )
 from utils.devices import CPU
 from utils.errors import InputError
-from utils.settings import check
+from utils.settings.loader import check
 from utils.structures import Batch, Sample
 
 seeds = st.integers(0, 2**32)

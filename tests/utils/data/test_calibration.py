@@ -14,7 +14,7 @@ from utils.backends.runtime import (
     check_runnable,
     open_runtime,
 )
-from utils.checkpoint import load_network
+from utils.checkpoint.network import load_network
 from utils.data.calibration import sample_images
 from utils.errors import InputError
 from utils.visualization.draw import write_image

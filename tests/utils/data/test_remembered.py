@@ -15,7 +15,7 @@ from utils.data.photos import PhotoSet
 from utils.data.remembered import PhotoFacts, RememberedPhotos
 from utils.data.splits import load_split
 from utils.data.views import InputView, View
-from utils.files import cache_folder
+from utils.files.paths import cache_folder
 from utils.images import ORIENTATION, read_photo
 
 MODES = ("RGB", "L", "P", "RGBA", "I;16")

@@ -9,7 +9,7 @@ from torch import Tensor
 from import_param import Evaluation, Nms, TrainedNetwork
 from models.darknet import Darknet
 from utils.boxes import InputTransform, network_input
-from utils.checkpoint import load_network
+from utils.checkpoint.network import load_network
 from utils.errors import InputError
 from utils.evaluation.evaluate import detect_all, evaluate, predict
 from utils.structures import Batch, Targets

@@ -20,15 +20,15 @@ from import_param import (
 from models.darknet import Darknet
 from models.netdef import parse
 from tests.conftest import COLOUR_CFG, COLOURS
-from utils.checkpoint import Origin, save_with_pair
+from utils.checkpoint.checkpoint import Origin, save_with_pair
 from utils.data.datasets import ValidationDataset
 from utils.data.photos import Photo, PhotoSet
 from utils.data.report import Report
 from utils.evaluation.metrics import compute_metrics
-from utils.files import write_text
+from utils.files.writing import write_text
 from utils.monitoring.history import CSV_NAME, History, write_history
 from utils.run_page.live import LivePage
-from utils.settings import save
+from utils.settings.loader import save
 from utils.structures import Detections
 from utils.visualization.draw import write_image
 

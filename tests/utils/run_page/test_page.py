@@ -17,7 +17,7 @@ from tests.utils.run_page.runs import cut_run, live_page, measured, sparse_run, 
 from utils.errors import InputError
 from utils.run_page.folder import RunFiles, read_json
 from utils.run_page.page import write_page
-from utils.settings import save
+from utils.settings.loader import save
 
 VOID = {"meta", "link", "img", "br"}
 DRAWN = {"path", "line", "circle", "polygon"}

@@ -12,9 +12,9 @@ from models.darknet import stride
 from models.netdef import NetDef
 from tests.processes import small_data_set
 from tests.utils.training.sizes import SPREAD, of_many_sizes
-from utils import distributed
 from utils.boxes import resize
 from utils.devices import CPU
+from utils.processes import distributed
 from utils.training import batches
 from utils.training.batches import MULTI_SCALE, TrainingBatches
 

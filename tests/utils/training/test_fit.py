@@ -14,7 +14,7 @@ from import_param import Training, TrainSettings
 from models.darknet import Darknet
 from models.netdef import parse
 from tests.models.test_darknet import RESIDUAL
-from utils.checkpoint import TrainingState
+from utils.checkpoint.checkpoint import TrainingState
 from utils.errors import InputError
 from utils.training.fit import load_
 from utils.training.loop import Trainer, TrainerFactory

@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import ROOT
 from utils.errors import InputError
-from utils.files import PARTIAL
+from utils.files.temporary import PARTIAL
 from utils.training.runs import Run, RunInUseError, expect_free, new_run
 
 

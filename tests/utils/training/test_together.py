@@ -12,8 +12,8 @@ from models.netdef import parse
 from tests.processes import finish, small_data_set, start
 from tests.pruning.test_sparsity import BLOCK
 from tests.utils.training.together import CASES
-from utils import distributed
 from utils.data.datasets import EpochSampler, PartsOfBatches, SharedBatches
+from utils.processes import distributed
 from utils.training.loop import has_idle_layers
 
 SCRIPT = ("-m", "tests.utils.training.together")

@@ -21,9 +21,9 @@ from pruning.iterative.while_training import pruning_while_training
 from pruning.latency.meter import LatencyMeter
 from tests.conftest import ROOT
 from tests.pruning.fake_latency import METER, count_instead_of_timing
-from utils import distributed
 from utils.data.recognition import recognise
 from utils.data.splits import load_split
+from utils.processes import distributed
 from utils.structures import Batch
 from utils.training.batches import ValidationBatches
 from utils.training.loop import TrainerFactory, train_one_epoch

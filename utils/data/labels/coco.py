@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from utils.console.progress import Wait
 from utils.data.labels.record import (
     Label,
     MalformedLabel,
@@ -19,8 +20,7 @@ from utils.data.labels.record import (
 )
 from utils.data.labels.shapes import bounding_box, json_number, locate, polygon_problem
 from utils.errors import InputError
-from utils.files import read_text
-from utils.progress import Wait
+from utils.files.reading import read_text
 
 # COCO's present spelling → that of Darknet's coco.names, whose order the known weights have
 DARKNET_SPELLING = {

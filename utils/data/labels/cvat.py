@@ -15,8 +15,8 @@ from utils.data.labels.record import Label, MalformedLabel, Problem, Record, ima
 from utils.data.labels.shapes import bounding_box, class_index, locate, polygon_problem
 from utils.data.labels.xml_files import read_xml
 from utils.errors import InputError
-from utils.files import read_start
-from utils.numbers import to_float
+from utils.files.numbers import to_float
+from utils.files.reading import read_start
 
 SHAPES = ("box", "polygon", "ellipse")
 LARGEST_FILE = 2**32  # bytes

@@ -10,7 +10,7 @@ from utils.data.labels.coco import load_json, read_coco
 from utils.data.labels.label_studio import class_names as label_studio_names
 from utils.data.labels.label_studio import is_label_studio, read_label_studio
 from utils.data.labels.record import Record
-from utils.files import read_start
+from utils.files.reading import read_start
 
 
 def read_json(path: Path, names: Sequence[str], images: Sequence[Path] = ()) -> list[Record]:

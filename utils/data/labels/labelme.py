@@ -23,7 +23,7 @@ from utils.data.labels.record import (
 )
 from utils.data.labels.shapes import bounding_box, class_index, json_number, polygon_problem
 from utils.errors import InputError
-from utils.files import read_text
+from utils.files.reading import read_text
 
 LEAST_POINTS = {"rectangle": 2, "polygon": 3, "circle": 2, "line": 2, "linestrip": 2, "mask": 2}
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.numbers import to_float
+from utils.files.numbers import to_float
 
 LARGEST_LABEL_FILE = 2**24  # bytes; of one photo
 MOST_PROBLEMS = 1000  # in one photo's label file; with more it is something else

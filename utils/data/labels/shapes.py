@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.data.labels.record import Problem, UnknownClass, some_names
-from utils.files import exists
+from utils.files.paths import exists
 
 
 def bounding_box(points: Sequence[tuple[float, float]]) -> tuple[float, float, float, float]:

@@ -24,7 +24,7 @@ from utils.data.labels.record import (
 )
 from utils.data.labels.xml_files import read_xml
 from utils.errors import InputError
-from utils.numbers import to_float
+from utils.files.numbers import to_float
 
 
 def read_voc(image: Path, label_file: Path, names: Sequence[str]) -> Record:

@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from utils.errors import InputError
-from utils.files import decode_text, read_bytes
+from utils.files.reading import decode_text, read_bytes
 
 # What XML may declare and expat does not read, with Python's name of all that programs mean by it.
 MULTI_BYTE = {

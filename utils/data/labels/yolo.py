@@ -19,8 +19,8 @@ from utils.data.labels.record import (
 )
 from utils.data.labels.shapes import bounding_box, polygon_problem
 from utils.errors import InputError
-from utils.files import read_lines
-from utils.numbers import to_float
+from utils.files.numbers import to_float
+from utils.files.reading import read_lines
 
 LARGEST_CLASS = 10**9  # what is larger is a mistake, and might not fit into an int64
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils.cache import MAX_FILES, cached, keep, recall
-from utils.files import cache_folder
+from utils.files.cache import MAX_FILES, cached, keep, recall
+from utils.files.paths import cache_folder
 
 
 @pytest.fixture
@@ -126,6 +126,6 @@ def test_a_sound_file_that_may_only_be_read_is_used(
         raise PermissionError(1, "not yours")
 
     keep("mine", "read only", b"result")
-    monkeypatch.setattr("utils.cache.os.utime", utime)
+    monkeypatch.setattr("utils.files.cache.os.utime", utime)
     assert recall("mine", "read only") == b"result"
     assert capsys.readouterr().err == ""

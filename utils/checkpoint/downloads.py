@@ -13,8 +13,8 @@ from typing import IO
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
-from utils.files import alone, growing, part_of
-from utils.progress import Wait, say
+from utils.console.progress import Wait, say
+from utils.files.writing import alone, growing, part_of
 from utils.version import VERSION
 
 TIMEOUT = 20.0  # seconds without a byte

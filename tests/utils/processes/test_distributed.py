@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch.distributed import HashStore  # type: ignore[attr-defined]
 
-from utils import devices, distributed
+from utils import devices
 from utils.errors import InputError
+from utils.processes import distributed
 
 T = TypeVar("T")
 LIMIT = 30  # seconds

@@ -21,9 +21,9 @@ import tyro
 
 from import_param import PruneSettings, Pruning
 from utils.errors import InputError
-from utils.files import write_text
-from utils.help import FLAGS, help_text
-from utils.schema import check_fields, check_kinds, fields
+from utils.files.writing import write_text
+from utils.settings.help import FLAGS, help_text
+from utils.settings.schema import check_fields, check_kinds, fields
 from utils.version import VERSION
 
 S = TypeVar("S")
@@ -39,8 +39,6 @@ RENAMED = {
     "score_batches": "importance_batches",
     "cost_table": "latency_table",
 }
-
-
 SHORT = {
     f"--{flag}": ("--monitor", monitor)
     for flag, monitor in (("visdom", "visdom"), ("no_visdom", "none"), ("no-visdom", "none"))
@@ -66,7 +64,7 @@ def load(
         argv: the flags; None for those of the command line.
         default: what the flags change; None for the defaults as import_param.py has them.
         about: the script's docstring, for `--help`.
-        first: the settings that `--help` tells; see `utils.help`.
+        first: the settings that `--help` tells; see `utils.settings.help`.
 
     Raises:
         InputError: a flag is unknown or renamed, or a value (of a flag or an edited default) is

@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 import pytest
 
 from tests.conftest import ROOT
-from utils import settings as loader
-from utils.help import comments
+from utils.settings import loader
+from utils.settings.help import comments
 
 PRUNING = ("normal", "layer", "slim", "shortcut", "layer_channel", "latency")
 SCRIPTS = (
@@ -32,7 +32,7 @@ SCRIPTS = (
 TOOLS = sorted(
     f"tools.{path.stem}"
     for path in (ROOT / "tools").glob("*.py")
-    if "from utils.settings import load" in path.read_text(encoding="utf-8")
+    if "from utils.settings.loader import load" in path.read_text(encoding="utf-8")
     and "def main" in path.read_text(encoding="utf-8")
 )
 

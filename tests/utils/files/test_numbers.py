@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from utils import numbers
-from utils.numbers import to_float, to_int
+from utils.files import numbers
+from utils.files.numbers import to_float, to_int
 
 
 def test_the_examples() -> None:

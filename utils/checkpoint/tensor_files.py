@@ -12,7 +12,7 @@ from annotated_types import Predicate
 from torch import Tensor
 
 from utils.errors import InputError
-from utils.files import require_file
+from utils.files.reading import require_file
 
 ZIP = b"PK\x03\x04"  # how torch tells its files from those of before version 1.6
 LARGEST_PICKLE = 16 * 2**20  # bytes of all but the tensors' values; yolov3's takes 0.2 MB

@@ -16,10 +16,10 @@ from models import netdef as cfg_files
 from models.darknet import Darknet
 from models.netdef import NetDef
 from models.weights import COCO_CLASSES, file_sizes, torchvision_trunk
-from utils.checkpoint import check_size
-from utils.downloads import Unreachable, fetch, sha256_of
+from utils.checkpoint.downloads import Unreachable, fetch, sha256_of
+from utils.checkpoint.network import check_size
+from utils.console.progress import say
 from utils.errors import InputError
-from utils.progress import say
 
 FOLDER = Path("weights")
 DARKNET = "https://data.pjreddie.com/files/"  # where pjreddie.com/media/files/ leads since 2025

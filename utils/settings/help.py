@@ -12,7 +12,7 @@ import types
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from utils.schema import fields, range_in_words
+from utils.settings.schema import fields, range_in_words
 
 FLAGS = ("help", "help_all")
 WIDTHS = (60, 100)  # columns of the text, at least and at most

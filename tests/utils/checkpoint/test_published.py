@@ -11,11 +11,18 @@ from models import netdef as cfg_files
 from models.darknet import Darknet
 from models.weights import file_sizes, fill_, write_weights
 from tests.conftest import ROOT
-from utils import pretrained
-from utils.checkpoint import read_pretrained
-from utils.downloads import sha256_of
+from utils.checkpoint import published
+from utils.checkpoint.downloads import sha256_of
+from utils.checkpoint.pretrained import read_pretrained
+from utils.checkpoint.published import (
+    DETECTORS,
+    TORCHVISION,
+    TRUNKS,
+    Published,
+    obtain,
+    published_for,
+)
 from utils.errors import InputError
-from utils.pretrained import DETECTORS, TORCHVISION, TRUNKS, Published, obtain, published_for
 
 ALL = (*DETECTORS, *TRUNKS, TORCHVISION)
 FITTING = {
@@ -153,14 +160,14 @@ def test_another_file_of_the_name_is_refused(content: bytes, told: str) -> None:
 
 @pytest.mark.usefixtures("offline")
 def test_settings_name_the_file_that_was_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretrained, "obtain", lambda file: Path("weights") / file.name)
+    monkeypatch.setattr(published, "obtain", lambda file: Path("weights") / file.name)
     asked = TrainSettings(model=Model(cfg=str(ROOT / "config/yolov3-tiny.cfg"), pretrained=True))
-    taken = pretrained.with_pretrained(asked)
+    taken = published.with_pretrained(asked)
     assert taken.model.weights == str(Path("weights/yolov3-tiny.weights"))
     own = replace(asked, model=replace(asked.model, weights="mine.pt"))
-    assert pretrained.with_pretrained(own) == own
+    assert published.with_pretrained(own) == own
     unasked = replace(asked, model=replace(asked.model, pretrained=False))
-    assert pretrained.with_pretrained(unasked) == unasked
+    assert published.with_pretrained(unasked) == unasked
 
 
 def test_the_page_on_training_has_these_addresses_and_sums() -> None:

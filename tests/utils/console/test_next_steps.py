@@ -26,7 +26,7 @@ from import_param import (
 )
 from import_param import TestSettings as SettingsOfTest  # pytest collects what begins with Test
 from tests.conftest import next_commands
-from utils import next_steps
+from utils.console import next_steps
 
 ODD = Path("weights/it's my run, no 2/best.pt")
 DATA = Data(data="my data/data.yaml", batch_size=2)

@@ -1,33 +1,20 @@
 """Does a network on disk open again, alone, and is anything else refused?"""
 
-import os
 import zipfile
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from import_param import NetworkLimits, Pruning, TrainedNetwork, Training, TrainSettings
+from import_param import Pruning, TrainedNetwork, Training, TrainSettings
 from models.darknet import Darknet
-from models.netdef import load, parse
-from models.weights import write_weights
+from models.netdef import parse
 from tests.models.test_darknet import RESIDUAL
-from utils.checkpoint import (
-    Origin,
-    TrainingState,
-    load_network,
-    newest_weights,
-    read_checkpoint,
-    read_pretrained,
-    reopen,
-    save_checkpoint,
-    untrained_heads,
-    write_pair,
-)
+from utils.checkpoint.checkpoint import Origin, TrainingState, read_checkpoint, save_checkpoint
+from utils.checkpoint.network import load_network
+from utils.checkpoint.pretrained import read_pretrained
 from utils.errors import InputError
-from utils.settings import restore
+from utils.settings.loader import restore
 from utils.version import VERSION
 
 
@@ -49,82 +36,6 @@ def test_a_checkpoint_opens_alone(tmp_path: Path) -> None:
     x = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(ours(x)[0], opened.model(x)[0], rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
-def test_a_network_that_cannot_be_computed_with_does_not_open(value: float, tmp_path: Path) -> None:
-    broken = model()
-    broken.layers[0].bn.running_var[3] = value
-    paths = [
-        save(tmp_path / "a.pt", broken),
-        write_pair(tmp_path / "b", broken, broken.netdef, "xy")[1],
-    ]
-    for path in paths:
-        with pytest.raises(InputError, match=rf"{path.name}: layer 0: .*(nan|inf|-1)"):
-            load_network(TrainedNetwork(weights=str(path), device="cpu"))
-
-
-def test_size_letterbox_and_names_can_be_chosen(tmp_path: Path) -> None:
-    path = str(save(tmp_path / "best.pt", model()))
-    (tmp_path / "other.names").write_text("cat\ndog\n")
-    opened = load_network(
-        TrainedNetwork(
-            weights=path,
-            names=str(tmp_path / "other.names"),
-            img_size=64,
-            letterbox="yes",
-            device="cpu",
-        )
-    )
-    assert opened.names == ("cat", "dog") and opened.size == (64, 64) and opened.letterbox
-
-
-def test_a_pair_takes_the_names_beside_it(tmp_path: Path) -> None:
-    write_weights(tmp_path / "x.weights", model())
-    model().netdef.write(tmp_path / "x.cfg")
-    assert load_network(
-        TrainedNetwork(weights=str(tmp_path / "x.weights"), device="cpu")
-    ).names == ("0", "1")
-    (tmp_path / "coco.names").write_text("cat\ndog\n")
-    assert load_network(
-        TrainedNetwork(weights=str(tmp_path / "x.weights"), device="cpu")
-    ).names == ("cat", "dog")
-    write_pair(tmp_path / "x", model(), model().netdef, ("own", "names"))
-    assert load_network(
-        TrainedNetwork(weights=str(tmp_path / "x.weights"), device="cpu")
-    ).names == ("own", "names")
-
-
-def test_of_several_names_beside_a_pair_those_that_fit_are_taken(tmp_path: Path) -> None:
-    write_weights(tmp_path / "x.weights", model())
-    model().netdef.write(tmp_path / "x.cfg")
-    (tmp_path / "coco.names").write_text("a\nb\nc\n")
-    (tmp_path / "two.names").write_text("cat\ndog\n")
-    settings = TrainedNetwork(weights=str(tmp_path / "x.weights"), device="cpu")
-    assert load_network(settings).names == ("cat", "dog")
-    (tmp_path / "other.names").write_text("cow\npig\n")
-    assert load_network(settings).names == ("0", "1")
-
-
-@pytest.mark.parametrize("program", ["cfg", "opencv", "darknet"])
-def test_a_pair_computes_the_same_for_the_program_it_is_for(program: str, tmp_path: Path) -> None:
-    network = model().eval()
-    network.layers[0].bn.running_var.fill_(1e-5)
-    write_pair(tmp_path / "x", network, network.netdef.with_bn_epsilon_of(program), "ab")
-    opened = load_network(TrainedNetwork(weights=str(tmp_path / "x.weights"), device="cpu")).model
-    assert opened.layers[0].bn.eps == (1e-5 if program == "darknet" else 1e-6)
-    images = torch.rand(1, 3, 32, 32)
-    with torch.no_grad():
-        torch.testing.assert_close(network(images)[0], opened(images)[0], rtol=1e-4, atol=1e-4)
-
-
-def test_the_newest_weights_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for age, name in enumerate(("new", "old")):
-        path = save(tmp_path / "weights" / name / "best.pt", model())
-        os.utime(path, (1e9 - age, 1e9 - age))
-    assert newest_weights(tmp_path / "weights").parent.name == "new"
-    monkeypatch.chdir(tmp_path)
-    assert newest_weights() == Path("weights/new/best.pt")
 
 
 @pytest.mark.parametrize(
@@ -313,104 +224,3 @@ def test_a_foreign_state_dict_is_refused_as_a_checkpoint(tmp_path: Path) -> None
     torch.save({"weight": torch.zeros(1)}, tmp_path / "x.pt")
     with pytest.raises(InputError, match="expected a checkpoint of this project"):
         load_network(TrainedNetwork(weights=str(tmp_path / "x.pt")))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"cfg": "x.cfg"}, "cfg='x.cfg': expected none"),
-        ({"img_size": 33}, "img_size=33x33: expected multiples of"),
-        ({"names": "three.names"}, "3 class names for a network of 2 classes"),
-        ({"names": "no.names"}, "no.names"),
-        ({"weights": "three.names"}, "weights='three.names': expected a .pt of this project, or"),
-        ({"weights": "no.onnx", "cfg": "x.cfg"}, "weights='no.onnx': expected a .pt"),
-    ],
-)
-def test_arguments_that_do_not_fit(
-    arguments: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("three.names").write_text("a\nb\nc\n")
-    strided = RESIDUAL.replace("size=3\npad=1", "size=3\nstride=2\npad=1", 1)
-    save(Path("best.pt"), Darknet(parse(strided)))
-    with pytest.raises(InputError) as error:
-        load_network(replace(TrainedNetwork(weights="best.pt"), **arguments))
-    assert message in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("limit", "message"),
-    [
-        (NetworkLimits(max_network_gb=1e-5), "takes .* GB .* larger max_network_gb"),
-        (NetworkLimits(max_network_gflops=1e-5), "takes .* operations .*larger max_network_gflops"),
-    ],
-)
-def test_a_network_beyond_the_limits_does_not_open(
-    limit: NetworkLimits, message: str, tmp_path: Path
-) -> None:
-    path = save(tmp_path / "a.pt", model())
-    settings = TrainedNetwork(weights=str(path), device="cpu", **vars(limit))
-    with pytest.raises(InputError, match=message):
-        load_network(settings)
-    assert reopen(path, "cpu").names == ("a", "b")
-
-
-def test_a_part_of_a_network_is_not_used(tmp_path: Path) -> None:
-    write_weights(tmp_path / "x.weights", model(), layers=1)
-    model().netdef.write(tmp_path / "x.cfg")
-    with pytest.raises(InputError, match="holds only a part of the network: filled 1 of 3"):
-        load_network(TrainedNetwork(weights=str(tmp_path / "x.weights")))
-
-
-def test_pretrained_heads_keep_their_anchors(tmp_path: Path) -> None:
-    trained = model()
-    trained = Darknet(trained.netdef.with_anchors([(5, 6)]).with_head_options(scale_x_y="2"))
-    path = save(tmp_path / "x.pt", trained)
-    start = read_pretrained(path, model().netdef)
-    state, definition = start.state, start.netdef
-    assert definition == trained.netdef
-    assert untrained_heads(definition, state) == []
-    assert untrained_heads(definition.with_classes(3), state) == [6]
-    assert untrained_heads(definition, {}) == [6]
-
-
-def test_pretrained_weights_for_other_heads_leave_the_definition(tmp_path: Path) -> None:
-    trained = model().netdef.with_head_options(scale_x_y="2")
-    path = save(tmp_path / "x.pt", Darknet(trained))
-    tail = RESIDUAL[RESIDUAL.rindex("[conv") :]
-    two = parse(f"{RESIDUAL}[route]\nlayers=4\n{tail}")
-    start = read_pretrained(path, two)
-    state, definition = start.state, start.netdef
-    assert definition == two and untrained_heads(two, state) == [9]
-
-
-def test_pretrained_weights_may_be_a_part_of_darknets(tmp_path: Path) -> None:
-    network = model()
-    write_weights(tmp_path / "x.weights", network, layers=2)
-    start = read_pretrained(tmp_path / "x.weights", network.netdef)
-    state, definition = start.state, start.netdef
-    assert definition == network.netdef and untrained_heads(definition, state) == [6]
-    assert torch.equal(state["layers.1.conv.weight"], network.state_dict()["layers.1.conv.weight"])
-
-
-def test_a_pair_is_a_cfg_weights_and_names(tmp_path: Path) -> None:
-    network = model()
-    cfg, weights = write_pair(tmp_path / "net-1.1", network, network.netdef, ("a", "b"))
-    assert load(cfg) == network.netdef.with_plain_heads()
-    assert (cfg.name, weights.name) == ("net-1.1.cfg", "net-1.1.weights")
-    assert load_network(TrainedNetwork(weights=str(weights), device="cpu")).names == ("a", "b")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("[net]\n[convolutional]\nfilters=8\n", "at least one .yolo. section"),
-        (RESIDUAL.replace("channels=3", "channels=1"), "channels='1': expected 3"),
-    ],
-)
-def test_a_network_that_finds_nothing_on_photos_is_refused(
-    text: str, message: str, tmp_path: Path
-) -> None:
-    network = Darknet(parse(text))
-    with pytest.raises(InputError, match=message):
-        load_network(TrainedNetwork(weights=str(save(tmp_path / "x.pt", network))))

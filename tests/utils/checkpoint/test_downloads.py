@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from utils import downloads
-from utils.downloads import Unreachable, fetch
+from utils.checkpoint import downloads
+from utils.checkpoint.downloads import Unreachable, fetch
 from utils.errors import InputError
-from utils.files import part_of
+from utils.files.writing import part_of
 
 CONTENT = bytes(range(256)) * 4000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -8,8 +8,8 @@ from contextlib import nullcontext
 
 import pytest
 
-from utils import progress
-from utils.progress import Background, Wait, duration, say, silent, track
+from utils.console import progress
+from utils.console.progress import Background, Wait, duration, say, silent, track
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ from import_param import (
 )
 from tests.conftest import ROOT
 from utils.errors import InputError
-from utils.settings import RENAMED, check, given, load, load_pruning, restore, save
+from utils.settings.loader import RENAMED, check, given, load, load_pruning, restore, save
 from utils.version import VERSION
 
 ALL = (

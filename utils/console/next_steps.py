@@ -24,7 +24,7 @@ from import_param import (
     TrainSettings,
     is_own,
 )
-from utils.progress import say
+from utils.console.progress import say
 
 SCRIPTS: dict[str, type] = {
     "train": TrainSettings,

@@ -3,9 +3,6 @@
 import contextlib
 import errno
 import os
-import socket
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -13,28 +10,20 @@ import pytest
 import torch
 
 from import_param import TrainSettings
-from models.netdef import load, parse
-from tests.conftest import ROOT, full_disk
-from utils import files
-from utils.checkpoint import Origin, read_checkpoint, save_checkpoint
+from models.netdef import parse
+from tests.conftest import full_disk
+from utils.checkpoint.checkpoint import Origin, save_checkpoint
 from utils.errors import InputError
-from utils.files import (
+from utils.files.temporary import PARTIAL
+from utils.files.writing import (
     LineFile,
     alone,
     atomic,
     atomic_folder,
     fill,
     guarded,
-    output_folder,
-    read_bytes,
-    read_lines,
-    read_start,
-    read_text,
-    remove_partial_files,
-    same_file,
     scratch_folder,
     together,
-    within,
     write_bytes,
     write_text,
 )
@@ -76,7 +65,7 @@ def test_files_of_a_kill_are_of_one_writing(
     steps = iter(range(6))
 
     def may_be_killed(path: Path) -> None:
-        if not path.name.startswith(files.PARTIAL) and next(steps) == step:
+        if not path.name.startswith(PARTIAL) and next(steps) == step:
             raise Killed
 
     unlink, replace = Path.unlink, Path.replace
@@ -112,36 +101,6 @@ def test_whatever_the_system_refuses_is_told_in_one_line(tmp_path: Path, code: i
 def test_an_error_of_another_file_is_not_blamed_on_the_one_written(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic(tmp_path / "a.txt"):
         (tmp_path / "missing").read_bytes()
-
-
-def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
-    write_text(tmp_path / "below/a.txt", "whole")
-    (tmp_path / f"below/{files.PARTIAL}a-x1.txt").write_text("ha")
-    (tmp_path / f"{files.PARTIAL}last-x2.pt").write_text("ha")
-    remove_partial_files(tmp_path)
-    left = [path.name for path in tmp_path.rglob("*") if path.is_file()]
-    assert left == ["a.txt"]
-
-
-def test_what_another_process_is_writing_is_not_removed(tmp_path: Path) -> None:
-    """It holds a lock, which ends with it; so the process that comes next removes what it left."""
-    script = (
-        "import sys, time; from utils.files import atomic, atomic_folder\n"
-        "with atomic('a.txt') as file, atomic_folder('b') as folder:\n"
-        "    (folder / 'c').touch(); print('ready', flush=True); time.sleep(60)"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        [sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE, env=environment
-    ) as process:
-        assert process.stdout and process.stdout.readline() == b"ready\n"
-        write_text(tmp_path / "other.txt", "")
-        remove_partial_files(tmp_path)
-        assert len(list(tmp_path.glob(f"{files.PARTIAL}*"))) == 2
-        process.kill()
-    next_one = "from utils.files import write_text; write_text('other.txt', 'new')"
-    subprocess.run([sys.executable, "-c", next_one], cwd=tmp_path, env=environment, check=True)
-    assert [path.name for path in tmp_path.iterdir()] == ["other.txt"]
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -215,79 +174,6 @@ def test_a_full_disk_is_told_of_checkpoints(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"file/below"):
-        output_folder(str(tmp_path / "file" / "below"))
-    assert output_folder(str(tmp_path / "new" / "folder")).is_dir()
-
-
-def test_an_output_folder_has_a_name_that_every_library_takes(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected a name in UTF-8"):
-        output_folder(f"{tmp_path}/\udc80")
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_link_below_a_folder_leads_nobody_out_of_it(tmp_path: Path) -> None:
-    for name in ("real/inside", "elsewhere"):
-        (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "out").symlink_to(tmp_path / "real")  # where results go, a user may choose
-    (tmp_path / "real" / "labels").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "real" / "crops").symlink_to(tmp_path / "real" / "inside")
-    out = tmp_path / "out"
-    for name in ("a.txt", "new/a.txt", "crops/a.txt"):
-        assert within(out, name) == out / name
-    for name in ("labels/a.txt", "labels/new/a.txt", "../a.txt", "new/../../a.txt"):
-        with pytest.raises(InputError, match=r"a link leads to .*: expected a place in"):
-            within(out, name)
-
-
-def test_a_file_is_known_through_links(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    (tmp_path / "other").touch()
-    (tmp_path / "link").symlink_to(tmp_path / "file")
-    assert same_file(tmp_path / "file", tmp_path / "link")
-    assert not same_file(tmp_path / "file", tmp_path / "other")
-    assert not same_file(tmp_path / "file", tmp_path / "missing")
-
-
-def test_only_ordinary_files_are_read_and_nothing_is_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(tmp_path / "socket"))
-    (tmp_path / "link").symlink_to(tmp_path / "none")
-    for path, reason in [
-        (tmp_path / "pipe", "is a named pipe: expected a file"),
-        (tmp_path / "socket", "is a socket: expected a file"),
-        (Path("/dev/zero"), "is a device: expected a file"),
-        (tmp_path, "is a folder: expected a file"),
-        (tmp_path / "link", "No such file"),
-        (Path("a" * 5000), "File name too long"),
-        (Path("a\0b"), "not the name of a file"),
-    ]:
-        for read in (read_bytes, read_text, read_lines):
-            with pytest.raises(InputError, match=reason) as caught:
-                read(path)
-            assert "\n" not in str(caught.value)
-    listener.close()
-
-
-def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
-    with (tmp_path / "sparse.txt").open("wb") as file:
-        file.truncate(2**43)
-    with pytest.raises(InputError, match=r"sparse\.txt: 8796093022208 bytes: expected at most"):
-        read_lines(tmp_path / "sparse.txt")
-
-
-def test_a_pipe_in_place_of_a_network_is_refused(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.cfg")
-    os.mkfifo(tmp_path / "pipe.pt")
-    with pytest.raises(InputError, match="is a named pipe"):
-        load(tmp_path / "pipe.cfg")
-    with pytest.raises(InputError, match="is a named pipe"):
-        read_checkpoint(tmp_path / "pipe.pt")
-
-
 def test_of_processes_that_work_on_a_file_one_does_at_a_time(tmp_path: Path) -> None:
     """And what a kill left is removed."""
     path = tmp_path / "a[1].csv"
@@ -310,24 +196,6 @@ def test_of_processes_that_work_on_a_file_one_does_at_a_time(tmp_path: Path) -> 
         order.append("first")
     thread.join(30)
     assert order == ["first", "second"]
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_a_text_is_read_in_the_encodings_that_can_be_told(tmp_path: Path, encoding: str) -> None:
-    (tmp_path / "a.names").write_bytes("猫\r\nHündin\r\n".encode(encoding))
-    assert read_lines(tmp_path / "a.names") == ["猫", "Hündin"]
-    assert read_start(tmp_path / "a.names").startswith("猫")
-
-
-@pytest.mark.parametrize(("encoding", "told"), [("gbk", "GBK"), ("utf-16-le", "UTF-16LE")])
-def test_a_text_in_another_encoding_is_refused_with_the_way_to_convert_it(
-    tmp_path: Path, encoding: str, told: str
-) -> None:
-    (tmp_path / "a.names").write_bytes("dog\n电阻\n".encode(encoding))
-    with pytest.raises(
-        InputError, match=f"a.names: not a text file in UTF-8 .*in line 2.*-f {told} "
-    ):
-        read_text(tmp_path / "a.names")
 
 
 def test_lines_go_on_behind_whole_lines_or_replace_them(tmp_path: Path) -> None:

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.console.progress import say_error
 from utils.errors import InputError
-from utils.files import cache_folder, exists, read_bytes, write_bytes
-from utils.progress import say_error
+from utils.files.paths import cache_folder, exists
+from utils.files.reading import read_bytes
+from utils.files.writing import write_bytes
 
 MAX_FILES = 16  # in a folder; of more, those go that were not used for longest
 SUM_BYTES = 32  # of SHA-256, which every file begins with

@@ -1,0 +1,1 @@
+"""What the scripts print: lines, bars, and what to do next."""

@@ -1,0 +1,1 @@
+"""Several processes: those that train together, and those that load photos."""

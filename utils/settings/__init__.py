@@ -1,0 +1,1 @@
+"""Settings: from flags and files, their ranges, and what `--help` tells of them."""
