@@ -58,9 +58,9 @@ class Batch:
     """Several photos at the network's input size.
 
     Attributes:
-        images: [B, 3, H, W], RGB. Whole numbers of photos travel as uint8, 0 to 255, a quarter of
-            the bytes; photos that were resized with fractions, as for validation, are float32, 0 to
-            1. `for_network` and `to` make float32, 0 to 1, of either.
+        images: [B, 3, H, W], RGB. Pixels that are whole numbers travel as uint8, 0 to 255, a
+            quarter of the bytes; those with fractions, of photos that were resized to validate on,
+            are float32, 0 to 1. `for_network` and `to` make float32, 0 to 1, of either.
         boxes: float32 [M, 4], xyxy in pixels of the network's input, all photos' one after another.
         labels: int64 [M].
         image_index: int64 [M], which of the B photos a box is on.
@@ -80,7 +80,7 @@ class Batch:
 
         Boxes and labels stay where they are.
         """
-        return replace(self, images=_unit_floats(to_device(self.images, device)))
+        return replace(self, images=unit_floats(to_device(self.images, device)))
 
     def to(self, device: torch.device | str) -> "Batch":
         """The batch with all its tensors on a device, and its images as a network takes them."""
@@ -102,7 +102,7 @@ class Batch:
         )
 
 
-def _unit_floats(images: Tensor) -> Tensor:
+def unit_floats(images: Tensor) -> Tensor:
     """Uint8, 0 to 255, as float32, 0 to 1; floats as they are."""
     if images.dtype != torch.uint8:
         return images

@@ -23,7 +23,7 @@ from utils.data.views import InputView, TrainingView
 from utils.errors import InputError
 from utils.processes import distributed
 from utils.processes.workers import end_with_parent, usable_cores
-from utils.structures import Batch, Sample, Targets
+from utils.structures import Batch, Sample, Targets, unit_floats
 
 SHUFFLE = 2**31  # in place of an index, so that an epoch's order has a generator of its own
 
@@ -193,7 +193,7 @@ class ValidationDataset(Dataset[tuple[int, torch.Tensor]]):
             boxes.append(transform.to_input(torch.from_numpy(photo.boxes))[counted])
             labels.append(torch.from_numpy(photo.labels)[counted])
         return Batch(
-            images=torch.stack([image for _, image in items]),
+            images=_stacked([image for _, image in items]),
             boxes=torch.cat(boxes),
             labels=torch.cat(labels),
             image_index=_image_index(boxes),
@@ -315,6 +315,13 @@ def _worker_options(setting: int, on_card: bool = False) -> dict[str, Any]:
 def _start_worker(worker: int) -> None:
     cv2.setNumThreads(0)  # workers run beside each other
     end_with_parent()
+
+
+def _stacked(images: Sequence[torch.Tensor]) -> torch.Tensor:
+    """[3, H, W] each → [B, 3, H, W]: bytes if all are, else floats."""
+    if len({image.dtype for image in images}) > 1:
+        images = [unit_floats(image) for image in images]
+    return torch.stack(list(images))
 
 
 def _image_index(boxes: Sequence[torch.Tensor]) -> torch.Tensor:

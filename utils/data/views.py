@@ -37,7 +37,9 @@ class View(Protocol):
 
 @dataclass(frozen=True)
 class InputView:
-    """The network's input that a photo becomes, float32 [3, H, W]: validation needs nothing else.
+    """The network's input that a photo becomes, [3, H, W]: validation needs nothing else.
+
+    It is float32, 0 to 1, or of a photo of that size already the bytes of which these are made.
 
     Attributes:
         input_size: (width, height) of the network's input in pixels.
@@ -47,13 +49,20 @@ class InputView:
     input_size: tuple[int, int]
     letterbox: bool
 
-    def __call__(self, image: Image) -> NDArray[np.float32]:
+    def __call__(self, image: Image) -> NDArray[np.float32] | NDArray[np.uint8]:
         """See `utils.boxes.network_input`."""
+        if self._is_input((image.shape[1], image.shape[0])):
+            return np.stack(cv2.split(image)).astype(np.uint8, copy=False)
         return np.asarray(network_input(image, self.input_size, self.letterbox))
 
     def bytes_of(self, size: tuple[int, int]) -> int:
-        """The same for all photos."""
-        return 3 * self.input_size[0] * self.input_size[1] * np.dtype(np.float32).itemsize
+        """See `View`."""
+        kind = np.uint8 if self._is_input(size) else np.float32
+        return 3 * self.input_size[0] * self.input_size[1] * np.dtype(kind).itemsize
+
+    def _is_input(self, size: tuple[int, int]) -> bool:
+        """Whether a photo of `size` is not resized."""
+        return size == self.input_size
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from PIL import Image as Pillow
 
 from import_param import Augmentation, Data, Training
+from utils.boxes import network_input
 from utils.data.augment import NO_AUGMENTATION
 from utils.data.datasets import (
     DetectionDataset,
@@ -182,6 +183,30 @@ def test_an_epoch_without_augmentation_is_what_validation_sees(photos: PhotoSet)
     assert (pixels - theirs.images).abs().mean() < 0.01  # of noise, the hardest picture
     torch.testing.assert_close(mine.boxes, theirs.boxes)
     assert torch.equal(mine.image_index, theirs.image_index)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "dtype"),
+    [([NET, NET], torch.uint8), ([NET, (50, 70)], torch.float32), ([(50, 70)], torch.float32)],
+    ids=["of the input's size", "mixed", "other"],
+)
+@pytest.mark.parametrize("letterbox", [True, False])
+def test_photos_of_the_inputs_size_travel_as_bytes_to_validate_on(
+    tmp_path: Path, sizes: list[tuple[int, int]], dtype: torch.dtype, letterbox: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (height, width, 3), np.uint8) for width, height in sizes]
+    records: list[Record] = []
+    for index, image in enumerate(images):
+        path = tmp_path / f"{index}.png"
+        Pillow.fromarray(image).save(path)
+        path.with_suffix(".txt").write_text("0 .5 .5 .2 .2\n")
+        records.append(read_labels(path, path.with_suffix(".txt"), NAMES))
+    dataset = ValidationDataset(check(records, NAMES, progress=False), NET, letterbox)
+    (batch,) = validation_loader(dataset, Data(batch_size=4, workers=0))
+    assert batch.images.dtype == dtype and batch.images.is_contiguous()
+    expected = torch.stack([network_input(image, NET, letterbox) for image in images])
+    assert torch.equal(batch.for_network(CPU).images, expected)
 
 
 def test_ignored_objects_are_targets_but_not_trained_on(tmp_path: Path) -> None:

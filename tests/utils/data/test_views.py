@@ -102,7 +102,7 @@ def test_a_view_for_another_network_is_made_of_the_photo(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("letterbox", [True, False])
-@pytest.mark.parametrize("size", [(1600, 1200), (400, 90), (1, 500), (40, 30)])
+@pytest.mark.parametrize("size", [(1600, 1200), (400, 90), (1, 500), (40, 30), INPUT])
 def test_a_view_knows_its_bytes_beforehand(size: tuple[int, int], letterbox: bool) -> None:
     image = noise(*size)
     for view in (TrainingView.of(INPUT, letterbox, NO_AUGMENTATION), InputView(INPUT, letterbox)):
