@@ -43,8 +43,7 @@ def reestimate_bn_(model: Darknet, loader: Iterable[Batch], batches: int) -> int
             if count == 1:
                 for norm in norms:
                     norm.reset_running_stats()
-            images = batch.for_network(device).images
-            model(images.contiguous(memory_format=torch.channels_last))
+            model(batch.for_network(device, torch.channels_last).images)
     finally:
         model.train(was_training)
         for norm, momentum in zip(norms, momenta, strict=True):

@@ -75,12 +75,15 @@ class Batch:
     paths: tuple[str, ...]
     sizes: tuple[tuple[int, int], ...]
 
-    def for_network(self, device: torch.device) -> "Batch":
+    def for_network(
+        self, device: torch.device, memory_format: torch.memory_format = torch.preserve_format
+    ) -> "Batch":
         """The batch with its images as a network on a device takes them: there, float32, 0 to 1.
 
         Boxes and labels stay where they are.
         """
-        return replace(self, images=unit_floats(to_device(self.images, device)))
+        images = unit_floats(to_device(self.images, device), memory_format)
+        return replace(self, images=images)
 
     def to(self, device: torch.device | str) -> "Batch":
         """The batch with all its tensors on a device, and its images as a network takes them."""
@@ -102,11 +105,13 @@ class Batch:
         )
 
 
-def unit_floats(images: Tensor) -> Tensor:
+def unit_floats(
+    images: Tensor, memory_format: torch.memory_format = torch.preserve_format
+) -> Tensor:
     """Uint8, 0 to 255, as float32, 0 to 1; floats as they are."""
     if images.dtype != torch.uint8:
-        return images
-    floats = images.float()
+        return images.to(memory_format=memory_format)
+    floats = images.to(torch.float32, memory_format=memory_format)
     # By a tensor: a card would multiply by the reciprocal of a number, which has other last bits.
     return floats.div_(constant((255.0,), floats))
 

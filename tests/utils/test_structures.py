@@ -29,9 +29,16 @@ def test_bytes_become_the_floats_that_numpy_makes_of_them() -> None:
     expected = images.numpy().astype(np.float32) / np.float32(255)
     for made in (batch(images).for_network(CPU), batch(images).to("cpu")):
         assert made.images.dtype == torch.float32
-        assert made.images.is_contiguous()
+        assert made.images.is_contiguous()  # a network computes other last bits of other layouts
         np.testing.assert_array_equal(made.images, expected)
     assert images.dtype == torch.uint8 and images.max() == 255
+
+
+def test_images_are_laid_out_as_asked_for() -> None:
+    for images in (levels(), torch.rand(1, 3, 16, 16)):
+        laid_out = batch(images).for_network(CPU, torch.channels_last).images
+        assert laid_out.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(laid_out, batch(images).for_network(CPU).images)
 
 
 def test_floats_arrive_as_they_are() -> None:

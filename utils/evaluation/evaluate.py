@@ -119,7 +119,7 @@ def detect_all(
     """Detect on every photo of a loader, in its order, with a progress bar."""
     detections: list[Detections] = []
     for batch in track(loader, title):
-        images = batch.for_network(model.device).images
+        images = batch.for_network(model.device, torch.channels_last).images
         detections += predict(model, images, batch.sizes, nms, letterbox=letterbox, run=run)
     return detections
 

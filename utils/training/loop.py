@@ -285,8 +285,7 @@ def train_one_epoch(
 
 def _losses(trainer: Trainer, batch: Batch, only_add: bool) -> Losses:
     """The losses of a batch. only_add: its gradients are not of the step's last batch."""
-    images = batch.for_network(trainer.device).images
-    images = images.contiguous(memory_format=torch.channels_last)
+    images = batch.for_network(trainer.device, torch.channels_last).images
     with (
         autocast(trainer.device, trainer.dtype),
         distributed.without_reducing(trainer.forward, only_add),
