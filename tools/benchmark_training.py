@@ -6,7 +6,8 @@
 Takes train.py's settings, and runs its step on real photos with all augmentation on, by default for
 yolov3-tiny at 320 pixels. The training, the loader alone (with photos kept in memory, and reading
 files each time) and, with `--peers`, other projects' training take turns, so that whatever else
-the machine does meets all alike. All load in the process that trains (`--workers` is for train.py).
+the machine does meets all alike. All load in the process that trains. With `--workers N`, so many
+processes then load alone.
 """
 
 from __future__ import annotations
@@ -106,6 +107,8 @@ def main(argv: list[str] | None = None) -> None:
         times = interleaved(turns, speed.rounds, warm_up=1)
     images = speed.turn * settings.data.photos_at_once
     say(f"{table(times, images)}\n{method_text(settings, photos)}")
+    if settings.data.workers > 0:
+        say(workers_line(settings, photos, netdef))
     if speed.evaluation:
         say(
             f"evaluation of {PHOTOS} photos x {DETECTIONS} boxes, {CLASSES} classes: "
@@ -127,7 +130,7 @@ def open_netdef(settings: Model) -> NetDef:
 
 
 def endless_batches(
-    settings: TrainingSpeedSettings, photos: PhotoSet, netdef: NetDef
+    settings: TrainingSpeedSettings, photos: PhotoSet, netdef: NetDef, workers: int = 0
 ) -> Iterator[Batch]:
     """Batches as train.py gets them, without end."""
     from tools.peers import endless
@@ -137,7 +140,8 @@ def endless_batches(
         photos, netdef.size, netdef.letterbox, settings.augmentation, settings.training
     )
     sampler = EpochSampler(len(dataset), settings.training.seed)
-    return endless(training_loader(dataset, sampler, dataclasses.replace(settings.data, workers=0)))
+    data = dataclasses.replace(settings.data, workers=workers)
+    return endless(training_loader(dataset, sampler, data))
 
 
 def training_turn(
@@ -160,6 +164,26 @@ def loading_turn(settings: TrainingSpeedSettings, photos: PhotoSet, netdef: NetD
     """Its loader alone."""
     batches = endless_batches(settings, photos, netdef)
     return turn_of(lambda: next(batches), settings.speed.turn)
+
+
+def workers_line(settings: TrainingSpeedSettings, photos: PhotoSet, netdef: NetDef) -> str:
+    """How fast `--workers` processes load photos in memory, and the bytes of a batch of theirs."""
+    workers, speed = settings.data.workers, settings.speed
+    batches = endless_batches(settings, photos, netdef, workers)
+    for _ in range(2 * workers + 1):  # that they load ahead
+        next(batches)
+    start = time.perf_counter()
+    loaded = list(map(_photos_and_bytes, islice(batches, speed.rounds * speed.turn)))
+    seconds = time.perf_counter() - start
+    count, size = max(loaded)
+    return (
+        f"{workers} worker processes alone: {sum(count for count, _ in loaded) / seconds:.1f} "
+        f"images/s; {size / 1e6:.1f} MB of shared memory for a batch of {count}"
+    )
+
+
+def _photos_and_bytes(batch: Batch) -> tuple[int, int]:
+    return len(batch.paths), batch.images.nbytes
 
 
 def peer_turns(

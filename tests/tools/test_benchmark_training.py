@@ -22,6 +22,17 @@ def test_training_and_its_loader_take_turns(
     assert not (project / "runs").exists()
 
 
+def test_workers_load_alone_and_the_bytes_of_their_batches_are_told(
+    project: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fast = ("--rounds", "1", "--turn", "2", "--no-evaluation", "--workers", "1")
+    benchmark_training.main([*FLAGS, "--img_size", "320", *fast])
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith("1 worker processes alone: ")
+    assert line.endswith(f"; {4 * 3 * 320 * 320 / 1e6:.1f} MB of shared memory for a batch of 4")
+
+
 def test_rates_are_what_the_times_say() -> None:
     drawn = benchmark_training.table({"train.py": [400.0, 500.0, 600.0], "its loader": [50.0]}, 24)
     ours, loader = (line.split() for line in drawn.splitlines()[3:5])
