@@ -32,7 +32,7 @@ def choose_device(name: str) -> torch.device:
         name = f"cuda:{distributed.local_rank()}"
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.ones(1, device=device)  # to have memory is not to have kernels for the card
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"device={name!r}: expected one that torch has here: {reason}") from error

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import Tensor
 
 from utils.devices import CPU, choose_device, constant, on_device, to_device, wait_for
 from utils.errors import InputError
@@ -14,6 +15,18 @@ def test_devices_are_chosen_or_refused() -> None:
         choose_device("gpu")
     with pytest.raises(InputError, match="device='cuda:99': expected one that torch has here"):
         choose_device("cuda:99")
+
+
+def test_a_card_that_torch_has_no_kernels_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory can be had of such a card; its first kernel fails."""
+
+    def ones(*size: int, device: torch.device) -> Tensor:
+        raise RuntimeError("CUDA error: no kernel image is available\nCUDA kernel errors might be")
+
+    monkeypatch.setattr(torch, "empty", lambda *size, device: Tensor())
+    monkeypatch.setattr(torch, "ones", ones)
+    with pytest.raises(InputError, match=r"device='cuda:0': .*: CUDA error: no kernel image is .*"):
+        choose_device("cuda:0")
 
 
 def test_a_constant_is_made_once_for_each_type_and_fits_where_there_are_gradients() -> None:

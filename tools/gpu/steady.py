@@ -22,7 +22,7 @@ from tools.gpu.findings import Findings, NotPossible, Value
 from tools.gpu.task import ROOT, Task
 from tools.gpu.training import demo_flags
 from utils.data.splits import open_splits
-from utils.devices import wait_for
+from utils.devices import choose_algorithms, wait_for
 from utils.settings.loader import load
 from utils.structures import Batch
 from utils.training.batches import TrainingBatches, ValidationBatches, photo_views
@@ -66,6 +66,7 @@ def open_training(task: Task, workers: int, batch: int = BATCH) -> OpenTraining:
     size, cfg = str(task.side), network_of(task)
     more = ("--workers", str(workers), "--batch_size", str(batch), "--img_size", size)
     settings = load(TrainSettings, demo_flags(task, "", 100, *more, cfg=cfg))
+    choose_algorithms(settings.training.deterministic)  # as train.py does
     netdef = read_netdef(settings, None)
     views = photo_views(settings.augmentation, netdef)
     photos, valid = open_splits(settings.data, {}, views)

@@ -27,8 +27,8 @@ STEPS = (
     Step("speed", "how fast training is, and how idle the card", 90, speed),
     Step("resume", "a training goes on to the same bits", 90, resume),
     Step("detection", "detect_img.py finds what it finds on the CPU", 60, detection),
-    Step("memory", "epochs leave nothing in memory", 60, memory),
-    Step("pruning", "cuts to a time are met", 300, pruning),  # last: it may take all that is left
+    Step("memory", "epochs leave nothing in memory", 90, memory),
+    Step("pruning", "cuts to a time are met", 600, pruning),  # last: it may take all that is left
 )
 
 

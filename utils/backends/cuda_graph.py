@@ -7,6 +7,7 @@ one photo, a card waits for Python most of the time.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -44,10 +45,27 @@ def captured(run: Run, images: Tensor) -> Run:
                 written = run(read)
         before.wait_stream(side)
 
-    @torch.inference_mode()
-    def replay(images: Tensor) -> list[Tensor]:
-        read.copy_(images, non_blocking=True)
-        graph.replay()
-        return [raw.clone() for raw in written]
+    return _Replay(run, graph, read, written)
 
-    return replay
+
+@dataclass(frozen=True, eq=False)
+class _Replay:
+    """Replays a graph.
+
+    Attributes:
+        run: what was captured. A graph knows the addresses of its weights, and does not keep them.
+        graph: of its kernels.
+        read: the images that they read.
+        written: the maps that they write.
+    """
+
+    run: Run
+    graph: torch.cuda.CUDAGraph
+    read: Tensor
+    written: list[Tensor]
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        self.read.copy_(images, non_blocking=True)
+        self.graph.replay()
+        return [raw.clone() for raw in self.written]

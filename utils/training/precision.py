@@ -23,8 +23,8 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def training_dtype(settings: Training, device: torch.device) -> torch.dtype:
     """The type that convolutions compute in: the one asked for, or the one that suits the device.
 
-    That is bfloat16 where the device is fast with it, else fp16 on a card (GTX 16, RTX 20, T4,
-    V100), else float32.
+    That is bfloat16 where the device is fast with it, else fp16 on a card (GTX 16, RTX 20,
+    T4), else float32.
     """
     if not settings.amp:
         return torch.float32

@@ -50,6 +50,10 @@ class FakeGraph(TorchDispatchMode):
                 if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
                     old.copy_(new)
 
+    def forget(self) -> None:
+        """Hold no tensors any more, as a card's graph holds none."""
+        self._calls.clear()
+
 
 class FakeStream:
     """A stream that has nothing to wait for."""

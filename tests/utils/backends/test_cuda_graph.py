@@ -1,6 +1,8 @@
 """Is a network as a CUDA graph the network? Played on the CPU, see `fake_cuda`."""
 
+import gc
 import time
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -44,6 +46,20 @@ def test_each_call_gives_the_networks_maps_and_leaves_earlier_ones_alone(
 def test_a_graph_runs_outside_inference_mode_too(graphs: list[FakeGraph]) -> None:
     run = captured(lambda images: [images + 1], torch.zeros(1))
     assert run(torch.ones(1))[0].item() == 2
+
+
+def test_a_graph_keeps_the_weights_that_it_reads(graphs: list[FakeGraph]) -> None:
+    """A card's graph knows addresses only: what lies there must not be given to others."""
+    model = network()
+    weights = weakref.ref(model.layers[0].conv.weight)
+    run = captured(model, torch.rand(SHAPE))
+    graphs[0].forget()
+    del model
+    gc.collect()
+    assert weights() is not None
+    del run
+    gc.collect()
+    assert weights() is None
 
 
 @pytest.mark.parametrize(
