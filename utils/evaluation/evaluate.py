@@ -77,7 +77,7 @@ def predict(
         )
     return [
         _on_photo(photo_detections, InputTransform.of(size, net, letterbox), size)
-        for photo_detections, size in zip(_on_cpu(detections), sizes, strict=True)
+        for photo_detections, size in zip(detections, sizes, strict=True)
     ]
 
 
@@ -86,18 +86,6 @@ def _best(detections: Detections, nms: Nms) -> Detections:
     kept = (detections.scores > nms.conf_thres).nonzero().squeeze(1)
     kept = kept[: nms.max_detections or None]
     return Detections(detections.boxes[kept], detections.scores[kept], detections.labels[kept])
-
-
-def _on_cpu(detections: Sequence[Detections]) -> Sequence[Detections]:
-    """Those of a batch in one copy, since each is a wait for a card."""
-    if all(each.boxes.device.type == "cpu" for each in detections):
-        return detections
-    rows = [
-        torch.cat([each.boxes, each.scores[:, None], each.labels[:, None]], 1)  # [N, 6]
-        for each in detections
-    ]
-    copied = torch.cat(rows).cpu().split([len(each) for each in rows])
-    return [Detections(each[:, :4], each[:, 4], each[:, 5].long()) for each in copied]
 
 
 def _on_photo(
