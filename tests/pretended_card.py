@@ -21,13 +21,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torchvision  # noqa: F401  whose operators are among the readers
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 ROOT = Path(__file__).parents[1]
 CARD, CPU = torch.device("cuda", 0), torch.device("cpu")
 aten = torch.ops.aten
-READERS = {aten._local_scalar_dense.default, aten.nonzero.default, aten.equal.default}
+READERS = {
+    aten._local_scalar_dense.default,
+    aten.nonzero.default,
+    aten.equal.default,
+    aten.masked_select.default,
+    torch.ops.torchvision.nms.default,
+}
 waits: Counter[str] = Counter()
 
 

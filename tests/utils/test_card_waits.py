@@ -6,6 +6,8 @@ would wait, in what it calls on the CPU.
 """
 
 import math
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,11 +19,14 @@ from import_param import Nms
 from models import head
 from models.darknet import Darknet
 from models.head import decode
-from tests.operators import FROM_PYTHON, Calls
+from tests import pretended_card
+from tests.operators import Calls
+from tests.pretended_card import CardTensor
 from tests.pruning.nets import config
 from utils.errors import InputError
-from utils.evaluation.evaluate import predict
-from utils.structures import Detections
+from utils.evaluation import nms
+from utils.evaluation.nms import non_maximum_suppression
+from utils.structures import Detections, Predictions
 
 CARD = torch.device("cuda", 0)
 
@@ -57,51 +62,58 @@ def test_forward_and_decode_stay_on_a_card_and_read_nothing_of_it(
     assert {each.device for each in (*maps, *vars(predictions).values())} == {CARD}
 
 
-@pytest.mark.parametrize("photos", [1, 3])
-def test_a_batch_waits_once_for_the_network_and_thrice_a_photo(photos: int) -> None:
-    """NMS asks how many candidates there are: of objectness, of scores, and torchvision inside."""
-    torch.manual_seed(0)
-    model = Darknet(config("yolov3-lite", thinner=4)).eval()
-    images = torch.rand(photos, 3, 64, 64)
-    nms = Nms(conf_thres=0.2, max_detections=10)
-    sizes = [(64, 64)] * photos
-    predict(model, images, sizes, nms, letterbox=False)  # constants go to the card once
-    forward: list[dict[str, int]] = []
-    with Calls() as calls:
-        detections = predict(
-            model, images, sizes, nms, letterbox=False,
-            on_network_done=lambda: forward.append(calls.waits),
-        )  # fmt: skip
-    assert all(len(each) for each in detections)
-    assert forward == [{}]
-    waits = calls.waits
-    # Three of a photo's transform, on the CPU, where the detections are by then; torchvision's one.
-    assert waits.pop(FROM_PYTHON) == 4 * photos
-    assert waits == {"_local_scalar_dense": 1, "nonzero": 2 * photos}
+@pytest.fixture
+def waits() -> Iterator[Counter[str]]:
+    """How often which function waited for the card; see pretended_card.py."""
+    torch._C._ensureCUDADeviceGuardSet()
+    pretended_card.waits.clear()
+    yield pretended_card.waits
+    pretended_card.waits.clear()
 
 
-def test_the_detections_of_a_batch_come_in_one_copy(monkeypatch: pytest.MonkeyPatch) -> None:
-    from utils.evaluation import evaluate
+def proposals(photos: int) -> Predictions:
+    """Random ones, of which the last photo has none that is likely."""
+    random = torch.Generator().manual_seed(0)
+    corners = torch.rand(photos, 300, 2, generator=random) * 100
+    sides = 5 + 20 * torch.rand(photos, 300, 2, generator=random)
+    objectness = torch.rand(photos, 300, generator=random)
+    objectness[-1] = 0
+    classes = torch.rand(photos, 300, 4, generator=random)
+    return Predictions(torch.cat([corners, corners + sides], 2), objectness, classes)
 
-    many = [
-        Detections(torch.rand(n, 4) * 1e4, torch.rand(n), torch.randint(80, (n,)))
-        for n in (3, 0, 2)
-    ]
-    with FakeTensorMode():
-        fake = [
-            Detections(
-                torch.empty(n, 4, device=CARD),
-                torch.empty(n, device=CARD),
-                torch.empty(n, dtype=torch.int64, device=CARD),
-            )
-            for n in (3, 0, 2)
-        ]
-        with Calls() as calls:
-            copied = evaluate._on_cpu(fake)
-    assert calls.names["_to_copy"] == 1 + len(fake)  # and the labels, which are whole numbers
-    assert [each.boxes.shape for each in copied] == [(3, 4), (0, 4), (2, 4)]
-    assert {value.device.type for each in copied for value in vars(each).values()} == {"cpu"}
-    assert evaluate._on_cpu(many) is many
+
+def on_card(predictions: Predictions) -> Predictions:
+    boxes, objectness, classes = map(CardTensor, vars(predictions).values())
+    return Predictions(boxes, objectness, classes)
+
+
+@pytest.mark.parametrize("power", [None, 0.6])
+@pytest.mark.parametrize("photos", [1, 2, 20])
+def test_nms_waits_once_however_many_photos_there_are(
+    waits: Counter[str], photos: int, power: float | None
+) -> None:
+    predictions, settings = proposals(photos), Nms(0.5, 0.45, 100)
+    detections = non_maximum_suppression(on_card(predictions), settings, power)
+    assert waits.total() == 1
+    expected = non_maximum_suppression(predictions, settings, power)
+    assert list(map(as_lists, detections)) == list(map(as_lists, expected))
+    assert all(len(each) for each in detections[:-1])
+
+
+def test_nms_waits_once_more_for_candidates_that_were_not_looked_at_first(
+    waits: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nms, "FIRST_CANDIDATES", 80)
+    predictions, settings = proposals(20), Nms(0.001, 0.1, 60)
+    detections = non_maximum_suppression(on_card(predictions), settings)
+    assert waits.total() == 2
+    expected = non_maximum_suppression(predictions, settings)
+    assert list(map(as_lists, detections)) == list(map(as_lists, expected))
+
+
+def as_lists(detections: Detections) -> list[object]:
+    assert all(each.device.type == "cpu" for each in vars(detections).values())
+    return [each.tolist() for each in vars(detections).values()]
 
 
 def test_the_finite_are_told_from_the_others_map_by_map() -> None:

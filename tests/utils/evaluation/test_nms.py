@@ -21,8 +21,11 @@ def nms(
     nms_thres: float,
     max_detections: int = 0,
     power: float | None = None,
+    card: bool = False,
 ) -> list[Detections]:
-    return non_maximum_suppression(predictions, Nms(conf_thres, nms_thres, max_detections), power)
+    """On the CPU, or as on a card (which is waited for how often: test_card_waits.py)."""
+    suppress = module._from_card if card else non_maximum_suppression
+    return suppress(predictions, Nms(conf_thres, nms_thres, max_detections), power)
 
 
 def overlap(a: Tensor, b: Tensor) -> Tensor:
@@ -75,7 +78,8 @@ def scene(seed: int, images: int, proposals: int, classes: int, ties: bool = Fal
     conf_thres=st.sampled_from([0.0, 0.001, 0.25, 0.5, 1.0]),
     nms_thres=st.sampled_from([0.0, 0.1, 0.45, 0.5, 1.0]),
     max_detections=st.sampled_from([0, 1, 5, 100]),
-    first_candidates=st.sampled_from([1, 4, 2048]),
+    first_candidates=st.sampled_from([1, 4, 512]),
+    card=st.booleans(),
 )
 @settings(max_examples=150, deadline=None)
 def test_equals_darknet(
@@ -87,11 +91,12 @@ def test_equals_darknet(
     nms_thres: float,
     max_detections: int,
     first_candidates: int,
+    card: bool,
 ) -> None:
     predictions = scene(seed, 2, proposals, classes, ties)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "FIRST_CANDIDATES", first_candidates)
-        batch = nms(predictions, conf_thres, nms_thres, max_detections)
+        batch = nms(predictions, conf_thres, nms_thres, max_detections, card=card)
     for image, detections in enumerate(batch):
         wanted = darknet(predictions, image, conf_thres, nms_thres)[: max_detections or None]
         assert detections.scores.tolist() == [score for score, _, _ in wanted]
@@ -99,6 +104,48 @@ def test_equals_darknet(
         assert detections.boxes.tolist() == [
             predictions.boxes[image, proposal].tolist() for _, proposal, _ in wanted
         ]
+
+
+@given(
+    seed=st.integers(0, 2**16),
+    images=st.integers(0, 4),
+    proposals=st.sampled_from([0, 1, 60]),
+    classes=st.sampled_from([1, 3, 80]),
+    ties=st.booleans(),
+    half=st.booleans(),
+    conf_thres=st.sampled_from([0.0, 0.001, 0.25, 1.0]),
+    max_detections=st.sampled_from([0, 1, 20, 300]),
+    power=st.sampled_from([None, 0.0, 0.6]),
+    first_candidates=st.sampled_from([1, 16, 512]),
+    empty=st.sets(st.integers(0, 3)),
+)
+@settings(max_examples=150, deadline=None)
+def test_a_card_gives_the_detections_of_the_cpu_bit_for_bit(
+    seed: int,
+    images: int,
+    proposals: int,
+    classes: int,
+    ties: bool,
+    half: bool,
+    conf_thres: float,
+    max_detections: int,
+    power: float | None,
+    first_candidates: int,
+    empty: set[int],
+) -> None:
+    predictions = scene(seed, images, proposals, classes, ties)
+    predictions.objectness[[image for image in empty if image < images]] = 0
+    if half:
+        predictions = Predictions(*(each.bfloat16() for each in vars(predictions).values()))
+    arguments = (predictions, conf_thres, 0.45, max_detections, power)
+    expected = nms(*arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "FIRST_CANDIDATES", first_candidates)
+        detections = nms(*arguments, card=True)
+    for one, other in zip(detections, expected, strict=True):
+        for values, wanted in zip(vars(one).values(), vars(other).values(), strict=True):
+            assert values.dtype == wanted.dtype
+            assert torch.equal(values, wanted)
 
 
 @given(seed=st.integers(0, 2**16), ties=st.booleans(), power=st.sampled_from([None, 0.6]))
@@ -161,14 +208,15 @@ def test_nothing_in_nothing_out() -> None:
     )
 
 
-def test_a_network_gone_wild_does_not_spoil_other_boxes() -> None:
+@pytest.mark.parametrize("card", [False, True])
+def test_a_network_gone_wild_does_not_spoil_other_boxes(card: bool) -> None:
     boxes = torch.tensor([[[-math.inf, 0, math.inf, 9], [0.0, 0, 9, 9], [0.0, 0, 9, 8]]])
     wild = Predictions(boxes, torch.tensor([[0.9, 0.8, 0.7]]), torch.ones(1, 3, 1))
-    (detections,) = nms(wild, 0.1, 0.45)
+    (detections,) = nms(wild, 0.1, 0.45, card=card)
     assert detections.boxes.isfinite().all()
     assert detections.scores.tolist() == pytest.approx([0.9, 0.8])
     not_numbers = Predictions(boxes, torch.full((1, 3), math.nan), torch.ones(1, 3, 1))
-    assert len(nms(not_numbers, 0.1, 0.45)[0]) == 0
+    assert len(nms(not_numbers, 0.1, 0.45, card=card)[0]) == 0
 
 
 def test_half_precision_comes_out_as_float32() -> None:
