@@ -29,8 +29,8 @@ from utils.structures import Detections, Predictions
 
 # An untrained network's exp(w) can overflow. Beyond a million pixels a box only has to stay finite.
 LARGEST_COORDINATE = 1e6
-# How many candidates are looked at first: of a hundred detections, as AP asks for, they nearly always
-# yield all, and suppressing 2048 takes four to seven times as long.
+# How many candidates are looked at first: they nearly always yield the hundred detections that AP
+# asks for, and suppressing 2048 takes four to seven times as long.
 FIRST_CANDIDATES = 512
 BLOCK = 256  # candidates whose survivors are found at once, with DIoU,
 PAIRED_WITH = (
