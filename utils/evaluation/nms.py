@@ -32,10 +32,9 @@ LARGEST_COORDINATE = 1e6
 # How many candidates are looked at first: they nearly always yield the hundred detections that AP
 # asks for, and suppressing 2048 takes four to seven times as long.
 FIRST_CANDIDATES = 512
-BLOCK = 256  # candidates whose survivors are found at once, with DIoU,
-PAIRED_WITH = (
-    2048  # and so many others at once that they may remove: a processor's cache holds both
-)
+# With DIoU, so many candidates are compared with each other at once, and with so many worse ones:
+# what a processor's cache holds.
+BLOCK, PAIRED_WITH = 256, 2048
 ROUNDING = 0.999  # of the threshold: what rounding may hide of an IoU
 
 
