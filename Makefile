@@ -18,6 +18,7 @@ TWO_AT_A_TIME = $(shell python3 -c "import xdist" 2>/dev/null && printf %s "-n 2
 test:
 	OMP_NUM_THREADS=1 pytest -q $(TWO_AT_A_TIME)
 
-# The tests that take longer, among them Visdom's page in a browser and every engine that is installed.
+# The tests that take longer, among them Visdom's page in a browser and every engine that is installed. Those that
+# share what takes long to make are a group, which one process runs.
 slow:
-	pytest -q -m slow
+	OMP_NUM_THREADS=1 pytest -q -m slow $(TWO_AT_A_TIME) $(if $(TWO_AT_A_TIME),--dist loadgroup)

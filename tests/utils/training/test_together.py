@@ -16,15 +16,15 @@ from utils.data.datasets import EpochSampler, PartsOfBatches, SharedBatches
 from utils.processes import distributed
 from utils.training.loop import has_idle_layers
 
+pytestmark = pytest.mark.xdist_group("together")  # `results` take a minute
+
 SCRIPT = ("-m", "tests.utils.training.together")
 Results = dict[str, dict[str, torch.Tensor | float]]  # by case
 
 
 def trained(world: int, folder: Path) -> list[Results]:
     """What each of so many processes came to."""
-    for code, _, errors in finish(
-        start(world, ["-m", "tests.utils.training.together", "."], folder)
-    ):
+    for code, _, errors in finish(start(world, [*SCRIPT, "."], folder)):
         assert code == 0, errors
     return [torch.load(folder / f"{rank} of {world}.pt") for rank in range(world)]
 
