@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -42,7 +42,7 @@ PATIENCE = (
 REQUEUES = 100  # times that a training may reach its time limit
 LAST_SECONDS = 60.0  # that a process may take to end at its time limit; submitit leaves 90
 COMMANDS = ("sbatch", "srun", "squeue", "scancel")
-JOBS = "jobs.json"  # the number of each step's job
+JOBS = "jobs.json"  # each step's job: its number, and what it was queued to run
 
 SbatchOptions = dict[str, str | int | bool]  # by their names there
 
@@ -176,9 +176,11 @@ def run_on_slurm(
         say(f"{folder}: another process looks after these jobs: waiting for it")
 
     with alone(jobs, told), Wait("runs", len(steps)) as wait:
-        numbers = _read_numbers(jobs)
+        kept = _read_jobs(jobs)
         queued = _queued()
+        numbers = {name: job.number for name, job in kept.items()}
         left = [step for step in steps if numbers.get(step.name) in queued or not step.done]
+        _refuse_other_commands(left, {n: job for n, job in kept.items() if job.number in queued})
         wait.advance(len(steps) - len(left))
         submitted: dict[str, str] = {}  # the jobs of what is left, by the step's name
         fresh: set[str] = set()
@@ -195,7 +197,8 @@ def run_on_slurm(
                 options = slurm.options(step, [submitted[name] for name in waits_for])
                 submitted[step.name] = _submit(executor, job, options, slurm.cpus)
                 fresh.add(step.name)
-                write_text(jobs, json.dumps(numbers | submitted, indent=1) + "\n")
+                kept[step.name] = QueuedJob(submitted[step.name], _command(step))
+                _write_jobs(jobs, kept)
             say(f"{len(fresh)} jobs queued, {len(left) - len(fresh)} were there already: {jobs}")
             _wait_for(left, submitted, folder, logs, wait)
         except KeyboardInterrupt as stop:
@@ -349,12 +352,54 @@ def _slurm(*command: str, check: bool = True) -> str:
     return ""
 
 
-def _read_numbers(path: Path) -> dict[str, str]:
+@dataclass(frozen=True)
+class QueuedJob:
+    """What was given to Slurm for a step."""
+
+    number: str
+    command: str = ""  # that is to run; empty where nobody knows
+
+
+def _command(step: Step) -> str:
+    """What decides a step's result."""
+    return shlex.join([step.script, *step.flags])
+
+
+def _refuse_other_commands(steps: Sequence[Step], queued: Mapping[str, QueuedJob]) -> None:
+    """Else the results of other flags would be taken for what was asked for.
+
+    Raises:
+        InputError: a job in the queue has a step's name, and was queued to run something else.
+    """
+    others = {
+        step: queued[step.name]
+        for step in steps
+        if step.name in queued and queued[step.name].command not in ("", _command(step))
+    }
+    for step, job in others.items():
+        end = shlex.join(["scancel", *(other.number for other in others.values())])
+        raise InputError(
+            f"{step.name}: job {job.number}, in the queue, is for `{job.command}`, not for "
+            f"`{_command(step)}`: expected another --name, the same flags, or jobs that are ended, "
+            f"by `{end}`"
+        )
+
+
+def _write_jobs(path: Path, jobs: Mapping[str, QueuedJob]) -> None:
+    content = {n: {"job": job.number, "command": job.command} for n, job in jobs.items()}
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def _read_jobs(path: Path) -> dict[str, QueuedJob]:
     """The job of each step, as far as one was queued before."""
     if not path.exists():
         return {}
     try:
-        numbers = json.loads(read_text(path))
-        return {str(name): str(number) for name, number in numbers.items()}
-    except (ValueError, AttributeError) as error:
+        return {
+            str(name): QueuedJob(str(job["job"]), str(job["command"]))
+            if isinstance(job, dict)
+            else QueuedJob(str(job))  # as up to version 0.5
+            for name, job in json.loads(read_text(path)).items()
+        }
+    except (ValueError, AttributeError, KeyError) as error:
         raise InputError(f"{path}: not what was written there: {error}") from error

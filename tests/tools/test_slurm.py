@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 
 from tests.tools import fake_slurm
 from tests.tools.test_experiment import SCRIPT, chain, checkpoint, order
+from tests.waiting import wait_for
 from tools import slurm
 from tools.experiment import Step, planned
 from tools.reproduce import ReproduceSettings
@@ -23,7 +23,7 @@ from tools.slurm import Slurm, run_on_slurm
 from utils.errors import InputError
 from utils.settings.loader import load
 
-LIMIT = 60  # seconds, on a machine that others use
+LIMIT = 300  # seconds, on a machine that others use
 # A training that takes until somebody stops it, the first time.
 SLOW = f"""
 import os, pathlib, time
@@ -62,19 +62,13 @@ def states(scripts: Path) -> list[str]:
     return [fake_slurm.state_of(str(n + 1)) for n in range(len(list((scripts / "jobs").iterdir())))]
 
 
-def wait_for(path: Path) -> None:
-    end = time.monotonic() + LIMIT
-    while not path.exists() and time.monotonic() < end:
-        time.sleep(0.05)
-
-
-@pytest.mark.slow
-@runs_jobs
 def commands(*flags: str) -> list[str]:
     """What steps with these flags are run with: photos are loaded with the cores of the job."""
     return [f"{each} --workers -1" for each in flags]
 
 
+@pytest.mark.slow
+@runs_jobs
 def test_jobs_run_in_order_and_only_once(scripts: Path) -> None:
     run(scripts, *chain("--epochs", "3"))
     assert order() == commands("--name first --epochs 3", "--name second")
@@ -83,7 +77,9 @@ def test_jobs_run_in_order_and_only_once(scripts: Path) -> None:
     batch = Path("x/slurm/2_submission.sh").read_text()
     for line in ("dependency=afterok:1", "cpus-per-task=4", "time=720", "job-name=second"):
         assert f"#SBATCH --{line}\n" in batch
-    assert json.loads(Path("x/slurm/jobs.json").read_text()) == {"first": "1", "second": "2"}
+    kept = json.loads(Path("x/slurm/jobs.json").read_text())
+    assert kept["first"] == {"job": "1", "command": "train.py --epochs 3"}
+    assert kept["second"]["job"] == "2"
 
 
 @pytest.mark.slow
@@ -125,11 +121,37 @@ def test_ctrl_c_leaves_jobs_which_the_next_start_goes_on_with(
 
 @pytest.mark.slow
 @runs_jobs
+def test_jobs_that_were_queued_with_other_flags_are_not_waited_for(
+    scripts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (scripts / "busy").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(slurm, "_wait_for", lambda *_: None)
+        run(scripts, *chain("--lr", "1"))
+        told = (
+            r"^first: job 1, in the queue, is for `train.py --lr 1`, not for `train.py --lr 2`: "
+            r"expected another --name, the same flags, or jobs that are ended, by `scancel 1`$"
+        )
+        with pytest.raises(InputError, match=told):
+            run(scripts, *chain("--lr", "2"))
+        assert states(scripts) == ["PENDING", "PENDING"]
+        run(scripts, *chain("--lr", "1"))
+        Path("x/slurm/jobs.json").write_text('{"first": "1", "second": "2"}')  # up to 0.5
+        run(scripts, *chain("--lr", "2"))
+    assert states(scripts) == ["PENDING", "PENDING"]
+    fake_slurm.scancel("1", "2")
+    (scripts / "busy").unlink()
+    run(scripts, *chain("--lr", "2"))
+    assert order() == commands("--name first --lr 2", "--name second")
+
+
+@pytest.mark.slow
+@runs_jobs
 def test_a_training_that_reaches_its_time_limit_is_queued_again_and_goes_on(scripts: Path) -> None:
     (scripts / "train.py").write_text(SLOW + SCRIPT)
     ended = threading.Thread(target=run, args=(scripts, *chain()))
     ended.start()
-    wait_for(scripts / "slow")
+    assert wait_for((scripts / "slow").exists)
     checkpoint(scripts / "weights/first/last.pt", epoch=2)
     child = int((scripts / "slow").read_text())
     job = int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1])
