@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     from utils.devices import choose_algorithms, choose_device, join
     from utils.evaluation.metrics import format_metrics
     from utils.training import report
-    from utils.training.batch_size import with_batch_size
+    from utils.training.batch_size import with_batch_size, within_memory
     from utils.training.batches import TrainingBatches, ValidationBatches, photo_views
     from utils.training.build import build_network, describe, load_teacher, read_netdef
     from utils.training.epoch_lines import EpochLines
@@ -89,7 +89,8 @@ def main(argv: list[str] | None = None) -> None:
                 # Dropout, as without a resume.
                 torch.manual_seed(distributed.own_seed(settings.training.seed + epoch))
                 title = f"epoch {epoch + 1}/{settings.training.epochs}"
-                means = train_one_epoch(trainer, training.epoch(epoch), len(training), title)
+                with within_memory(settings, device):
+                    means = train_one_epoch(trainer, training.epoch(epoch), len(training), title)
                 progress.epoch = epoch + 1
 
                 previous = trainer

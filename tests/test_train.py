@@ -376,6 +376,18 @@ def test_other_photos_to_validate_on_are_told(
     assert "note: 3 photos to validate on, 4 before" in capsys.readouterr().out
 
 
+def test_a_step_without_memory_is_told_with_flags_that_need_less(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.training.loop._losses", lambda *_: torch.empty(10**17))
+        assert run(lambda: train.main(flags("--name", "first"))) == 2
+    told = capsys.readouterr().err
+    assert "error: out of memory on cpu with batch_size=4" in told and told.count("\n") == 1
+    less = re.findall(r"--batch_size 2 --accumulate 2", told)[0].split()
+    train.main([*flags("--name", "first", epochs=1), *less])
+
+
 def test_pictures_and_tables_that_cannot_be_written_cost_no_epoch(
     interrupted: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,7 +103,7 @@ def run(main: Callable[[], None], together: bool = False) -> int:
             told = str(error).splitlines()[0]
             _tell(f"error: {told} Too little memory? Fewer workers need less")
             return 2
-        if not _out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         _tell(
             "error: not enough memory here; smaller images (img_size), batches (batch_size) or "
@@ -131,7 +131,7 @@ def _stop_printing() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """MemoryError, and what torch raises: on the CPU a RuntimeError like any other."""
     told = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
     return isinstance(error, MemoryError) or any(words in str(error) for words in told)

@@ -6,7 +6,9 @@ with few steps an epoch, a network has learned less at its end.
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -15,6 +17,7 @@ from import_param import TrainSettings
 from models.darknet import shapes
 from models.netdef import NetDef
 from utils.console.progress import say
+from utils.errors import InputError, is_out_of_memory
 from utils.processes import distributed
 from utils.training.precision import training_dtype
 
@@ -47,6 +50,35 @@ def with_batch_size(
         f"{int(fits)} at once"
     )
     return replace(settings, data=replace(data, batch_size=chosen))
+
+
+@contextlib.contextmanager
+def within_memory(settings: TrainSettings, device: torch.device) -> Iterator[None]:
+    """Where memory runs out, tell what needs less: what was free when a run began may be gone.
+
+    Args:
+        settings: of the training, with its number of photos a step.
+        device: that trains.
+
+    Raises:
+        InputError: it ran out.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        photos, accumulate = settings.data.photos_at_once, settings.training.accumulate
+        if settings.training.resume:
+            less = "the same command goes on from the checkpoint once more is free"
+        elif photos > 1:
+            less = f"--batch_size {photos // 2} --accumulate {2 * accumulate} needs about half"
+        else:
+            less = "a smaller --img_size or another --cfg needs less"
+        raise InputError(
+            f"out of memory on {device} with batch_size={photos}, which other programs may use, "
+            f"too: {less} ({next(iter(str(error).splitlines()), 'MemoryError')})"
+        ) from error
 
 
 def suitable(fits: float, photos: float, usual: int) -> int:

@@ -8,7 +8,8 @@ import torch
 from import_param import Data, TrainSettings
 from models import netdef as cfg_files
 from tests.conftest import ROOT
-from utils.training.batch_size import bytes_a_photo, with_batch_size
+from utils.errors import InputError
+from utils.training.batch_size import bytes_a_photo, with_batch_size, within_memory
 
 LITE = cfg_files.load(ROOT / "config" / "yolov3-lite.cfg")
 CPU, CARD = torch.device("cpu"), torch.device("cuda")
@@ -35,3 +36,25 @@ def test_a_card_takes_more_and_says_so(
     assert with_batch_size(settings, CARD, LITE, 10**6).data.batch_size == 16
     line = capsys.readouterr().out
     assert line.startswith("batch_size=16: 1000000 photos") and "about 20 at once" in line
+
+
+@pytest.mark.parametrize(
+    ("photos", "resume", "less"),
+    [
+        (8, "", "--batch_size 4 --accumulate 6 needs about half"),
+        (1, "", "a smaller --img_size or another --cfg needs less"),
+        (8, "last.pt", "the same command goes on from the checkpoint once more is free"),
+    ],
+)
+def test_where_memory_runs_out_a_line_says_what_to_give(
+    photos: int, resume: str, less: str
+) -> None:
+    settings = TrainSettings(data=Data(batch_size=photos))
+    settings = replace(settings, training=replace(settings.training, accumulate=3, resume=resume))
+    with pytest.raises(InputError) as told, within_memory(settings, CPU):
+        torch.empty(10**17)
+    assert str(told.value).startswith("out of memory on cpu with") and less in str(told.value)
+    with pytest.raises(InputError, match=r" 2 GiB\.\)$"), within_memory(settings, CARD):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore")
+    with pytest.raises(RuntimeError, match="shapes"), within_memory(settings, CPU):
+        raise RuntimeError("shapes")
