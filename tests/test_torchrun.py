@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.conftest import ROOT
-from tests.processes import LIMIT, environment, finish, free_port, small_data_set, start
+from tests.processes import environment, finish, free_port, small_data_set, start
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
 # One of two processes is killed at the end of its second epoch, unless it was started anew.
@@ -41,7 +40,7 @@ from pruning.iterative import while_training
 from utils import errors
 def measure(*_):
     Path("measuring").touch()
-    time.sleep(120)
+    time.sleep(1000)
     raise AssertionError("measured on")
 def kill_meanwhile():
     while not Path("measuring").exists():
@@ -110,10 +109,9 @@ def test_two_hosts_train_one_network(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_one_that_is_killed_ends_all_with_a_line(folder: Path) -> None:
-    started = time.monotonic()
     run = torchrun(folder, "--nproc_per_node=2", "killed.py", *flags("killed", 3))
     ((code, _, errors),) = finish([run])
-    assert code == 1 and time.monotonic() - started < LIMIT
+    assert code == 1
     assert sum("another process" in line for line in errors.splitlines()) == 1
     assert "train.py" not in errors and 'errors.py", line' not in errors  # no traceback of ours
 
@@ -125,10 +123,9 @@ def test_one_that_is_killed_while_the_main_process_measures_ends_all(
 ) -> None:
     monkeypatch.setenv("VICTIM", victim)
     budget = ("--pruned_id", "latency", "--target_speedup", "2")
-    started = time.monotonic()
     run = torchrun(folder, "--nproc_per_node=2", "measuring.py", *flags("x", 3), *CUT, *budget)
-    ((code, _, errors),) = finish([run])
-    assert code == 1 and time.monotonic() - started < 100, "it did not wait for the measuring"
+    ((code, _, errors),) = finish([run])  # which does not wait until all is measured
+    assert code == 1
     assert sum("another process" in line for line in errors.splitlines()) == 1
     assert 'errors.py", line' not in errors
 

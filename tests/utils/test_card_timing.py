@@ -53,7 +53,7 @@ def network() -> Darknet:
 
 
 def test_engines_are_compared_by_the_time_to_their_end() -> None:
-    slow, quick = Card(3 * MS), Card()
+    slow, quick = Card(8 * MS), Card()
     times = auto.compare(slow, quick, EngineOptions(SIZE), interleaved)
     assert times[0] > 2 * times[1] >= 2 * MS
 

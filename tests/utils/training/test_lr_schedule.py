@@ -62,4 +62,4 @@ def test_scales_of_however_long_a_training_have_their_rate_at_once() -> None:
     settings = Training(epochs=10**15, lr=1e-3)
     start = time.monotonic()
     assert scale_lr(settings, 1000, 1000 * settings.epochs) == settings.lr
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 60  # one by one they would take years
