@@ -18,7 +18,8 @@ TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
 KILLED = """
 import os, signal, sys
 import train
-from utils import distributed, errors
+from utils import errors
+from utils.processes import distributed
 wait, epochs = distributed.wait_for_main, []
 def kill_at_the_second():
     epochs.append(1)
@@ -56,7 +57,8 @@ sys.exit(errors.run(train.main, together=True))
 FIRST_EPOCH = """
 import sys
 import train
-from utils import distributed, errors
+from utils import errors
+from utils.processes import distributed
 distributed.wait_for_main = lambda: sys.exit(0)
 sys.exit(errors.run(train.main, together=True))
 """

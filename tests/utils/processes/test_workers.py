@@ -14,7 +14,7 @@ from tests.waiting import wait_for
 
 SCRIPT = """
 import multiprocessing, os, sys, time
-from utils.processes import end_with_parent
+from utils.processes.workers import end_with_parent
 
 def work():
     end_with_parent()
