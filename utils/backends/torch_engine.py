@@ -120,16 +120,22 @@ def _threads(count: int) -> Iterator[None]:
 
 @contextmanager
 def _fixed_shapes(device: torch.device) -> Iterator[None]:
-    """Let cuDNN try its kernels on a card's first images: all that follow have their shape."""
-    before = torch.backends.cudnn.benchmark
-    if not is_card(device) or before:
+    """Let cuDNN try its kernels on a card's first images: all that follow have their shape.
+
+    torch remembers the kernel that was chosen for a shape, and takes it for any later convolution
+    of that shape, tried or not, for which `deterministic` is the same. So it is off here: training
+    that is to repeat, where it is on, must not get a kernel that was the fastest by chance.
+    """
+    if not is_card(device):
         yield
         return
-    torch.backends.cudnn.benchmark = True
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
+    cudnn.benchmark, cudnn.deterministic = True, False
     try:
         yield
     finally:
-        torch.backends.cudnn.benchmark = before
+        cudnn.benchmark, cudnn.deterministic = before
 
 
 def _faster_on_cpu(model: Darknet, images: Tensor) -> Run:

@@ -81,6 +81,28 @@ def test_the_engine_of_a_card_gives_the_networks_maps(
     assert not torch.backends.cudnn.benchmark
 
 
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_kernels_are_tried_for_the_engine_alone(
+    monkeypatch: pytest.MonkeyPatch, deterministic: bool
+) -> None:
+    """torch shares the chosen ones between all calls of a shape that are as deterministic."""
+    cudnn = torch.backends.cudnn
+    monkeypatch.setattr(cudnn, "deterministic", deterministic)
+    monkeypatch.setattr(cudnn, "benchmark", not deterministic)
+    monkeypatch.setattr(torch_engine, "is_card", lambda device: True)
+    seen: list[tuple[bool, bool]] = []
+
+    def run(images: Tensor) -> list[Tensor]:
+        seen.append((cudnn.benchmark, cudnn.deterministic))
+        return [images]
+
+    monkeypatch.setattr(torch_engine, "faster_on_card", lambda model, images, wait: run)
+    engine = open_engine("torch", network(), EngineOptions((64, 64)))
+    engine(torch.rand(1, 3, 64, 64))
+    assert set(seen) == {(True, False)}
+    assert (cudnn.benchmark, cudnn.deterministic) == (not deterministic, deterministic)
+
+
 @pytest.mark.parametrize(("slow", "replays"), [("layers", True), ("graph", False)])
 def test_the_faster_way_is_taken(monkeypatch: pytest.MonkeyPatch, slow: str, replays: bool) -> None:
     """The time until the card is done counts: calls return at once."""
