@@ -35,6 +35,7 @@ FIRST_CANDIDATES = 512
 # With DIoU, so many candidates are compared with each other at once, and with so many worse ones:
 # what a processor's cache holds.
 BLOCK, PAIRED_WITH = 256, 2048
+FEW = 512  # candidates, with DIoU, that are compared in all classes at once
 ROUNDING = 0.999  # of the threshold: what rounding may hide of an IoU
 
 
@@ -189,23 +190,30 @@ def _float32_threshold(nms_thres: float) -> float:
 
 
 def _survivors_by_distance(boxes: Tensor, labels: Tensor, nms_thres: float, power: float) -> Tensor:
-    """With DIoU, which no library has: block by block of candidates, in each class."""
+    """With DIoU, which no library has: block by block of candidates, in each class.
+
+    In all classes at once where candidates are few: there a step takes as long for one of them.
+    """
     if power == 0:  # no two boxes overlap by more than IoU - 1
         return torch.arange(len(boxes))
+    groups = [torch.arange(len(boxes))]
+    if len(boxes) > FEW:
+        groups = [(labels == label).nonzero().squeeze(1) for label in labels.unique()]
     survivors = [labels[:0]]
-    for label in labels.unique():
-        members = (labels == label).nonzero().squeeze(1)  # best first
+
+    def overlapping(some: Tensor, others: Tensor) -> Tensor:
+        same = labels[some, None] == labels[others]
+        return _overlapping(boxes[some], boxes[others], same, nms_thres, power)
+
+    for members in groups:  # best first
         while len(members):
             block, rest = members[:BLOCK], members[BLOCK:]
-            kept = block[_greedy(_overlapping(boxes[block], boxes[block], nms_thres, power))]
+            kept = block[_greedy(overlapping(block, block))]
             survivors.append(kept)
             members = torch.cat(
                 [
                     rest[:0],
-                    *(
-                        part[~_overlapping(boxes[kept], boxes[part], nms_thres, power).any(0)]
-                        for part in rest.split(PAIRED_WITH)
-                    ),
+                    *(part[~overlapping(kept, part).any(0)] for part in rest.split(PAIRED_WITH)),
                 ]
             )
     return torch.cat(survivors).sort().values
@@ -221,8 +229,12 @@ def _greedy(overlapping: Tensor) -> Tensor:
     return torch.from_numpy(kept)
 
 
-def _overlapping(boxes: Tensor, others: Tensor, nms_thres: float, power: float) -> Tensor:
+def _overlapping(
+    boxes: Tensor, others: Tensor, same: Tensor, nms_thres: float, power: float
+) -> Tensor:
     """Which boxes [K, 4] overlap which others [N, 4] by more than the threshold: bool [K, N].
+
+    Only pairs of the same class count, which `same` [K, N] tells.
 
     DIoU is at most IoU, so it is computed of those pairs alone whose IoU may be above.
     """
@@ -230,7 +242,7 @@ def _overlapping(boxes: Tensor, others: Tensor, nms_thres: float, power: float) 
     high = torch.minimum(boxes[:, None, 2:], others[:, 2:])
     shared = (high - low).clamp_(min=0).prod(2)  # [K, N]
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)[:, None] + (others[:, 2:] - others[:, :2]).prod(1)
-    result = (shared > 0) & (shared * (1 + nms_thres) > areas * (nms_thres * ROUNDING))
+    result = same & (shared > 0) & (shared * (1 + nms_thres) > areas * (nms_thres * ROUNDING))
     first, second = result.nonzero(as_tuple=True)
     result[first, second] = _distance_iou(boxes[first], others[second], power) > nms_thres
     return result

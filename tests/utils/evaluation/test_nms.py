@@ -266,6 +266,8 @@ def test_the_distance_rule_is_the_same_in_blocks_and_one_by_one(
     monkeypatch.setattr(module, "BLOCK", 5)
     monkeypatch.setattr(module, "PAIRED_WITH", 64)
     assert torch.equal(kept, module._survivors_by_distance(boxes, labels, 0.3, power))
+    monkeypatch.setattr(module, "FEW", 700)  # both classes at once
+    assert torch.equal(kept, module._survivors_by_distance(boxes, labels, 0.3, power))
     assert len(kept) < 700 or power < 0.1
 
 
