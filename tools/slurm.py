@@ -357,7 +357,7 @@ class QueuedJob:
     """What was given to Slurm for a step."""
 
     number: str
-    command: str = ""  # that is to run; empty where nobody knows
+    command: str  # that is to run
 
 
 def _command(step: Step) -> str:
@@ -374,7 +374,7 @@ def _refuse_other_commands(steps: Sequence[Step], queued: Mapping[str, QueuedJob
     others = {
         step: queued[step.name]
         for step in steps
-        if step.name in queued and queued[step.name].command not in ("", _command(step))
+        if step.name in queued and queued[step.name].command != _command(step)
     }
     for step, job in others.items():
         end = shlex.join(["scancel", *(other.number for other in others.values())])
@@ -397,9 +397,7 @@ def _read_jobs(path: Path) -> dict[str, QueuedJob]:
     try:
         return {
             str(name): QueuedJob(str(job["job"]), str(job["command"]))
-            if isinstance(job, dict)
-            else QueuedJob(str(job))  # as up to version 0.5
             for name, job in json.loads(read_text(path)).items()
         }
-    except (ValueError, AttributeError, KeyError) as error:
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not what was written there: {error}") from error

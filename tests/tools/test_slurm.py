@@ -136,8 +136,6 @@ def test_jobs_that_were_queued_with_other_flags_are_not_waited_for(
             run(scripts, *chain("--lr", "2"))
         assert states(scripts) == ["PENDING", "PENDING"]
         run(scripts, *chain("--lr", "1"))
-        Path("x/slurm/jobs.json").write_text('{"first": "1", "second": "2"}')  # up to 0.5
-        run(scripts, *chain("--lr", "2"))
     assert states(scripts) == ["PENDING", "PENDING"]
     fake_slurm.scancel("1", "2")
     (scripts / "busy").unlink()
