@@ -62,7 +62,7 @@ def test_a_script_ends_well(script: str, engine: str, project: Path) -> None:  #
         more = ["--workers", workers] if loads_photos else []
         if script in ("prune", "latency_prune", "train"):
             more += ["--name", f"with-{workers}"]
-        done = subprocess.run([*command_line, *more], capture_output=True, text=True, timeout=300)
+        done = subprocess.run([*command_line, *more], capture_output=True, text=True, timeout=900)
         told = f"{workers} workers: exit code {done.returncode}: {done.stderr}"
         missed = any(words in done.stderr for words in MISSED)
         assert done.returncode == 0 or (done.returncode == 2 and missed), told

@@ -161,7 +161,7 @@ def run(project: Path, program: str) -> str:
     path = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv = ['program.py']\n"
     script.write_text(path + program, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, script], cwd=project, capture_output=True, encoding="utf-8", timeout=300
+        [sys.executable, script], cwd=project, capture_output=True, encoding="utf-8", timeout=900
     )
     assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-1000:]
     return done.stdout

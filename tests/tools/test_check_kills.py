@@ -69,7 +69,7 @@ def test_a_training_and_a_detection_survive_some_kills() -> None:
         cwd=ROOT,
         capture_output=True,
         encoding="utf-8",
-        timeout=600,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stderr
     assert "| dense " in done.stdout

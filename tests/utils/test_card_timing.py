@@ -71,7 +71,7 @@ def test_layers_are_timed_to_their_end() -> None:
     opened: list[Card] = []
 
     def open_(*_: object) -> Card:
-        opened.append(Card(MS * (1 + 2 * len(opened))))  # what is around a layer, then with it
+        opened.append(Card(MS * (1 + 20 * len(opened))))  # what is around a layer, then with it
         return opened[-1]
 
     layers = LayerMeter(LatencyMeter("card", open_, CONDITIONS), options)

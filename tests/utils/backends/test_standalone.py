@@ -46,7 +46,7 @@ def alone(folder: Path, code: str, *arguments: str) -> subprocess.CompletedProce
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
 

@@ -389,7 +389,7 @@ FLAGS = (
 
 def browse(browser: str, address: str, profile: Path, *what: str) -> str:
     command = [browser, *FLAGS, f"--user-data-dir={profile}", *what, address]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=90)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=300)
     return done.stdout.decode(errors="replace")
 
 
@@ -490,5 +490,5 @@ def test_an_owned_server_ends_with_a_process_that_is_killed(tmp_path: Path) -> N
         f"m = Monitor({str(tmp_path / 'run')!r}, 'http://127.0.0.1:{port}', keep=False, "
         f"server_data={str(tmp_path / 'visdom')!r}); assert m.page.server; os._exit(1)"
     )
-    subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60)
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=300)
     assert wait_for(lambda: not answers(Address("http", "127.0.0.1", port)))

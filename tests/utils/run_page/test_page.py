@@ -224,7 +224,7 @@ def test_a_browser_shows_it_without_errors_or_a_network(
         "--allow-file-access-from-files", f"--window-size={width},900", "--dump-dom",
         frame.as_uri(),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, timeout=90)
+    done = subprocess.run(command, capture_output=True, timeout=300)
     said = done.stderr.decode(errors="replace")
     assert "CONSOLE" not in said, said
     title = re.search(r"<title>(\d+)/(\d+)/(\d+)</title>", done.stdout.decode(errors="replace"))
