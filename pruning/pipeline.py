@@ -234,8 +234,9 @@ def _importance(network: Network, photos: Photos, run: PruningRun) -> Importance
     batches = first_batches(
         photos.training, run.importance_batches, f"importance: {run.importance}"
     )
-    for_network = (batch.to(network.model.device) for batch in batches)  # a user's function may ask
-    return checked(measure(network.model, loss, for_network))
+    # A function of a user's reads `batch.images` as they are.
+    floats = (batch.to(network.model.device) for batch in batches)
+    return checked(measure(network.model, loss, floats))
 
 
 def _latency_target(pruning: Pruning) -> LatencyTarget | None:

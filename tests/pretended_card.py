@@ -4,7 +4,8 @@ Its tensors say that they are on `cuda:0`, and torch's arithmetic on the CPU com
 card, an operation refuses tensors of both devices, and what needs a value on the CPU has to wait:
 WAITS, a .json file, takes how often which function of the project did. Neither speed nor
 backward passes can be tried (tests/utils/training/test_loop.py tries those without values), and a
-CUDA graph cannot be captured. It uses insides of torch, so it runs in a process of its own.
+CUDA graph cannot be captured. It changes insides of torch, so a script runs in a process of its
+own.
 """
 
 from __future__ import annotations

@@ -383,7 +383,10 @@ def test_a_step_without_memory_is_told_with_flags_that_need_less(
         patch.setattr("utils.training.loop._losses", lambda *_: torch.empty(10**17))
         assert run(lambda: train.main(flags("--name", "first"))) == 2
     told = capsys.readouterr().err
-    assert "error: out of memory on cpu with batch_size=4" in told and told.count("\n") == 1
+    assert (
+        "error: out of memory on cpu, which other programs may use, too, with batch_size=4" in told
+        and told.count("\n") == 1
+    )
     less = re.findall(r"--batch_size 2 --accumulate 2", told)[0].split()
     train.main([*flags("--name", "first", epochs=1), *less])
 

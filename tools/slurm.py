@@ -376,7 +376,8 @@ def _refuse_other_commands(steps: Sequence[Step], queued: Mapping[str, QueuedJob
         for step in steps
         if step.name in queued and queued[step.name].command != _command(step)
     }
-    for step, job in others.items():
+    if others:
+        step, job = next(iter(others.items()))
         end = shlex.join(["scancel", *(other.number for other in others.values())])
         raise InputError(
             f"{step.name}: job {job.number}, in the queue, is for `{job.command}`, not for "
@@ -400,4 +401,4 @@ def _read_jobs(path: Path) -> dict[str, QueuedJob]:
             for name, job in json.loads(read_text(path)).items()
         }
     except (ValueError, AttributeError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not what was written there: {error}") from error
+        raise InputError(f"{path}: not what was written there ({error}); delete it") from error

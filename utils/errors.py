@@ -133,7 +133,10 @@ def _stop_printing() -> None:
 
 def is_out_of_memory(error: Exception) -> bool:
     """MemoryError, and what torch raises: on the CPU a RuntimeError like any other."""
-    told = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
+    told = (
+        *("can't allocate memory", "DefaultCPUAllocator: not enough memory"),  # the latter: Windows
+        *("out of memory", "Storage size calculation overflowed"),
+    )
     return isinstance(error, MemoryError) or any(words in str(error) for words in told)
 
 

@@ -62,6 +62,9 @@ def test_forward_and_decode_stay_on_a_card_and_read_nothing_of_it(
     assert {each.device for each in (*maps, *vars(predictions).values())} == {CARD}
 
 
+pretended = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
+
+
 @pytest.fixture
 def waits() -> Iterator[Counter[str]]:
     """How often which function waited for the card; see pretended_card.py."""
@@ -87,6 +90,7 @@ def on_card(predictions: Predictions) -> Predictions:
     return Predictions(boxes, objectness, classes)
 
 
+@pretended
 @pytest.mark.parametrize("power", [None, 0.6])
 @pytest.mark.parametrize("photos", [1, 2, 20])
 def test_nms_waits_once_however_many_photos_there_are(
@@ -100,6 +104,7 @@ def test_nms_waits_once_however_many_photos_there_are(
     assert all(len(each) for each in detections[:-1])
 
 
+@pretended
 def test_nms_waits_once_more_for_candidates_that_were_not_looked_at_first(
     waits: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,8 @@ import torch
 
 from utils.errors import InputError, run, stoppable
 
+OF_WINDOWS = "DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."
+
 
 def raising(error: BaseException) -> None:
     raise error
@@ -26,6 +28,7 @@ def raising(error: BaseException) -> None:
         (OSError(errno.ESTALE, "Stale file handle"), 2, "error: Stale file handle"),
         (MemoryError(), 2, "error: not enough memory here; smaller images (img_size)"),
         (RuntimeError("CUDA out of memory. Tried"), 2, "error: not enough memory here"),
+        (RuntimeError(f"[…] {OF_WINDOWS}"), 2, "error: not enough memory here"),
     ],
 )
 def test_what_is_told_in_one_line(

@@ -73,7 +73,7 @@ def pruning(task: Task, findings: Findings) -> None:
 
 
 def unequal_network(task: Task) -> Darknet:
-    """A network whose channels are not all worth the same, on the device."""
+    """A network whose channels are not all as important, on the device."""
     model = settled(parse(SMALL_CFG) if task.small else config(NETWORK, task.side))
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):

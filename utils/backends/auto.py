@@ -2,7 +2,7 @@
 
 Measured once for a network (its .cfg, not its weights), what it is opened for, a machine and the
 versions of the libraries. The answer is kept in a JSON file that a user can read or delete:
-`engines.json` in the cache folder (`utils.files.cache_folder`).
+`engines.json` in the cache folder (`utils.files.paths.cache_folder`).
 """
 
 from __future__ import annotations

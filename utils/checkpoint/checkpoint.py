@@ -144,8 +144,8 @@ class Checkpoint:
         netdef: the network's definition.
         names: of its classes.
         model: the weights to use, a state dict.
-        settings: what the run was started with, by group; `utils.settings.restore` makes settings
-            of them, also of those that older versions wrote.
+        settings: what the run was started with, by group; `utils.settings.loader.restore` makes
+            settings of them, also of those that older versions wrote.
         origin: the training that it is of.
         training: what going on with that training needs; None where only its network is there.
         version: of the project that wrote it; empty before 0.2.0.

@@ -15,7 +15,7 @@ for in, and torchvision's rounds the threshold to float32 there, so ties would g
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,10 +32,11 @@ LARGEST_COORDINATE = 1e6
 # How many candidates are looked at first: they nearly always yield the hundred detections that AP
 # asks for, and suppressing 2048 takes four to seven times as long.
 FIRST_CANDIDATES = 512
+MORE_CANDIDATES = 16  # times as many are looked at on a card next
 # With DIoU, so many candidates are compared with each other at once, and with so many worse ones:
 # what a processor's cache holds.
 BLOCK, PAIRED_WITH = 256, 2048
-FEW = 512  # candidates, with DIoU, that are compared in all classes at once
+ALL_CLASSES = 512  # candidates at most, with DIoU, that are compared in all classes at once
 ROUNDING = 0.999  # of the threshold: what rounding may hide of an IoU
 
 
@@ -69,9 +70,9 @@ class Candidates:
     """What one photo's detections are chosen from, in the order of proposal and class.
 
     Attributes:
-        boxes: [N, 4].
-        scores: [N].
-        labels: [N].
+        boxes: float32 [N, 4], xyxy in the input's pixels.
+        scores: float32 [N].
+        labels: int64 [N].
         complete: whether these are all; else the photo has others, all with lower scores.
     """
 
@@ -85,7 +86,9 @@ def _candidates(
     boxes: Tensor, objectness: Tensor, classes: Tensor, conf_thres: float
 ) -> Candidates:
     """Of one photo's boxes [P, 4], objectness [P] and classes [P, C]."""
-    likely = (objectness > conf_thres).nonzero().squeeze(1)  # no score exceeds its objectness
+    likely = (
+        (objectness.float() > conf_thres).nonzero().squeeze(1)
+    )  # no score exceeds its objectness
     scores = objectness[likely, None].float() * classes[likely].float()  # [L, C]
     proposal, labels = (scores > conf_thres).nonzero(as_tuple=True)
     return Candidates(_finite(boxes[likely[proposal]]), scores[proposal, labels], labels)
@@ -96,19 +99,32 @@ def _from_card(
 ) -> list[Detections]:
     """B Detections on the CPU; the card is waited for once, however many photos there are.
 
-    And once more where some photo has more candidates than were looked at first, and these do not
+    And again for those photos that have more candidates than were looked at, where these do not
     yield `max_detections`.
     """
-    photos, count = len(predictions.boxes), max(FIRST_CANDIDATES, settings.max_detections)
-    detections: dict[int, Detections] = {}
-    while len(detections) < photos:
-        for photo, best in enumerate(_best_candidates(predictions, settings.conf_thres, count)):
-            if photo not in detections:
-                survivors = _suppress(best, settings, distance_power)
-                if best.complete or len(survivors) >= (settings.max_detections or math.inf):
-                    detections[photo] = survivors
-        count *= 4
+    count, photos = max(FIRST_CANDIDATES, settings.max_detections), len(predictions.boxes)
+    left, detections = list(range(photos)), dict[int, Detections]()
+    while left:
+        of_photos = _best_candidates(_of(predictions, left), settings.conf_thres, count)
+        for photo, candidates in zip(left, of_photos, strict=True):
+            survivors = _suppress(candidates, settings, distance_power)
+            if candidates.complete or len(survivors) >= (settings.max_detections or math.inf):
+                detections[photo] = survivors
+        left = [photo for photo in left if photo not in detections]
+        count *= MORE_CANDIDATES
     return [detections[photo] for photo in range(photos)]
+
+
+def _of(predictions: Predictions, photos: Sequence[int]) -> Predictions:
+    """Those of some photos."""
+    if len(photos) == len(predictions.boxes):
+        return predictions
+    # To index with a list would send it to the card, and wait.
+    boxes, objectness, classes = (
+        torch.stack([of_all[photo] for photo in photos])
+        for of_all in (predictions.boxes, predictions.objectness, predictions.classes)
+    )
+    return Predictions(boxes, objectness, classes)
 
 
 def _best_candidates(
@@ -119,17 +135,17 @@ def _best_candidates(
     classes = scores.shape[2]
     scores = scores.masked_fill_(~(scores > conf_thres), 0).flatten(1)  # [B, P·C]
     everything = count >= scores.shape[1]
-    best, index = scores.topk(min(count, scores.shape[1]), sorted=False)  # [B, K]
+    highest, index = scores.topk(min(count, scores.shape[1]), sorted=False)  # [B, K]
     proposal = (index // classes)[..., None].expand(-1, -1, 4)
     boxes = _finite(predictions.boxes.gather(1, proposal))
     # In one tensor, since each copy is a wait: floats as the integers that have their bits.
-    bits = [boxes.view(torch.int32), best[..., None].view(torch.int32), index[..., None].int()]
+    bits = [boxes.view(torch.int32), highest[..., None].view(torch.int32), index[..., None].int()]
     for rows in torch.cat(bits, 2).cpu():  # [K, 6]
         rows = rows[rows[:, 5].argsort()]
-        best = rows[:, 4].view(torch.float32)
-        complete = everything or not best.all()
+        scored = rows[:, 4].view(torch.float32)
+        complete = everything or not scored.all()
         # Of those that tie with the lowest, topk may have left out any.
-        chosen = rows[best > (0 if complete else best.min())]
+        chosen = rows[scored > (0 if complete else scored.min())]
         yield Candidates(
             chosen[:, :4].view(torch.float32),
             chosen[:, 4].view(torch.float32),
@@ -197,7 +213,7 @@ def _survivors_by_distance(boxes: Tensor, labels: Tensor, nms_thres: float, powe
     if power == 0:  # no two boxes overlap by more than IoU - 1
         return torch.arange(len(boxes))
     groups = [torch.arange(len(boxes))]
-    if len(boxes) > FEW:
+    if len(boxes) > ALL_CLASSES:
         groups = [(labels == label).nonzero().squeeze(1) for label in labels.unique()]
     survivors = [labels[:0]]
 

@@ -29,7 +29,7 @@ def cached(folder: str, key: object, compute: Callable[[], bytes]) -> bytes:
     A file that is damaged or cannot be written is told in one line, and the work goes on.
 
     Args:
-        folder: of these results, below `utils.files.cache_folder`.
+        folder: of these results, below `utils.files.paths.cache_folder`.
         key: all that the result depends on; see `fingerprint`.
         compute: makes the result.
     """

@@ -61,12 +61,14 @@ def within_memory(settings: TrainSettings, device: torch.device) -> Iterator[Non
         device: that trains.
 
     Raises:
-        InputError: it ran out.
+        InputError: the device's ran out. (That of a card's machine is told as anywhere.)
     """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+        of_loader = str(error).startswith("Caught ")  # a process that loads photos
+        of_machine = isinstance(error, MemoryError) and device.type != "cpu"
+        if not is_out_of_memory(error) or of_loader or of_machine:
             raise
         photos, accumulate = settings.data.photos_at_once, settings.training.accumulate
         if settings.training.resume:
@@ -76,8 +78,8 @@ def within_memory(settings: TrainSettings, device: torch.device) -> Iterator[Non
         else:
             less = "a smaller --img_size or another --cfg needs less"
         raise InputError(
-            f"out of memory on {device} with batch_size={photos}, which other programs may use, "
-            f"too: {less} ({next(iter(str(error).splitlines()), 'MemoryError')})"
+            f"out of memory on {device}, which other programs may use, too, with "
+            f"batch_size={photos}: {less} ({next(iter(str(error).splitlines()), 'MemoryError')})"
         ) from error
 
 

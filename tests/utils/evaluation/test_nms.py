@@ -228,6 +228,14 @@ def test_half_precision_comes_out_as_float32() -> None:
     assert detections.labels.dtype == torch.int64
 
 
+@pytest.mark.parametrize("card", [False, True])
+def test_half_precision_is_compared_with_the_threshold_in_float32(card: bool) -> None:
+    """There 0.30078125, the bfloat16 next to 0.3, is above it."""
+    score = torch.full((1, 1), 0.3).bfloat16()
+    predictions = Predictions(torch.tensor([[[0.0, 0, 9, 9]]]), score, torch.ones(1, 1, 1))
+    assert len(nms(predictions, 0.3, 0.45, card=card)[0]) == 1
+
+
 @given(seed=st.integers(0, 2**16), power=st.sampled_from([0.6, 1.0]))
 @settings(max_examples=30, deadline=None)
 def test_distance_rule_equals_darknets_loop(seed: int, power: float) -> None:
@@ -266,7 +274,7 @@ def test_the_distance_rule_is_the_same_in_blocks_and_one_by_one(
     monkeypatch.setattr(module, "BLOCK", 5)
     monkeypatch.setattr(module, "PAIRED_WITH", 64)
     assert torch.equal(kept, module._survivors_by_distance(boxes, labels, 0.3, power))
-    monkeypatch.setattr(module, "FEW", 700)  # both classes at once
+    monkeypatch.setattr(module, "ALL_CLASSES", 700)  # both classes at once
     assert torch.equal(kept, module._survivors_by_distance(boxes, labels, 0.3, power))
     assert len(kept) < 700 or power < 0.1
 

@@ -7,9 +7,7 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 from utils.files.temporary import PARTIAL, remove_partial_files
-from utils.files.writing import (
-    write_text,
-)
+from utils.files.writing import write_text
 
 
 def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:

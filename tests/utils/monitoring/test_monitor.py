@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from tests.processes import free_port
 from tests.waiting import wait_for
 from utils.errors import InputError
-from utils.monitoring import visdom_page
+from utils.monitoring import client, visdom_page
 from utils.monitoring.client import Curves, Sender
 from utils.monitoring.history import History, read_history, write_history
 from utils.monitoring.monitor import Monitor
@@ -218,7 +218,7 @@ def test_windows_of_an_earlier_run_of_the_name_go(tmp_path: Path, fake: FakeVisd
 def test_a_server_that_dies_and_comes_back_gets_the_whole_history(tmp_path: Path) -> None:
     first = FakeVisdom()
     lines: list[str] = []
-    monitor = Monitor(tmp_path, first.address, say=lines.append, retry=0.1)
+    monitor = Monitor(tmp_path, first.address, say=lines.append, retry=2.0)
     monitor.log(1, {"loss/box": 3, "lr": 1})
     monitor.images(1, "validation", [np.zeros((20, 30, 3), np.uint8)])
     assert wait_for(lambda: len(first.windows) == 3)
@@ -271,6 +271,7 @@ def test_a_server_that_stops_answering_holds_up_neither_run_nor_end(
     tmp_path: Path, fake: FakeVisdom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(visdom_page, "CLOSE_TIMEOUT", 0.5)
+    monkeypatch.setattr(client, "REPLY_TIMEOUT", HANG)
     lines: list[str] = []
     monitor = Monitor(tmp_path, fake.address, say=lines.append)
     fake.hang.set()

@@ -53,8 +53,18 @@ def test_where_memory_runs_out_a_line_says_what_to_give(
     settings = replace(settings, training=replace(settings.training, accumulate=3, resume=resume))
     with pytest.raises(InputError) as told, within_memory(settings, CPU):
         torch.empty(10**17)
-    assert str(told.value).startswith("out of memory on cpu with") and less in str(told.value)
+    assert str(told.value).startswith("out of memory on cpu, which other") and less in str(
+        told.value
+    )
     with pytest.raises(InputError, match=r" 2 GiB\.\)$"), within_memory(settings, CARD):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore")
     with pytest.raises(RuntimeError, match="shapes"), within_memory(settings, CPU):
         raise RuntimeError("shapes")
+
+
+def test_memory_that_is_not_the_devices_is_not_told_as_its() -> None:
+    loader = MemoryError("Caught MemoryError in DataLoader worker process 0.")
+    with pytest.raises(MemoryError), within_memory(TrainSettings(), CPU):
+        raise loader
+    with pytest.raises(MemoryError), within_memory(TrainSettings(), CARD):
+        raise MemoryError
