@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -26,6 +26,8 @@ from import_param import (
 )
 from utils.console.progress import Wait, say
 from utils.errors import InputError
+from utils.files.reading import read_text
+from utils.files.writing import write_text
 
 if TYPE_CHECKING:
     from models.netdef import NetDef
@@ -136,6 +138,11 @@ class Step:
             return True
         training = read_checkpoint(self.result).training
         return training is not None and training.epoch == self.epochs
+
+    @property
+    def asked(self) -> str:
+        """What decides its result, as a command."""
+        return shlex.join([self.script, *self.flags])
 
     def command(self, workers: int) -> list[str]:
         """What to run: from the start, or where a training was stopped, on from there.
@@ -405,6 +412,39 @@ def in_order(rows: Sequence[Row]) -> list[Step]:
     return list(steps.values())
 
 
+def remember_asked(step: Step, logs: Path) -> None:
+    """Keep beside a step's log what is asked of it now."""
+    write_text(_asked_file(step, logs), f"{step.asked}\n")
+
+
+def expect_same_asked(
+    steps: Sequence[Step], logs: Path, queued: Collection[str] = frozenset()
+) -> None:
+    """Refuse what was begun under a step's name with other flags: it would pass for what is asked.
+
+    Args:
+        steps: of an experiment.
+        logs: the folder of their logs.
+        queued: the names of those that a job in a queue will run.
+
+    Raises:
+        InputError: a step is done, stopped on its way, at work or in the queue with other flags.
+    """
+    for step in steps:
+        file = _asked_file(step, logs)
+        if not file.exists() or not (step.name in queued or step.result.is_file() or step.in_use):
+            continue
+        if (begun := read_text(file).strip()) != step.asked:
+            raise InputError(
+                f"{step.name}: was begun as `{begun}`, and `{step.asked}` is asked for: expected "
+                "the same flags or another --name"
+            )
+
+
+def _asked_file(step: Step, logs: Path) -> Path:
+    return logs / f"{step.name}.command"
+
+
 def run_steps(steps: Sequence[Step], scripts: Path, logs: Path, jobs: int) -> None:
     """Run what is not done yet; what is done stays, and a stopped training goes on where it was.
 
@@ -417,8 +457,9 @@ def run_steps(steps: Sequence[Step], scripts: Path, logs: Path, jobs: int) -> No
             environment's OMP_NUM_THREADS says.
 
     Raises:
-        InputError: a step failed; the message names its log.
+        InputError: a step failed, and the message names its log; or see `expect_same_asked`.
     """
+    expect_same_asked(steps, logs)
     waiting = [step for step in steps if not step.done]
     finished = {step.name for step in steps} - {step.name for step in waiting}
     running: dict[str, subprocess.Popen[bytes]] = {}
@@ -451,6 +492,7 @@ def run_steps(steps: Sequence[Step], scripts: Path, logs: Path, jobs: int) -> No
                         finished.add(step.name)
                         wait.advance()
                         continue
+                    remember_asked(step, logs)
                     running[step.name] = start_step(step, scripts, logs, threads)
                     wait.advance(0, ", ".join(running))
                 time.sleep(POLL_SECONDS)

@@ -30,7 +30,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from import_param import TORCH, DataSet, TrainedNetwork
-from tools.experiment import Reproduce, Row, Step, in_order, plan_folds, planned, run_steps
+from tools.experiment import (
+    Reproduce,
+    Row,
+    Step,
+    expect_same_asked,
+    in_order,
+    plan_folds,
+    planned,
+    run_steps,
+)
 from tools.folds import fold_files, write_folds
 from tools.slurm import WORKERS, Slurm, run_on_slurm
 from utils import errors
@@ -92,6 +101,7 @@ def main(argv: list[str] | None = None) -> None:
     steps, scripts = in_order(rows), Path(__file__).parents[1]
     on_slurm = settings.launcher == "slurm"
     if settings.dry_run:
+        expect_same_asked(steps, folder / "logs")
         plan = (
             planned(steps, scripts, WORKERS, slurm.sbatch_line)
             if on_slurm

@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +23,14 @@ from typing import TYPE_CHECKING, Annotated
 from annotated_types import Predicate
 
 from import_param import Count, Positive, Whole
-from tools.experiment import Step, last_line, log_of, start_step
+from tools.experiment import (
+    Step,
+    expect_same_asked,
+    last_line,
+    log_of,
+    remember_asked,
+    start_step,
+)
 from utils.console.progress import Wait, say
 from utils.errors import InputError
 from utils.files.reading import read_text
@@ -42,7 +49,7 @@ PATIENCE = (
 REQUEUES = 100  # times that a training may reach its time limit
 LAST_SECONDS = 60.0  # that a process may take to end at its time limit; submitit leaves 90
 COMMANDS = ("sbatch", "srun", "squeue", "scancel")
-JOBS = "jobs.json"  # each step's job: its number, and what it was queued to run
+JOBS = "jobs.json"  # the number of each step's job
 
 SbatchOptions = dict[str, str | int | bool]  # by their names there
 
@@ -167,6 +174,7 @@ def run_on_slurm(
 
     Raises:
         InputError: there is no Slurm here, or no submitit; it refuses a job; or steps failed.
+            And see `expect_same_asked`.
     """
     executor = _executor(folder)
     logs.mkdir(parents=True, exist_ok=True)
@@ -176,11 +184,10 @@ def run_on_slurm(
         say(f"{folder}: another process looks after these jobs: waiting for it")
 
     with alone(jobs, told), Wait("runs", len(steps)) as wait:
-        kept = _read_jobs(jobs)
+        numbers = _read_numbers(jobs)
         queued = _queued()
-        numbers = {name: job.number for name, job in kept.items()}
+        expect_same_asked(steps, logs, {name for name in numbers if numbers[name] in queued})
         left = [step for step in steps if numbers.get(step.name) in queued or not step.done]
-        _refuse_other_commands(left, {n: job for n, job in kept.items() if job.number in queued})
         wait.advance(len(steps) - len(left))
         submitted: dict[str, str] = {}  # the jobs of what is left, by the step's name
         fresh: set[str] = set()
@@ -195,10 +202,10 @@ def run_on_slurm(
                     _cancel(number)
                 job = StepJob(step, scripts, logs, slurm.cpus)
                 options = slurm.options(step, [submitted[name] for name in waits_for])
+                remember_asked(step, logs)
                 submitted[step.name] = _submit(executor, job, options, slurm.cpus)
                 fresh.add(step.name)
-                kept[step.name] = QueuedJob(submitted[step.name], _command(step))
-                _write_jobs(jobs, kept)
+                write_text(jobs, json.dumps(numbers | submitted, indent=1) + "\n")
             say(f"{len(fresh)} jobs queued, {len(left) - len(fresh)} were there already: {jobs}")
             _wait_for(left, submitted, folder, logs, wait)
         except KeyboardInterrupt as stop:
@@ -352,53 +359,12 @@ def _slurm(*command: str, check: bool = True) -> str:
     return ""
 
 
-@dataclass(frozen=True)
-class QueuedJob:
-    """What was given to Slurm for a step."""
-
-    number: str
-    command: str  # that is to run
-
-
-def _command(step: Step) -> str:
-    """What decides a step's result."""
-    return shlex.join([step.script, *step.flags])
-
-
-def _refuse_other_commands(steps: Sequence[Step], queued: Mapping[str, QueuedJob]) -> None:
-    """Else the results of other flags would be taken for what was asked for.
-
-    Raises:
-        InputError: a job in the queue has a step's name, and was queued to run something else.
-    """
-    others = {
-        step: queued[step.name]
-        for step in steps
-        if step.name in queued and queued[step.name].command != _command(step)
-    }
-    if others:
-        step, job = next(iter(others.items()))
-        end = shlex.join(["scancel", *(other.number for other in others.values())])
-        raise InputError(
-            f"{step.name}: job {job.number}, in the queue, is for `{job.command}`, not for "
-            f"`{_command(step)}`: expected another --name, the same flags, or jobs that are ended, "
-            f"by `{end}`"
-        )
-
-
-def _write_jobs(path: Path, jobs: Mapping[str, QueuedJob]) -> None:
-    content = {n: {"job": job.number, "command": job.command} for n, job in jobs.items()}
-    write_text(path, json.dumps(content, indent=1) + "\n")
-
-
-def _read_jobs(path: Path) -> dict[str, QueuedJob]:
+def _read_numbers(path: Path) -> dict[str, str]:
     """The job of each step, as far as one was queued before."""
     if not path.exists():
         return {}
     try:
-        return {
-            str(name): QueuedJob(str(job["job"]), str(job["command"]))
-            for name, job in json.loads(read_text(path)).items()
-        }
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not what was written there ({error}); delete it") from error
+        numbers = json.loads(read_text(path))
+        return {str(name): str(number) for name, number in numbers.items()}
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{path}: not what was written there: {error}") from error

@@ -130,8 +130,27 @@ def order() -> list[str]:
 def test_steps_run_in_order_and_only_once(scripts: Path) -> None:
     run_steps(chain("--epochs", "3"), scripts, Path("logs"), jobs=2)
     assert order() == ["--name first --epochs 3 --workers 0", "--name second --workers 0"]
-    run_steps(chain(), scripts, Path("logs"), jobs=1)
+    run_steps(chain("--epochs", "3"), scripts, Path("logs"), jobs=1)
     assert len(order()) == 2
+
+
+def test_what_was_begun_with_other_flags_is_not_taken_for_what_is_asked(scripts: Path) -> None:
+    logs = Path("logs")
+    with pytest.raises(InputError, match="no luck"):
+        run_steps(chain("--fail"), scripts, logs, jobs=1)
+    run_steps(chain("--lr", "1"), scripts, logs, jobs=1)  # what failed left nothing
+    told = (
+        r"^first: was begun as `train.py --lr 1`, and `train.py --lr 2` is asked for: expected the "
+        r"same flags or another --name$"
+    )
+    with pytest.raises(InputError, match=told):
+        run_steps(chain("--lr", "2"), scripts, logs, jobs=1)
+    checkpoint(Path("weights/first/last.pt"), epoch=2)  # as stopped
+    with pytest.raises(InputError, match=told):
+        run_steps(chain("--lr", "2"), scripts, logs, jobs=1)
+    Path("weights/first/last.pt").unlink()
+    with Run("first").claim(), pytest.raises(InputError, match=told):  # as at work
+        run_steps(chain("--lr", "2"), scripts, logs, jobs=1)
 
 
 def test_a_stopped_training_goes_on_and_one_without_a_checkpoint_starts_anew(scripts: Path) -> None:
