@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tools.gpu.card import card
+from tools.gpu.cutting import cutting
 from tools.gpu.detection import detection
 from tools.gpu.parity import parity
 from tools.gpu.pruning import pruning
@@ -27,6 +28,7 @@ STEPS = (
     Step("speed", "how fast training is, and how idle the card", 90, speed),
     Step("resume", "a training goes on to the same bits", 90, resume),
     Step("detection", "detect_img.py finds what it finds on the CPU", 60, detection),
+    Step("cutting", "prune.py cuts what it cuts on the CPU", 60, cutting),
     Step("memory", "epochs leave nothing in memory", 90, memory),
     Step("pruning", "cuts to a time are met", 600, pruning),  # last: it may take all that is left
 )
