@@ -34,6 +34,21 @@ class GpuCheckSettings:
     check: GpuCheck = GpuCheck()
 
 
+def expect_device(name: str) -> None:
+    """Refuse a device that is not there, and leave a card alone: some take one process at a time.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    import torch
+
+    from utils.devices import choose_device
+
+    cards = ("cuda", *(f"cuda:{number}" for number in range(torch.cuda.device_count())))
+    if name not in cards or len(cards) == 1:
+        choose_device(name)  # raises, or takes no more than the CPU
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the steps, write the report after each, and end with exit code 1 where one failed."""
     check = load(GpuCheckSettings, argv, about=__doc__).check
@@ -41,12 +56,11 @@ def main(argv: list[str] | None = None) -> None:
     from tools.gpu.report import Origin, write_report
     from tools.gpu.runner import Result, run_all
     from tools.gpu.steps import chosen_steps
-    from utils.devices import choose_device
     from utils.files.paths import output_folder
     from utils.files.writing import write_text
 
     steps = chosen_steps(check.steps)
-    choose_device(check.device)  # one line where there is none
+    expect_device(check.device)
     task = Task(check.with_absolute_paths())
     folder = output_folder(check.output).resolve()
     flags = sys.argv[1:] if argv is None else argv
