@@ -6,6 +6,8 @@ from collections.abc import Callable, Container
 from pathlib import Path
 
 from utils.console.progress import Wait
+from utils.errors import InputError
+from utils.files.writing import alone
 from utils.monitoring.client import Picture, Sender
 from utils.monitoring.history import History, replay
 from utils.monitoring.server import Address, Server, answers, start
@@ -86,9 +88,11 @@ class VisdomPage:
             self._say(f"Visdom: nothing answers at {address}; going on without")
             return address, False
         try:
-            with Wait("starting Visdom"):
+            with Wait("starting Visdom"), alone(data / "starting", lambda: None):
+                if answers(address):  # another run has started it meanwhile
+                    return address, True
                 self.server = start(address, data, keep)
-        except (RuntimeError, OSError) as problem:
+        except (InputError, RuntimeError, OSError) as problem:
             self._say(f"Visdom: {problem}; going on without")
             return address, False
         if self.server.address.port != address.port:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -282,6 +283,34 @@ def test_a_server_that_stops_answering_holds_up_neither_run_nor_end(
     assert time.monotonic() - started < QUICK
     assert "did not take the last curves" in lines[-1]
     assert len(read_history(tmp_path / "metrics.csv")) == 50
+
+
+def test_runs_that_begin_at_once_start_one_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[FakeVisdom] = []
+
+    def start(address: Address, *_: object) -> SimpleNamespace:
+        time.sleep(0.5)  # as long as the others look for one
+        started.append(FakeVisdom(address.port))
+        return SimpleNamespace(address=address, outlives_run=True, end_command="", page_news=str)
+
+    monkeypatch.setattr(visdom_page, "start", start)
+    address = f"127.0.0.1:{free_port()}"
+    lines: list[str] = []
+
+    def run(number: int) -> None:
+        Monitor(tmp_path / str(number), address, server_data=tmp_path, say=lines.append).close()
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(started) == 1
+    assert sum("started a server" in line for line in lines) == 1
+    assert sum(f"http://{address}/env/" in line for line in lines) == 3
+    started[0].stop()
 
 
 def test_a_silent_port_is_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
