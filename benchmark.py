@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
         unfinished,
     )
     from utils.console.next_steps import after_benchmark
-    from utils.devices import choose_device
+    from utils.devices import choose_device, give_memory_back
     from utils.files.paths import output_folder
     from utils.files.writing import write_text
 
@@ -71,6 +71,7 @@ def main(argv: list[str] | None = None) -> None:
             )
         if benchmark.memory:
             opened.clear()
+            give_memory_back()
             rows = with_memory(candidates, rows, benchmark.threads, peers, keep)
         method = method_text(settings, engines, list(peers), devices, machines)
         say(f"{terminal_table(rows)}\n{method}")

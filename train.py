@@ -95,7 +95,9 @@ def main(argv: list[str] | None = None) -> None:
 
                 previous = trainer
                 trainer, scales = pruning.after_epoch(previous, progress.epoch, make_trainer)
-                if trainer is not previous:
+                is_cut = trainer is not previous
+                del previous  # with its network, running mean and optimizer
+                if is_cut:
                     progress.forget_best()  # earlier networks were larger: another race
 
                 figures = report.training_figures(means) | scales

@@ -34,7 +34,6 @@ def reestimate_bn_(model: Darknet, loader: Iterable[Batch], batches: int) -> int
     device = model.device
     model.eval()  # dropout stays off
     for norm in norms:
-        norm.momentum = None  # a plain mean over the batches
         norm.train()
     long = (batch for batch in loader if len(batch.images) >= SHORTEST)
     count = 0
@@ -43,6 +42,9 @@ def reestimate_bn_(model: Darknet, loader: Iterable[Batch], batches: int) -> int
             if count == 1:
                 for norm in norms:
                     norm.reset_running_stats()
+            for norm in norms:
+                # A plain mean over the batches, as of None, which waits for a card in each layer.
+                norm.momentum = 1 / count
             model(batch.for_network(device, torch.channels_last).images)
     finally:
         model.train(was_training)

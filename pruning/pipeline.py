@@ -40,6 +40,7 @@ from utils.data.datasets import (
 from utils.data.definition import DataDefinition
 from utils.data.splits import open_definition, open_split
 from utils.data.views import InputView, TrainingView
+from utils.devices import choose_algorithms
 from utils.errors import only_warn
 from utils.evaluation.evaluate import evaluate
 from utils.run_page.folder import record_start
@@ -74,6 +75,7 @@ def prune(settings: PruneSettings) -> Report:
         InputError: the strategy finds nothing to cut, or no cut takes the time that is asked for.
     """
     expect_free(settings.run.name)
+    choose_algorithms(deterministic=True)  # for what channels are judged by
     target = _latency_target(settings.pruning)
     definition = open_definition(settings.data, ("train", "valid"))
     network = _named(load_network(settings.network), definition.names)

@@ -17,7 +17,7 @@ import sys
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,14 @@ READERS = {
     aten.masked_select.default,
     torch.ops.torchvision.nms.default,
 }
+# What a CPU's tensor may be an index of, and what takes not even a CPU's number.
+INDEXING = {
+    aten.index.Tensor,
+    aten.index_put.default,
+    aten.index_put_.default,
+    aten._index_put_impl_.default,
+}
+ONE_DEVICE = {aten.cat.default, aten.stack.default, aten.gather.default, aten.scatter_reduce.two}
 waits: Counter[str] = Counter()
 
 
@@ -90,13 +98,17 @@ def compute(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What an operation of torch comes to, on the device where it belongs."""
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
     on_card = [tensor for tensor in tensors if isinstance(tensor, CardTensor)]
-    on_cpu = [tensor for tensor in tensors if not isinstance(tensor, CardTensor) and tensor.ndim]
+    on_cpu = [
+        tensor
+        for tensor in tensors
+        if not isinstance(tensor, CardTensor) and (tensor.ndim or func in ONE_DEVICE)
+    ]
     if func is aten.copy_.default:
         _values(args[0]).copy_(_values(args[1]))
         return args[0]
     asked, copies = kwargs.get("device"), func is aten._to_copy.default
     goes_to_card = torch.device(asked).type == "cuda" if asked is not None else bool(on_card)
-    if on_card and on_cpu and "index" not in func.__name__:
+    if on_card and on_cpu and not _are_indices(on_cpu, func, args):
         raise RuntimeError(f"{func}: expected all tensors on one device")
     leaves_card = copies and not goes_to_card and not kwargs.get("non_blocking")
     if on_card and (func in READERS or leaves_card or on_cpu):
@@ -113,6 +125,13 @@ def compute(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return result
     same = {id(tensor.on_cpu): tensor for tensor in on_card}  # that were changed in place
     return tree_map(lambda x: same[id(x)] if id(x) in same else _wrapped(x), result)
+
+
+def _are_indices(tensors: Sequence[torch.Tensor], func: Any, args: tuple[Any, ...]) -> bool:
+    """Whether tensors of the CPU only say which elements of one on the card are meant."""
+    if func not in INDEXING or not isinstance(args[0], CardTensor):
+        return False
+    return all(any(tensor is index for index in args[1]) for tensor in tensors)
 
 
 def _values(x: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gc
 import os
 import socket
 from functools import lru_cache
@@ -96,13 +97,21 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+    # From a card, its values would be read before they have come.
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def wait_for(device: torch.device) -> None:
     """Wait until a card has computed all that it was given; a CPU has when its calls return."""
     if device.type not in ("cpu", "meta"):
         torch.accelerator.synchronize(device)
+
+
+def give_memory_back() -> None:
+    """Leave to other processes what torch keeps of cards' memory for later."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def on_device(module: Module, device: torch.device) -> Module:

@@ -135,7 +135,7 @@ def is_out_of_memory(error: Exception) -> bool:
     """MemoryError, and what torch raises: on the CPU a RuntimeError like any other."""
     told = (
         *("can't allocate memory", "DefaultCPUAllocator: not enough memory"),  # the latter: Windows
-        *("out of memory", "Storage size calculation overflowed"),
+        *("out of memory", "Storage size calculation overflowed", "CUBLAS_STATUS_ALLOC_FAILED"),
     )
     return isinstance(error, MemoryError) or any(words in str(error) for words in told)
 

@@ -21,7 +21,7 @@ from utils.backends import auto
 from utils.backends.base import PRECISIONS, Engine, EngineOptions
 from utils.console.progress import Wait, say
 from utils.devices import CPU, on_device
-from utils.errors import InputError
+from utils.errors import InputError, is_out_of_memory
 from utils.timing import machine
 
 
@@ -118,10 +118,20 @@ def _open(name: str, model: Darknet, options: EngineOptions) -> Engine:
     model = on_device(model, engine_device(name, model.device))
     with Wait(f"opening {name}, {options.precision}"):
         module = importlib.import_module(f"{__package__}.{ENGINES[name].module}")
-        engine: Engine = getattr(module, ENGINES[name].class_name)(model, options)
         width, height = options.size
         grey = torch.full((options.batch, 3, height, width), 0.5)
-        expect_finite(engine(grey), f"engine={name!r}")
+        try:
+            engine: Engine = getattr(module, ENGINES[name].class_name)(model, options)
+            maps = engine(grey)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            told = next(iter(str(error).splitlines()), "MemoryError")
+            raise InputError(
+                f"engine={name!r}, precision={options.precision!r}: out of memory on "
+                f"{model.device} with {options.batch} images of {width}x{height} at once ({told})"
+            ) from error
+        expect_finite(maps, f"engine={name!r}")
     return engine
 
 

@@ -251,7 +251,18 @@ def _content(
 
 def _write_tensors(temporary: Path, content: Mapping[str, Any]) -> None:
     with guarded(temporary) as file:
-        torch.save(content, file)
+        torch.save(_on_cpu(content), file)
+
+
+def _on_cpu(content: Any) -> Any:
+    """The same, its tensors on the CPU: so any program opens it where there is no card."""
+    if isinstance(content, Tensor):
+        return content.cpu()
+    if isinstance(content, Mapping):
+        return {name: _on_cpu(value) for name, value in content.items()}
+    if isinstance(content, list):
+        return [_on_cpu(value) for value in content]
+    return content
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:

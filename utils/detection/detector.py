@@ -114,6 +114,11 @@ class Detector:
 
     def stream(self, pictures: Iterable[Picture], batch_size: int) -> Iterator[DetectedPicture]:
         """Detect on pictures as they come, `batch_size` at a time, in their order."""
+        if self._device.type == "cuda":
+            # cuDNN keeps for each thread which of its kernels were fastest: the thread that opened
+            # the engine was another one.
+            width, height = self._network.size
+            self._run(torch.zeros(batch_size, 3, height, width))
         batch: list[Picture] = []
         for picture in pictures:
             batch.append(picture)

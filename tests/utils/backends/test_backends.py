@@ -18,6 +18,7 @@ from utils.backends import (
     registry,
 )
 from utils.backends.base import maps_agree
+from utils.backends.torch_engine import TorchEngine
 from utils.errors import InputError
 
 OPTIONS = EngineOptions((64, 64))
@@ -216,6 +217,22 @@ def test_what_cannot_be_is_told_in_a_line(name: str, precision: str, message: st
     with pytest.raises(InputError, match=message) as error:
         open_engine(name, trained(), EngineOptions((64, 64), precision))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory. Tried"), MemoryError()]
+)
+def test_an_engine_that_memory_does_not_suffice_for_is_refused(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """So `auto` and benchmark.py go on with the others."""
+
+    def fail(self: TorchEngine, images: torch.Tensor) -> list[torch.Tensor]:
+        raise error
+
+    monkeypatch.setattr(TorchEngine, "run", fail)
+    with pytest.raises(InputError, match=r"torch.* out of memory on cpu with 1 images of 64x64"):
+        open_engine("torch", Darknet(parse(CFG)), OPTIONS)
 
 
 def test_what_is_not_installed_is_told_with_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from import_param import Pruning, TrainedNetwork, Training, TrainSettings
 from models.darknet import Darknet
 from models.netdef import parse
 from tests.models.test_darknet import RESIDUAL
+from tests.pretended_card import CardTensor
 from utils.checkpoint.checkpoint import Origin, TrainingState, read_checkpoint, save_checkpoint
 from utils.checkpoint.network import load_network
 from utils.checkpoint.pretrained import read_pretrained
@@ -36,6 +37,22 @@ def test_a_checkpoint_opens_alone(tmp_path: Path) -> None:
     x = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(ours(x)[0], opened.model(x)[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
+def test_a_checkpoint_of_a_card_is_one_of_the_cpu(tmp_path: Path) -> None:
+    torch._C._ensureCUDADeviceGuardSet()
+    network = model()
+    on_card = {name: CardTensor(value) for name, value in network.state_dict().items()}
+    optimizer = {"state": {0: {"step": CardTensor(torch.ones(()))}}, "param_groups": [{"lr": 0.1}]}
+    training = TrainingState(1, -1.0, 0, "run", dict(on_card), optimizer, {}, 0)
+    save_checkpoint(
+        tmp_path / "x.pt", network.netdef, ("a", "b"), on_card, TrainSettings(), training
+    )
+    held = torch.load(tmp_path / "x.pt")  # as other programs open it
+    assert held["training"]["optimizer"]["state"][0]["step"].device.type == "cpu"
+    for name, value in network.state_dict().items():
+        assert torch.equal(held["model"][name], value)
 
 
 @pytest.mark.parametrize(
