@@ -118,7 +118,8 @@ class Detector:
             # cuDNN keeps for each thread which of its kernels were fastest: the thread that opened
             # the engine was another one.
             width, height = self._network.size
-            self._run(torch.zeros(batch_size, 3, height, width))
+            with torch.inference_mode():
+                self._run(torch.zeros(batch_size, 3, height, width))
         batch: list[Picture] = []
         for picture in pictures:
             batch.append(picture)
