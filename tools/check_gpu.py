@@ -44,8 +44,9 @@ def expect_device(name: str) -> None:
 
     from utils.devices import choose_device
 
-    cards = ("cuda", *(f"cuda:{number}" for number in range(torch.cuda.device_count())))
-    if name not in cards or len(cards) == 1:
+    count = torch.cuda.device_count()
+    cards = ["cuda", *(f"cuda:{number}" for number in range(count))] if count else []
+    if name not in cards:
         choose_device(name)  # raises, or takes no more than the CPU
 
 

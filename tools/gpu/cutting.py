@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 
-import prune
+from pruning.pipeline import prune
 from tools.gpu.findings import Findings, Value
 from tools.gpu.parity import exact_float32
 from tools.gpu.task import Task
 from tools.gpu.training import demo_data, trained
 from utils.files.reading import read_text
+from utils.settings.loader import load_pruning
 from utils.training.runs import Run
 
 STRATEGIES = ("normal", "slim")
@@ -34,14 +34,14 @@ def cutting(task: Task, findings: Findings) -> None:
 
 
 def cut(task: Task, strategy: str, device: str, run: Run) -> dict[str, Value]:
-    """Cut by prune.py: the .cfg that it leaves, and mAP@.5 by stage."""
-    prune.main(
+    """Cut as prune.py does: the .cfg that it leaves, and mAP@.5 by stage."""
+    settings = load_pruning(
         [
             *("--weights", str(trained(task)), "--data", demo_data(task), "--device", device),
             *("--pruned_id", strategy, "--percent", "0.3", "--name", run.name),
             *("--bn_batches", "4", "--latency_rounds", "3", "--engine", "torch", "--workers", "0"),
         ]
     )
-    found = json.loads(read_text(run.folder / "report.json"))["found"]
-    mean_ap: dict[str, Value] = {stage: quality["mean_ap"] for stage, quality in found.items()}
+    quality = prune(settings).quality
+    mean_ap: dict[str, Value] = {stage: each.mean_ap for stage, each in quality.items()}
     return {"cfg": read_text(run.weights / "pruned.cfg"), **mean_ap}

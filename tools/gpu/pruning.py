@@ -95,7 +95,7 @@ def cut_to(
     """
     begun, size, target = time.monotonic(), model.netdef.size, LatencyTarget(0.0, speedup)
     problem = PruningProblem.of(model.netdef, gamma(model), predictor, settings)
-    plan, found = LatencySearch(model, size, target, meter, OPTIONS).prune(problem)
+    plan, result = LatencySearch(model, size, target, meter, OPTIONS).prune(problem)
     before, after = meter.time_networks((model, cut(model, plan)), size, ROUNDS).tolist()
     shares = cut_shares(plan, "latency")
     return {
@@ -103,10 +103,10 @@ def cut_to(
         "off": after / target.ms(before) - 1,
         "ms an image before": before,
         "asked ms": target.ms(before),
-        "predicted ms": found.predicted or "",
+        "predicted ms": result.predicted or "",
         "measured ms": after,
         "blocks gone": shares.blocks,
         "channels gone": shares.channels,
-        "attempts": found.attempts,
+        "attempts": result.attempts,
         "s": time.monotonic() - begun,
     }

@@ -31,7 +31,7 @@ def one_size(other: TrainingBatches) -> TrainingBatches:
     return TrainingBatches(replace(other.settings, training=training), other.photos, other.netdef)
 
 
-def drawn(netdef: NetDef, epoch: int, index: int) -> tuple[int, int]:
+def size_of_batch(netdef: NetDef, epoch: int, index: int) -> tuple[int, int]:
     """The (width, height) of a batch."""
     factor = np.random.default_rng((0, epoch, index, MULTI_SCALE)).uniform(1 - SPREAD, 1 + SPREAD)
     step = stride(netdef)
@@ -45,7 +45,7 @@ def test_batches_are_the_floats_of_their_photos_resized(data: str) -> None:
     for epoch in range(3):
         plain = one_size(resized).epoch(epoch)
         for index, (batch, whole) in enumerate(zip(resized.epoch(epoch), plain, strict=True)):
-            width, height = drawn(resized.netdef, epoch, index)
+            width, height = size_of_batch(resized.netdef, epoch, index)
             floats = whole.images.float() / 255
             if (width, height) != resized.netdef.size:
                 floats = resize(floats, width, height)
